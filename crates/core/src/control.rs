@@ -1,0 +1,127 @@
+//! Messages of the control API: enrolment and the netmap stream.
+//!
+//! `POST /v1/enrol` takes [`EnrolRequest`] and answers [`EnrolResponse`]; `GET /v1/netmap` answers NDJSON, one
+//! [`Update`] a line. Both want `Authorization: Bearer TOKEN` with a service-account token of audience
+//! [`crate::inject::TOKEN_AUDIENCE`]; errors are a [`crate::status::Status`].
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::grant::{AckLevel, Grant};
+
+/// Path of enrolment.
+pub const ENROL: &str = "/v1/enrol";
+/// Path of the netmap stream.
+pub const NETMAP: &str = "/v1/netmap";
+/// Cap on one line of the netmap stream, in bytes; a longer one is an error of the stream.
+pub const MAX_LINE: usize = 4 << 20;
+
+/// The caller chooses nothing but its key.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnrolRequest {
+    /// WireGuard public key, base64.
+    pub public_key: String,
+}
+
+/// What a pod learns when it enrols.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrolResponse {
+    /// Address in the tunnel, derived from the key.
+    pub address: Ipv6Addr,
+    /// Signed statement of who the pod is ([`crate::assertion::Claims`]).
+    pub assertion: String,
+    /// Generation of the netmap at this moment.
+    pub generation: u64,
+}
+
+/// One line of the netmap stream.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Update {
+    /// A full snapshot; replaces every earlier one.
+    Netmap(Box<Netmap>),
+    /// A renewed assertion.
+    Assertion(String),
+    /// Nothing new; sent so that a dead connection is noticed.
+    Alive {},
+}
+
+/// What a sidecar or a recorder needs to know; never shrinks by accident.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Netmap {
+    /// Grows with every change within one run of the control plane.
+    pub generation: u64,
+    /// Id of the cluster: uid of its `kube-system` namespace.
+    pub cluster: String,
+    /// Recorders that any grant in here names.
+    pub recorders: Vec<RecorderPeer>,
+    /// Grants whose `dst` fits the pod.
+    pub grants: Vec<Grant>,
+    /// Addresses of the API server: Service and endpoints.
+    pub api_servers: Vec<SocketAddr>,
+    /// Keys under which assertions are valid.
+    pub issuers: Vec<Issuer>,
+    /// PEM roots under which the control API's certificate may stand.
+    pub roots: Vec<String>,
+    /// Break-glass: Unix seconds until which connections are spliced raw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bypass_until: Option<i64>,
+}
+
+/// One replica of a recorder.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderPeer {
+    /// Name of the `Recorder` object.
+    pub name: String,
+    /// Name of the replica, such as the pod's.
+    pub replica: String,
+    /// Tags with prefix, such as `tag:podwitness`.
+    pub tags: Vec<String>,
+    /// WireGuard public key, base64.
+    pub public_key: String,
+    /// Address in the tunnel.
+    pub address: Ipv6Addr,
+    /// TCP port of recordings on that address.
+    pub port: u16,
+    /// UDP address of its WireGuard end.
+    pub endpoint: SocketAddr,
+    /// What its acknowledgements survive, if it announces that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ack: Option<AckLevel>,
+}
+
+/// A key that signs assertions.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Issuer {
+    /// Key id, the JWT's `kid`.
+    pub id: String,
+    /// Cluster for which it may speak.
+    pub cluster: String,
+    /// Ed25519 public key, base64 of 32 bytes.
+    pub public_key: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_enrolment_that_says_more_than_its_key_is_refused() {
+        let text = r#"{"publicKey":"k","tags":["tag:admin"]}"#;
+        assert!(serde_json::from_str::<EnrolRequest>(text).is_err());
+    }
+
+    #[test]
+    fn lines_of_the_stream_are_told_apart_by_their_key() {
+        let line = serde_json::to_string(&Update::Alive {}).unwrap();
+        assert_eq!(line, r#"{"alive":{}}"#);
+        let back: Update = serde_json::from_str(r#"{"netmap":{"generation":7,"later":true}}"#).unwrap();
+        assert!(matches!(back, Update::Netmap(map) if map.generation == 7));
+    }
+}

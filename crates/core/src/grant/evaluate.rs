@@ -1,0 +1,86 @@
+//! From grants, a caller and a request to the obligation that follows.
+
+use super::{AckLevel, Grant, MAX_LEAD, Opaque, Rule, select};
+use crate::{identity::Caller, request_info::RequestInfo};
+
+/// What the matching grants ask for, taken together. No match at all is `None`, not an empty obligation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Obligation {
+    /// Names of the grants that apply, in order.
+    pub grants: Vec<String>,
+    /// Recorders by tag, in order, without repeats.
+    pub recorders: Vec<RecorderChoice>,
+    /// Fail closed, if any rule says so.
+    pub enforce: bool,
+    /// Record API requests as events, if any rule says so.
+    pub events: bool,
+    /// What an acknowledgement has to survive: the strongest asked for.
+    pub require_ack: Option<AckLevel>,
+    /// Bytes shown before they are acknowledged: the least asked for.
+    pub lead: u64,
+    /// What happens to opaque upgrades: refused unless every rule allows them.
+    pub opaque: Opaque,
+}
+
+/// A tag whose recorders may be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RecorderChoice {
+    /// Tag, such as `tag:podwitness`.
+    pub tag: String,
+    /// Whether a rule that enforces names it: only such recorders satisfy fail closed.
+    pub enforced: bool,
+}
+
+/// The obligation of `caller` for `request`; `None` where no grant matches.
+///
+/// `grants` are those whose `dst` fits the pod. Default grants count only where no other matches.
+#[must_use]
+pub fn evaluate(grants: &[Grant], caller: &Caller, request: &RequestInfo) -> Option<Obligation> {
+    merge(&matching(grants, caller, request, false)).or_else(|| merge(&matching(grants, caller, request, true)))
+}
+
+type Match<'a> = (&'a Grant, Vec<&'a Rule>);
+
+fn matching<'a>(
+    grants: &'a [Grant],
+    caller: &Caller,
+    request: &RequestInfo,
+    default: bool,
+) -> Vec<Match<'a>> {
+    let mut found: Vec<Match<'a>> = grants
+        .iter()
+        .filter(|grant| grant.spec.default == default && select::src_fits(&grant.spec, caller))
+        .filter_map(|grant| {
+            let rules: Vec<&Rule> =
+                grant.spec.app.kubernetes.iter().filter(|rule| select::scope_fits(rule, request)).collect();
+            (!rules.is_empty()).then_some((grant, rules))
+        })
+        .collect();
+    found.sort_by(|(a, _), (b, _)| b.spec.priority.cmp(&a.spec.priority).then_with(|| a.name.cmp(&b.name)));
+    found
+}
+
+fn merge(matches: &[Match<'_>>) -> Option<Obligation> {
+    if matches.is_empty() {
+        return None;
+    }
+    let rules = || matches.iter().flat_map(|(_, rules)| rules.iter().copied());
+    let mut recorders: Vec<RecorderChoice> = Vec::new();
+    for rule in rules() {
+        for tag in &rule.recorder {
+            match recorders.iter_mut().find(|choice| choice.tag == *tag) {
+                Some(choice) => choice.enforced |= rule.enforce_recorder,
+                None => recorders.push(RecorderChoice { tag: tag.clone(), enforced: rule.enforce_recorder }),
+            }
+        }
+    }
+    Some(Obligation {
+        recorders,
+        enforce: rules().any(|rule| rule.enforce_recorder),
+        events: rules().any(|rule| rule.enable_events),
+        require_ack: rules().filter_map(|rule| rule.require_ack).max(),
+        lead: rules().filter_map(|rule| rule.lead).min().unwrap_or(MAX_LEAD).min(MAX_LEAD),
+        opaque: rules().map(|rule| rule.opaque.unwrap_or(Opaque::Refuse)).max().unwrap_or(Opaque::Refuse),
+        grants: matches.iter().map(|(grant, _)| grant.name.clone()).collect(),
+    })
+}

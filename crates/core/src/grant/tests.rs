@@ -1,0 +1,145 @@
+use super::*;
+use crate::{
+    identity::{Caller, User},
+    request_info::RequestInfo,
+};
+
+fn grant(name: &str, json: serde_json::Value) -> Grant {
+    Grant { name: name.into(), spec: serde_json::from_value(json).unwrap() }
+}
+
+fn rule(recorder: &str, enforce: bool) -> serde_json::Value {
+    serde_json::json!({"tailscale.com/cap/kubernetes": [{"recorder": [recorder], "enforceRecorder": enforce}]})
+}
+
+fn caller(name: &str, groups: &[&str], verified: bool) -> Caller {
+    let user = User { name: name.into(), groups: groups.iter().map(|g| (*g).into()).collect() };
+    Caller { authenticated: user.clone(), effective: user, verified }
+}
+
+fn exec() -> RequestInfo {
+    RequestInfo::parse("GET", "/api/v1/namespaces/shop/pods/till/exec").unwrap()
+}
+
+#[test]
+fn globs_match_as_people_expect() {
+    for (pattern, text, expected) in [
+        ("*", "", true),
+        ("a*", "abc", true),
+        ("*c", "abc", true),
+        ("a*c", "abc", true),
+        ("a*b*c", "a-b-b-c", true),
+        ("a*a", "a", false),
+        ("abc", "abc", true),
+        ("ab", "abc", false),
+        ("", "", true),
+        ("a*bc*c", "abc", false),
+    ] {
+        assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+    }
+}
+
+#[test]
+fn dst_means_the_pod_that_is_witnessed() {
+    let tags = ["pci".to_owned()];
+    let pod = |name| PodTarget { namespace: "shop", name, tags: &tags };
+    for (dst, name, expected) in [
+        ("*", Some("till"), true),
+        ("namespace:shop", Some("till"), true),
+        ("namespace:office", Some("till"), false),
+        ("pod:shop/ti*", Some("till"), true),
+        ("pod:shop/x*", Some("till"), false),
+        ("pod:shop/x*", None, true),
+        ("tag:pci", Some("till"), true),
+        ("tag:pc", Some("till"), false),
+        ("autogroup:member", Some("till"), false),
+    ] {
+        let spec = GrantSpec { dst: vec![dst.into()], ..GrantSpec::default() };
+        assert_eq!(dst_fits(&spec, pod(name)), expected, "{dst}");
+    }
+}
+
+#[test]
+fn src_means_the_authenticated_or_the_effective_user() {
+    for (src, expected) in [
+        ("ana", true),
+        ("user:ana", true),
+        ("group:sre", true),
+        ("*", true),
+        ("bob", false),
+        ("serviceaccount:shop/t*", false),
+    ] {
+        let grants =
+            [grant("g", serde_json::json!({"src": [src], "dst": ["*"], "app": rule("tag:a", false)}))];
+        assert_eq!(evaluate(&grants, &caller("ana", &["sre"], true), &exec()).is_some(), expected, "{src}");
+    }
+    let grants =
+        [grant("g", serde_json::json!({"src": ["serviceaccount:shop/t*"], "app": rule("tag:a", false)}))];
+    let mut impersonating = caller("ana", &[], true);
+    impersonating.effective.name = "system:serviceaccount:shop:till".into();
+    assert!(evaluate(&grants, &impersonating, &exec()).is_some());
+}
+
+#[test]
+fn an_unverified_identity_gets_the_strictest() {
+    let grants = [
+        grant("bob", serde_json::json!({"src": ["bob"], "app": rule("tag:b", true)})),
+        grant("all", serde_json::json!({"src": ["*"], "app": rule("tag:a", false)})),
+    ];
+    assert!(evaluate(&grants, &caller("ana", &[], false), &exec()).unwrap().enforce);
+    assert!(!evaluate(&grants, &caller("ana", &[], true), &exec()).unwrap().enforce);
+}
+
+#[test]
+fn a_default_grant_counts_only_where_no_other_matches() {
+    let grants = [
+        grant("shipped", serde_json::json!({"src": ["*"], "default": true, "app": rule("tag:d", false)})),
+        grant("sre", serde_json::json!({"src": ["group:sre"], "app": rule("tag:s", true)})),
+    ];
+    let of = |caller| evaluate(&grants, &caller, &exec()).unwrap().grants;
+    assert_eq!(of(caller("ana", &["sre"], true)), ["sre"]);
+    assert_eq!(of(caller("ana", &[], true)), ["shipped"]);
+}
+
+#[test]
+fn recorders_concatenate_by_priority_and_booleans_or() {
+    let grants = [
+        grant("b", serde_json::json!({"src": ["*"], "app": rule("tag:b", false)})),
+        grant("a", serde_json::json!({"src": ["*"], "app": rule("tag:a", false)})),
+        grant("z", serde_json::json!({"src": ["*"], "priority": 5, "app": rule("tag:b", true)})),
+    ];
+    let obligation = evaluate(&grants, &caller("ana", &[], true), &exec()).unwrap();
+    assert_eq!(obligation.grants, ["z", "a", "b"]);
+    assert!(obligation.enforce && !obligation.events);
+    let choice = |tag: &str, enforced| RecorderChoice { tag: tag.into(), enforced };
+    assert_eq!(obligation.recorders, [choice("tag:b", true), choice("tag:a", false)]);
+}
+
+#[test]
+fn a_rule_can_be_scoped_to_namespaces_verbs_and_resources() {
+    for (scope, expected) in [
+        (serde_json::json!({"namespaces": ["sh*"]}), true),
+        (serde_json::json!({"namespaces": ["office"]}), false),
+        (serde_json::json!({"resources": ["pods/exec"]}), true),
+        (serde_json::json!({"resources": ["pods"]}), false),
+        (serde_json::json!({"verbs": ["get"], "resources": ["pods/*"]}), true),
+        (serde_json::json!({"verbs": ["create"]}), false),
+    ] {
+        let app = serde_json::json!({"tailscale.com/cap/kubernetes": [scope]});
+        let grants = [grant("g", serde_json::json!({"src": ["*"], "app": app}))];
+        assert_eq!(evaluate(&grants, &caller("ana", &[], true), &exec()).is_some(), expected, "{scope}");
+    }
+}
+
+#[test]
+fn the_strictest_window_wins_and_never_exceeds_the_cap() {
+    let of = |rules: serde_json::Value| {
+        let app = serde_json::json!({"tailscale.com/cap/kubernetes": rules});
+        let grants = [grant("g", serde_json::json!({"src": ["*"], "app": app}))];
+        evaluate(&grants, &caller("ana", &[], true), &exec()).unwrap()
+    };
+    let strict =
+        of(serde_json::json!([{"lead": 4096, "requireAck": "volume"}, {"lead": 9, "requireAck": "process"}]));
+    assert_eq!((strict.lead, strict.require_ack), (9, Some(AckLevel::Volume)));
+    assert_eq!(of(serde_json::json!([{"lead": 999_999_999}])).lead, MAX_LEAD);
+}

@@ -1,0 +1,152 @@
+//! The injection contract: names, ports and paths that admission writes into a pod and the sidecar relies on.
+//!
+//! Both sides use these types, so that injector and sidecar cannot drift apart: [`SidecarEnv::to_env`] and
+//! [`SidecarEnv::from_env`] are inverse, and a test says so.
+
+mod env;
+
+pub use env::{EnvError, EnvSource, EnvVar, SidecarEnv};
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the injected native sidecar, always init container 0.
+pub const CONTAINER: &str = "podwitness";
+/// User and group id of the sidecar; no other container of an injected pod may have it.
+pub const UID: u32 = 64321;
+/// TCP port on the pod address: health and metrics, read-only.
+pub const ADMIN_PORT: u16 = 15430;
+/// TCP port on loopback to which connections to the API server are redirected.
+pub const PROXY_PORT: u16 = 15443;
+/// WireGuard interface inside the pod.
+pub const INTERFACE: &str = "podwitness0";
+/// nftables table of family `inet` inside the pod.
+pub const TABLE: &str = "podwitness";
+/// Audience of the projected token with which a pod enrols.
+pub const TOKEN_AUDIENCE: &str = "podwitness.dev";
+/// Prefix of every volume that admission adds; a user's volume may not have it.
+pub const VOLUME_PREFIX: &str = "podwitness-";
+/// Volume: projected token of audience [`TOKEN_AUDIENCE`].
+pub const VOLUME_IDENTITY: &str = "podwitness-identity";
+/// Volume: memory; in-pod CA key, tunnel key, netmap cache, control socket.
+pub const VOLUME_STATE: &str = "podwitness-state";
+/// Volume: bounded spool of recordings that no recorder took yet.
+pub const VOLUME_SPOOL: &str = "podwitness-spool";
+/// Volume: the node's `/dev/net`, for a TUN device where the kernel has no WireGuard.
+pub const VOLUME_TUN: &str = "podwitness-tun";
+/// Prefix of the volumes that stand in for service-account volumes, followed by a number.
+pub const VOLUME_SERVICE_ACCOUNT: &str = "podwitness-serviceaccount-";
+/// Mount of [`VOLUME_IDENTITY`]; the token is the file `token` in it.
+pub const MOUNT_IDENTITY: &str = "/var/run/podwitness/identity";
+/// Mount of [`VOLUME_STATE`].
+pub const MOUNT_STATE: &str = "/var/run/podwitness/state";
+/// Second mount of [`VOLUME_STATE`], where WireGuard control sockets live by convention.
+pub const MOUNT_WIREGUARD: &str = "/var/run/wireguard";
+/// Mount of [`VOLUME_SPOOL`].
+pub const MOUNT_SPOOL: &str = "/var/spool/podwitness";
+/// Mount of [`VOLUME_TUN`].
+pub const MOUNT_TUN: &str = "/dev/net";
+/// Parent of the mounts from which the sidecar reads the volumes that it stands in for, followed by a number.
+pub const MOUNT_SOURCE: &str = "/var/run/podwitness/source/";
+/// Parent of the mounts through which the sidecar writes the directories that other containers read.
+pub const MOUNT_SERVICE_ACCOUNT: &str = "/var/run/podwitness/serviceaccount/";
+/// Where every Kubernetes client looks for its credentials.
+pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// ConfigMap that holds the cluster's CA in every namespace.
+pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
+/// UDP port of the WireGuard end of a recorder.
+pub const TUNNEL_PORT: u16 = 51820;
+/// TCP port of recordings on a recorder's tunnel address.
+pub const RECORD_PORT: u16 = 80;
+/// TCP port of the control API.
+pub const CONTROL_PORT: u16 = 8444;
+/// Cap on service-account directories of one pod; a pod with more is refused.
+pub const MAX_SERVICE_ACCOUNT_DIRS: usize = 64;
+
+/// Value of the namespace label [`crate::labels::INJECT`].
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inject {
+    /// A pod that cannot be injected is refused.
+    Required,
+    /// A pod that cannot be injected is let through with a warning.
+    Optional,
+}
+
+/// Value of the namespace label [`crate::labels::PROFILE`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Redirect and WireGuard interface in the pod; needs NET_ADMIN.
+    #[default]
+    Interface,
+    /// No capability at all.
+    Restricted,
+}
+
+/// Value of the namespace label [`crate::labels::CREDENTIALS`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Credentials {
+    /// Containers hold a placeholder token that works only through the sidecar.
+    Sealed,
+    /// Containers hold their real token.
+    #[default]
+    Passthrough,
+}
+
+/// What holds while the sidecar never had a netmap.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UntilNetmap {
+    /// Forward, spool and count.
+    Open,
+    /// Answer 503.
+    Closed,
+}
+
+/// Where the control API is: dialled by address, verified by name, so that no DNS is needed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ControlAddress {
+    /// DNS name in the server's certificate, such as `podwitness-control.podwitness-system.svc`.
+    pub name: String,
+    /// TCP port.
+    pub port: u16,
+    /// ClusterIPs of the Service.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// One directory of credentials that the sidecar keeps for another container.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ServiceAccountDir {
+    /// Container that reads it, for messages.
+    pub container: String,
+    /// Where the kubelet's original is mounted in the sidecar.
+    pub source: String,
+    /// Where the sidecar writes.
+    pub target: String,
+}
+
+macro_rules! label_value {
+    ($type:ty { $($variant:ident = $text:literal),+ }) => {
+        impl $type {
+            /// The value as it stands in a label or an environment variable.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// Reads such a value; `None` for any other text.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+label_value!(Inject { Required = "required", Optional = "optional" });
+label_value!(Profile { Interface = "interface", Restricted = "restricted" });
+label_value!(Credentials { Sealed = "sealed", Passthrough = "passthrough" });
+label_value!(UntilNetmap { Open = "open", Closed = "closed" });

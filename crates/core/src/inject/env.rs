@@ -1,0 +1,217 @@
+//! The sidecar's environment: written by admission, read by the sidecar.
+
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+use super::{ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, UntilNetmap};
+
+const CONTROL: &str = "PODWITNESS_CONTROL";
+const CONTROL_CA: &str = "PODWITNESS_CONTROL_CA";
+const UNTIL_NETMAP: &str = "PODWITNESS_UNTIL_NETMAP";
+const INJECT: &str = "PODWITNESS_INJECT";
+const PROFILE: &str = "PODWITNESS_PROFILE";
+const CREDENTIALS: &str = "PODWITNESS_CREDENTIALS";
+const SERVICE_ACCOUNTS: &str = "PODWITNESS_SERVICE_ACCOUNTS";
+const LOG_LEVEL: &str = "PODWITNESS_LOG_LEVEL";
+const SPOOL_LIMIT: &str = "PODWITNESS_SPOOL_LIMIT";
+
+/// Downward-API fields: variable and field path.
+const POD_FIELDS: [(&str, &str); 5] = [
+    ("POD_NAMESPACE", "metadata.namespace"),
+    ("POD_NAME", "metadata.name"),
+    ("POD_UID", "metadata.uid"),
+    ("POD_SERVICE_ACCOUNT", "spec.serviceAccountName"),
+    ("NODE_NAME", "spec.nodeName"),
+];
+
+/// One variable of the injected container.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EnvVar {
+    /// Variable name.
+    pub name: &'static str,
+    /// Where its value comes from.
+    pub value: EnvSource,
+}
+
+/// Source of a variable's value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum EnvSource {
+    /// The value itself.
+    Literal(String),
+    /// A field path of the downward API, such as `metadata.name`.
+    Field(&'static str),
+}
+
+/// What admission tells the sidecar; immutable once the pod is admitted. The pod's own coordinates come by the
+/// downward API and are read with the rest.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SidecarEnv {
+    /// The control API.
+    pub control: ControlAddress,
+    /// PEM root under which the control API's certificate stands.
+    pub control_ca: String,
+    /// What holds before the first netmap.
+    pub until_netmap: UntilNetmap,
+    /// How binding injection is in this namespace.
+    pub inject: Inject,
+    /// How the pod's connections are intercepted.
+    pub profile: Profile,
+    /// What containers hold as token.
+    pub credentials: Credentials,
+    /// Directories that the sidecar keeps for other containers.
+    pub service_accounts: Vec<ServiceAccountDir>,
+    /// Log filter of the sidecar.
+    pub log_level: String,
+    /// Bytes of the spool that may be used: half of the volume's limit, because the kubelet evicts a pod above it.
+    pub spool_limit: u64,
+}
+
+/// A variable that is missing or cannot be read.
+#[derive(Debug, Eq, Error, PartialEq)]
+pub enum EnvError {
+    /// The variable is absent.
+    #[error("{0} is not set: this program runs as the sidecar that admission injects")]
+    Missing(&'static str),
+    /// The variable's value does not parse.
+    #[error("{name} is not {expected}")]
+    Invalid {
+        /// Variable name.
+        name: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+impl SidecarEnv {
+    /// The variables of the injected container, in a fixed order.
+    #[must_use]
+    pub fn to_env(&self) -> Vec<EnvVar> {
+        let literal = |name, value: &str| EnvVar { name, value: EnvSource::Literal(value.to_owned()) };
+        let mut vars = vec![
+            literal(CONTROL, &control_to_text(&self.control)),
+            literal(CONTROL_CA, &self.control_ca),
+            literal(UNTIL_NETMAP, self.until_netmap.as_str()),
+            literal(INJECT, self.inject.as_str()),
+            literal(PROFILE, self.profile.as_str()),
+            literal(CREDENTIALS, self.credentials.as_str()),
+            literal(SERVICE_ACCOUNTS, &serde_json::json!(self.service_accounts).to_string()),
+            literal(LOG_LEVEL, &self.log_level),
+            literal(SPOOL_LIMIT, &self.spool_limit.to_string()),
+        ];
+        vars.extend(POD_FIELDS.map(|(name, path)| EnvVar { name, value: EnvSource::Field(path) }));
+        vars
+    }
+
+    /// Reads the variables through `get`.
+    ///
+    /// # Errors
+    /// Every variable that is missing or wrong, so that all mistakes are seen at once.
+    pub fn from_env(get: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<EnvError>> {
+        let mut errors = Vec::new();
+        let control = read(get, CONTROL, "NAME:PORT=IP[,IP…]", control_from_text, &mut errors);
+        let control_ca = read(get, CONTROL_CA, "a PEM certificate", |v| Some(v.to_owned()), &mut errors);
+        let until_netmap = read(get, UNTIL_NETMAP, "open or closed", UntilNetmap::parse, &mut errors);
+        let inject = read(get, INJECT, "required or optional", Inject::parse, &mut errors);
+        let profile = read(get, PROFILE, "interface or restricted", Profile::parse, &mut errors);
+        let credentials = read(get, CREDENTIALS, "sealed or passthrough", Credentials::parse, &mut errors);
+        let service_accounts =
+            read(get, SERVICE_ACCOUNTS, "a JSON list", |v| serde_json::from_str(v).ok(), &mut errors);
+        let log_level = read(get, LOG_LEVEL, "a log filter", |v| Some(v.to_owned()), &mut errors);
+        let spool_limit = read(get, SPOOL_LIMIT, "a number of bytes", |v| v.parse().ok(), &mut errors);
+        let complete = (|| {
+            Some(Self {
+                control: control?,
+                control_ca: control_ca?,
+                until_netmap: until_netmap?,
+                inject: inject?,
+                profile: profile?,
+                credentials: credentials?,
+                service_accounts: service_accounts?,
+                log_level: log_level?,
+                spool_limit: spool_limit?,
+            })
+        })();
+        complete.ok_or(errors)
+    }
+}
+
+fn read<T>(
+    get: &dyn Fn(&str) -> Option<String>,
+    name: &'static str,
+    expected: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+    errors: &mut Vec<EnvError>,
+) -> Option<T> {
+    let Some(text) = get(name) else {
+        errors.push(EnvError::Missing(name));
+        return None;
+    };
+    let value = parse(&text);
+    if value.is_none() {
+        errors.push(EnvError::Invalid { name, expected });
+    }
+    value
+}
+
+fn control_to_text(control: &ControlAddress) -> String {
+    let addresses: Vec<String> = control.addresses.iter().map(IpAddr::to_string).collect();
+    format!("{}:{}={}", control.name, control.port, addresses.join(","))
+}
+
+fn control_from_text(text: &str) -> Option<ControlAddress> {
+    let (authority, addresses) = text.split_once('=')?;
+    let (name, port) = authority.rsplit_once(':')?;
+    let addresses = addresses.split(',').map(|a| a.parse().ok()).collect::<Option<Vec<IpAddr>>>()?;
+    Some(ControlAddress { name: name.to_owned(), port: port.parse().ok()?, addresses })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn sample() -> SidecarEnv {
+        SidecarEnv {
+            control: ControlAddress {
+                name: "podwitness-control.podwitness-system.svc".into(),
+                port: 8444,
+                addresses: vec!["10.96.3.4".parse().unwrap(), "fd00::1".parse().unwrap()],
+            },
+            control_ca: "-----BEGIN CERTIFICATE-----\n".into(),
+            until_netmap: UntilNetmap::Closed,
+            inject: Inject::Required,
+            profile: Profile::Interface,
+            credentials: Credentials::Passthrough,
+            service_accounts: vec![ServiceAccountDir {
+                container: "app".into(),
+                source: "/s/0".into(),
+                target: "/t/0".into(),
+            }],
+            log_level: "info".into(),
+            spool_limit: 1 << 26,
+        }
+    }
+
+    fn literals(env: &SidecarEnv) -> HashMap<&'static str, String> {
+        let literal = |var: EnvVar| match var.value {
+            EnvSource::Literal(value) => Some((var.name, value)),
+            EnvSource::Field(_) => None,
+        };
+        env.to_env().into_iter().filter_map(literal).collect()
+    }
+
+    #[test]
+    fn what_admission_writes_the_sidecar_reads() {
+        let vars = literals(&sample());
+        assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()), Ok(sample()));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let errors = SidecarEnv::from_env(&|name| (name == UNTIL_NETMAP).then(|| "ajar".into())).unwrap_err();
+        assert_eq!(errors.len(), 9);
+        assert!(errors.contains(&EnvError::Invalid { name: UNTIL_NETMAP, expected: "open or closed" }));
+    }
+}

@@ -1,0 +1,15 @@
+//! The contract that all parts of Podwitness share: what admission injects and the sidecar reads, how a request of
+//! the Kubernetes API is classified, which grant applies, and what follows when a recording cannot be made.
+//!
+//! Invariant: nothing here does I/O or knows a Kubernetes client. Every function is total on its input, so that each
+//! contract can be tested as a table.
+
+pub mod assertion;
+pub mod control;
+pub mod failure;
+pub mod grant;
+pub mod identity;
+pub mod inject;
+pub mod labels;
+pub mod request_info;
+pub mod status;
