@@ -36,7 +36,8 @@ pub struct RecorderChoice {
 /// `grants` are those whose `dst` fits the pod. Default grants count only where no other matches.
 #[must_use]
 pub fn evaluate(grants: &[Grant], caller: &Caller, request: &RequestInfo) -> Option<Obligation> {
-    merge(&matching(grants, caller, request, false)).or_else(|| merge(&matching(grants, caller, request, true)))
+    merge(&matching(grants, caller, request, false))
+        .or_else(|| merge(&matching(grants, caller, request, true)))
 }
 
 type Match<'a> = (&'a Grant, Vec<&'a Rule>);
@@ -60,7 +61,7 @@ fn matching<'a>(
     found
 }
 
-fn merge(matches: &[Match<'_>>) -> Option<Obligation> {
+fn merge(matches: &[Match<'_>]) -> Option<Obligation> {
     if matches.is_empty() {
         return None;
     }
