@@ -4,6 +4,7 @@
 //! Invariant: nothing here does I/O or knows a Kubernetes client. Every function is total on its input, so that each
 //! contract can be tested as a table.
 
+pub mod address;
 pub mod assertion;
 pub mod control;
 pub mod failure;
