@@ -1,0 +1,97 @@
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::*;
+
+#[test]
+fn manifests_are_those_of_the_types() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/crds/podwitness.dev.yaml");
+    let written = std::fs::read_to_string(path).unwrap();
+    assert!(
+        written == manifests().unwrap(),
+        "{path} has drifted: cargo run -p podwitness-crd > manifests/crds/podwitness.dev.yaml"
+    );
+}
+
+#[test]
+fn every_rule_found_its_place_in_the_schema() {
+    let messages = |definition: Value| {
+        let mut found = BTreeSet::new();
+        collect(&definition, &mut found);
+        found
+    };
+    let grant = messages(serde_json::to_value(Grant::crd()).unwrap());
+    let says = |list: &BTreeSet<String>, word: &str| list.iter().any(|message| message.contains(word));
+    for word in ["src", "dst", "serviceaccount:", "pod:", "enforceRecorder", "tag:NAME", "verbs", "resources"]
+    {
+        assert!(says(&grant, word), "no rule of Grant speaks of {word}: {grant:?}");
+    }
+    assert_eq!(grant.len(), 8);
+    let recorder = messages(serde_json::to_value(Recorder::crd()).unwrap());
+    assert!(says(&recorder, "tag:NAME") && says(&recorder, "no grant"), "{recorder:?}");
+}
+
+#[test]
+fn every_list_has_a_cap_so_that_the_cost_of_rules_is_bounded() {
+    for definition in [Grant::crd(), Recorder::crd()] {
+        let mut uncapped = Vec::new();
+        lists(&serde_json::to_value(&definition).unwrap(), "", &mut uncapped);
+        assert!(uncapped.is_empty(), "{uncapped:?}");
+    }
+}
+
+#[test]
+fn a_grant_says_what_the_contract_says() {
+    let yaml = "
+apiVersion: podwitness.dev/v1alpha1
+kind: Grant
+metadata: {name: prod}
+spec:
+  src: [group:sre]
+  dst: [namespace:shop]
+  app:
+    tailscale.com/cap/kubernetes:
+    - recorder: [tag:podwitness]
+      enforceRecorder: true
+      lead: 65536
+";
+    let grant: Grant = serde_yaml_ng::from_str(yaml).unwrap();
+    let named = grant.named();
+    assert_eq!(named.name, "prod");
+    assert!(named.spec.enforces());
+    assert_eq!(named.spec.app.kubernetes[0].lead, Some(65536));
+    let back = serde_json::to_value(&grant).unwrap();
+    assert_eq!(back["spec"]["app"]["tailscale.com/cap/kubernetes"][0]["recorder"][0], "tag:podwitness");
+}
+
+#[test]
+fn a_recorder_without_tags_has_the_tag_of_the_shipped_grant() {
+    let recorder: Recorder = serde_yaml_ng::from_str(
+        "{apiVersion: podwitness.dev/v1alpha1, kind: Recorder, metadata: {name: r}, spec: {}}",
+    )
+    .unwrap();
+    assert_eq!(recorder.spec.tags, [DEFAULT_TAG]);
+}
+
+fn collect(value: &Value, found: &mut BTreeSet<String>) {
+    for rule in value["x-kubernetes-validations"].as_array().into_iter().flatten() {
+        found.insert(rule["message"].as_str().unwrap().to_owned());
+    }
+    children(value).for_each(|(_, child)| collect(child, found));
+}
+
+fn lists(value: &Value, path: &str, uncapped: &mut Vec<String>) {
+    if value["type"] == "array" && value.get("maxItems").is_none() {
+        uncapped.push(path.to_owned());
+    }
+    children(value).for_each(|(key, child)| lists(child, &format!("{path}/{key}"), uncapped));
+}
+
+fn children(value: &Value) -> Box<dyn Iterator<Item = (String, &Value)> + '_> {
+    match value {
+        Value::Object(map) => Box::new(map.iter().map(|(key, child)| (key.clone(), child))),
+        Value::Array(list) => Box::new(list.iter().enumerate().map(|(i, child)| (i.to_string(), child))),
+        _ => Box::new(std::iter::empty()),
+    }
+}
