@@ -1,1 +1,22 @@
-//! placeholder
+//! Harness of the end-to-end suite: a temporary namespace per test, kubectl as a process, recordings through the
+//! viewer's API, and a dump of what the cluster says when a test fails.
+//!
+//! It needs `KUBECONFIG` and `kubectl` as `hack/cluster env` prints them, and Podwitness as `hack/install` leaves it.
+#![expect(clippy::print_stdout, reason = "a test tells its story on standard output")]
+
+pub mod kubectl;
+pub mod namespace;
+pub mod pods;
+pub mod pty;
+pub mod recordings;
+pub mod wait;
+
+pub use kubectl::{Kubectl, Run};
+pub use namespace::Namespace;
+pub use recordings::{Recording, Viewer};
+pub use wait::eventually;
+
+/// Image with a shell and kubectl.
+pub const TOOLBOX: &str = "podwitness.dev/toolbox:dev";
+/// Namespace of the control plane and the recorder.
+pub const SYSTEM: &str = podwitness_core::labels::SYSTEM_NAMESPACE;

@@ -1,0 +1,73 @@
+//! Pods that tests start, and what they look like once admitted.
+
+use anyhow::{Context, Result, ensure};
+use podwitness_core::inject;
+use serde_json::{Value, json};
+
+use crate::{Kubectl, Namespace, Run, TOOLBOX, eventually};
+
+/// A toolbox pod that sleeps.
+#[must_use]
+pub fn sleeper(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "app", "image": TOOLBOX, "imagePullPolicy": "IfNotPresent",
+                "command": ["sh", "-c", "trap exit TERM; while :; do sleep 1 & wait; done"]
+            }]
+        }
+    })
+}
+
+/// The sidecar in a pod, if it has one.
+#[must_use]
+pub fn sidecar(pod: &Value) -> Option<&Value> {
+    let containers = pod.pointer("/spec/initContainers")?.as_array()?;
+    containers.iter().find(|container| container.get("name") == Some(&Value::from(inject::CONTAINER)))
+}
+
+impl Namespace {
+    /// Creates a pod and waits until every container of it is ready.
+    ///
+    /// # Errors
+    /// Where it is refused or does not become ready.
+    pub async fn start(&self, pod: &Value) -> Result<Value> {
+        self.kubectl.create(pod, &[]).await?.ok()?;
+        let name = pod.pointer("/metadata/name").and_then(Value::as_str).context("the pod has no name")?;
+        self.ready(name).await
+    }
+
+    /// Waits until a pod is ready.
+    ///
+    /// # Errors
+    /// Where it does not become so.
+    pub async fn ready(&self, name: &str) -> Result<Value> {
+        eventually(&format!("pod {name} is ready"), async || {
+            let pod = self.kubectl.get(&["pod", name]).await?;
+            let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).cloned();
+            let ready = conditions.unwrap_or_default().iter().any(|c| {
+                c.get("type") == Some(&Value::from("Ready")) && c.get("status") == Some(&Value::from("True"))
+            });
+            ensure!(ready, "its status is {}", pod.get("status").unwrap_or(&Value::Null));
+            Ok(pod)
+        })
+        .await
+    }
+
+    /// Runs a shell command in container `app` of a pod, from outside.
+    ///
+    /// # Errors
+    /// Where kubectl cannot be run.
+    pub async fn shell(&self, pod: &str, script: &str) -> Result<Run> {
+        self.kubectl.run(&["exec", pod, "-c", "app", "--", "sh", "-c", script]).await
+    }
+
+    /// A kubectl that runs inside a pod of this namespace: `kubectl exec POD -- kubectl …`.
+    #[must_use]
+    pub fn inside(&self, pod: &str) -> Kubectl {
+        Kubectl::with(&["-n", &self.name, "exec", "-i", pod, "-c", "app", "--", "kubectl"])
+    }
+}

@@ -1,0 +1,168 @@
+//! What happens when recording is not possible. These tests take recorders and the control plane away, so they run
+//! one after the other, and put back what they took.
+
+use anyhow::{Context as _, Result, ensure};
+use podwitness_core::labels;
+use podwitness_e2e::{Kubectl, Namespace, SYSTEM, Viewer, eventually, pods::sleeper};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+fn system() -> Kubectl {
+    Kubectl::with(&["-n", SYSTEM])
+}
+
+/// Takes a Deployment of ours down to zero for the time of `test`.
+async fn without(deployment: &str, test: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    let before = system().get(&["deployment", deployment]).await?;
+    let replicas = before.pointer("/spec/replicas").context("no replicas")?.to_string();
+    scale(deployment, "0").await?;
+    let result = test().await;
+    scale(deployment, &replicas).await?;
+    result
+}
+
+async fn scale(deployment: &str, replicas: &str) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    system().run(&["scale", "deployment", deployment, &replicas]).await?.ok()?;
+    eventually("the Deployment follows", async || {
+        let object = system().get(&["deployment", deployment]).await?;
+        let want = object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+        let count =
+            |key: &str| object.pointer(&format!("/status/{key}")).and_then(Value::as_u64).unwrap_or(0);
+        ensure!(count("replicas") == want && count("readyReplicas") == want, "{:?}", object.get("status"));
+        Ok(())
+    })
+    .await
+}
+
+/// A Grant that enforces recording for a namespace.
+fn enforced(ns: &str, tag: &str) -> Value {
+    json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Grant", "metadata": {"name": ns},
+        "spec": {"src": ["*"], "dst": [format!("namespace:{ns}")], "app": {"tailscale.com/cap/kubernetes": [
+            {"recorder": [tag], "enforceRecorder": true}]}}})
+}
+
+async fn with_grant(ns: &Namespace, tag: &str, test: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    Kubectl::default().create(&enforced(&ns.name, tag), &[]).await?.ok()?;
+    let result = test().await;
+    Kubectl::default().run(&["delete", "grant", &ns.name]).await?.ok()?;
+    result
+}
+
+/// Waits until a session of this pod is recorded: enrolment, netmap and tunnel are there.
+async fn settled(ns: &Namespace, pod: &str) -> Result<()> {
+    let viewer = Viewer::open().await?;
+    let script = format!("kubectl -n {} exec {pod} -- echo settled", ns.name);
+    ns.shell(pod, &script).await?.ok()?;
+    viewer.recording(&ns.name, "echo settled").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn fail_open_goes_on_and_the_recording_comes_later() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    Namespace::witnessed(async |ns| {
+        ns.allow_all().await?;
+        ns.start(&sleeper("witness")).await?;
+        settled(ns, "witness").await?;
+        let script = format!("kubectl -n {} exec witness -- sh -c 'echo unseen for now; exit 3'", ns.name);
+        without("podwitness-recorder", async || {
+            let run = ns.shell("witness", &script).await?;
+            ensure!(run.code == 3 && run.text() == "unseen for now\n", "{run:?}");
+            Ok(())
+        })
+        .await?;
+        let recording = Viewer::open().await?.recording(&ns.name, "unseen for now").await?;
+        ensure!(
+            recording.text("o") == "unseen for now\n" && recording.text("x-exit") == "3",
+            "{recording:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn fail_closed_never_starts_the_command() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    Namespace::witnessed(async |ns| {
+        ns.allow_all().await?;
+        ns.start(&sleeper("witness")).await?;
+        settled(ns, "witness").await?;
+        let script = format!("kubectl -n {} exec witness -- touch /tmp/ran", ns.name);
+        let refused = async |reason: &str| {
+            eventually("the grant is enforced", async || {
+                let run = ns.shell("witness", &script).await?;
+                let told =
+                    run.stderr.contains(&format!("Grant \"{}\"", ns.name)) && run.stderr.contains(reason);
+                ensure!(run.code != 0 && told, "{run:?}");
+                Ok(())
+            })
+            .await?;
+            ns.shell("witness", "rm -f /tmp/ran").await?.ok()?;
+            let run = ns.shell("witness", &script).await?;
+            ensure!(run.code != 0, "{run:?}");
+            ensure!(ns.shell("witness", "test -e /tmp/ran").await?.code == 1, "the command ran");
+            Ok(())
+        };
+        with_grant(ns, "tag:nobody", async || refused("no Recorder has its tag").await).await?;
+        with_grant(ns, "tag:podwitness", async || {
+            eventually("it is recorded again", async || ns.shell("witness", &script).await?.ok()).await?;
+            without("podwitness-recorder", async || refused("recorder").await).await
+        })
+        .await?;
+        eventually("it works again", async || ns.shell("witness", &script).await?.ok()).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn pods_start_and_work_while_the_control_plane_is_away() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    Namespace::with(&[(labels::INJECT, "required")], async |ns| {
+        ns.allow_all().await?;
+        let script = format!("kubectl -n {} exec witness -- echo before the netmap", ns.name);
+        without("podwitness-control", async || {
+            ns.start(&sleeper("witness")).await?;
+            let run = ns.shell("witness", &script).await?.ok()?;
+            ensure!(run.text() == "before the netmap\n", "{run:?}");
+            Ok(())
+        })
+        .await?;
+        Viewer::open().await?.recording(&ns.name, "before the netmap").await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_enforced_pod_waits_for_its_netmap() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    Namespace::with(&[(labels::INJECT, "required")], async |ns| {
+        ns.allow_all().await?;
+        with_grant(ns, "tag:podwitness", async || {
+            without("podwitness-control", async || {
+                // Admission learns of the grant by its own watch.
+                eventually("admission stamps the pod closed", async || {
+                    let run =
+                        ns.kubectl.create(&sleeper("w"), &["--dry-run=server", "-o", "json"]).await?.ok()?;
+                    ensure!(run.text().contains("\"closed\""), "{run:?}");
+                    Ok(())
+                })
+                .await?;
+                ns.start(&sleeper("witness")).await?;
+                let run =
+                    ns.shell("witness", &format!("kubectl -n {} exec witness -- true", ns.name)).await?;
+                ensure!(run.code != 0 && run.stderr.contains("podwitness"), "{run:?}");
+                Ok(())
+            })
+            .await?;
+            settled(ns, "witness").await
+        })
+        .await
+    })
+    .await
+}

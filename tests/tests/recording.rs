@@ -1,0 +1,139 @@
+//! A session is recorded as it was, and nobody notices.
+
+use anyhow::{Context as _, Result, ensure};
+use podwitness_e2e::{Namespace, Viewer, pods::sleeper, pty::on_terminal};
+use serde_json::Value;
+
+/// Runs `test` with a witnessed namespace that has a pod `witness`, and a plain one that has a pod `target`.
+async fn with_pods(test: impl AsyncFnOnce(&Namespace, &Namespace) -> Result<()>) -> Result<()> {
+    Namespace::plain(async |plain| {
+        plain.start(&sleeper("target")).await?;
+        Namespace::witnessed(async |ns| {
+            ns.allow_all().await?;
+            ns.start(&sleeper("witness")).await?;
+            test(ns, plain).await
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn fifty_megabytes_without_a_terminal_are_recorded_byte_for_byte() -> Result<()> {
+    with_pods(async |ns, plain| {
+        let made =
+            plain.shell("target", "head -c 50000000 /dev/urandom >/tmp/r; sha256sum </tmp/r").await?.ok()?;
+        let script = format!("kubectl -n {} exec target -- cat /tmp/r | sha256sum", plain.name);
+        let seen = ns.shell("witness", &script).await?.ok()?;
+        ensure!(seen.text() == made.text(), "kubectl printed {}, the file is {}", seen.text(), made.text());
+        let recording = Viewer::open().await?.recording(&ns.name, "cat /tmp/r").await?;
+        let output = recording.output()?;
+        ensure!(output.len() == 50_000_000, "{} bytes are recorded", output.len());
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &output);
+        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        ensure!(made.text().starts_with(&hex), "recorded {hex}, made {}", made.text());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_terminal_session_is_recorded_with_its_sizes() -> Result<()> {
+    with_pods(async |ns, plain| {
+        let inner =
+            format!("kubectl -n {} exec -it target -- sh -c 'stty size; printf Grüße; exit 7'", plain.name);
+        let outer = format!("kubectl -n {} exec -it witness -c app -- {inner}", ns.name);
+        let run = on_terminal(101, 31, &outer, b"").await?;
+        ensure!(run.text().contains("31 101") && run.text().contains("Grüße"), "{run:?}");
+        ensure!(run.code == 7, "{run:?}");
+        let recording = Viewer::open().await?.recording(&ns.name, "stty size").await?;
+        let header = &recording.header;
+        ensure!(header.get("width") == Some(&Value::from(101)), "{header}");
+        ensure!(header.get("height") == Some(&Value::from(31)), "{header}");
+        ensure!(recording.text("o").contains("Grüße"), "{:?}", recording.lines);
+        ensure!(recording.text("x-exit") == "7", "{:?}", recording.lines);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_recording_says_who_did_what_where() -> Result<()> {
+    with_pods(async |ns, plain| {
+        let script = format!(
+            "kubectl -n {} exec target -- sh -c 'echo out; echo err >&2; echo $0' \"a & b\"",
+            plain.name
+        );
+        let run = ns.shell("witness", &script).await?.ok()?;
+        ensure!(run.text() == "out\na & b\n" && run.stderr == "err\n", "{run:?}");
+        let recording = Viewer::open().await?.recording(&ns.name, "echo err").await?;
+        let header = &recording.header;
+        let field =
+            |pointer: &str| header.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        ensure!(field("/kubernetes/PodName") == "target", "{header}");
+        ensure!(field("/kubernetes/Namespace") == plain.name, "{header}");
+        ensure!(field("/kubernetes/SessionType") == "exec", "{header}");
+        ensure!(field("/srcNodeUser") == format!("system:serviceaccount:{}:default", ns.name), "{header}");
+        ensure!(field("/podwitness/pod") == "witness", "{header}");
+        ensure!(header.pointer("/podwitness/verified") == Some(&Value::Bool(true)), "{header}");
+        ensure!(field("/command").ends_with("a & b"), "{header}");
+        let switched = recording.lines.iter().any(|(_, code, text)| code == "x-stream" && text == "stderr");
+        ensure!(switched, "{:?}", recording.lines);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_answer_to_a_password_prompt_is_found_nowhere() -> Result<()> {
+    with_pods(async |ns, plain| {
+        let canary = "canary-7f3a-horse-battery";
+        let script = "stty -echo; printf Password:; read -r p; stty echo; echo; echo length ${#p}";
+        let inner = format!("kubectl -n {} exec -it target -- sh -c \"{script}\"", plain.name);
+        let quoted = inner.replace('$', "\\$").replace('"', "\\\"");
+        let outer = format!("kubectl -n {} exec -it witness -c app -- sh -c \"{quoted}\"", ns.name);
+        let run = on_terminal(80, 24, &outer, format!("{canary}\n").as_bytes()).await?;
+        ensure!(run.text().contains(&format!("length {}", canary.len())), "{run:?}");
+        let recording = Viewer::open().await?.recording(&ns.name, "Password:").await?;
+        ensure!(!format!("{recording:?}").contains(canary), "the recording holds it");
+        for args in [
+            &["get", "all,configmaps,secrets,events", "-A", "-o", "yaml"][..],
+            &["-n", &ns.name, "logs", "witness", "--all-containers"],
+            &[
+                "-n",
+                podwitness_e2e::SYSTEM,
+                "logs",
+                "-l",
+                "app.kubernetes.io/part-of=podwitness",
+                "--all-containers",
+            ],
+        ] {
+            let run = podwitness_e2e::Kubectl::default().run(args).await?.ok()?;
+            ensure!(!run.text().contains(canary), "kubectl {} shows it", args.join(" "));
+        }
+        let metrics =
+            format!("wget -qO- http://$(hostname -i):{}/metrics", podwitness_core::inject::ADMIN_PORT);
+        let metrics = ns.shell("witness", &metrics).await?.ok()?.text();
+        ensure!(metrics.contains("podwitness"), "no metrics: {metrics}");
+        ensure!(!metrics.contains(canary), "the metrics hold it");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_sessions_end_is_recorded_when_kubectl_is_killed() -> Result<()> {
+    with_pods(async |ns, plain| {
+        let script = format!(
+            "timeout -s KILL 3 kubectl -n {} exec target -- sh -c 'echo begun; sleep 600'",
+            plain.name
+        );
+        let run = ns.shell("witness", &script).await?;
+        ensure!(run.code != 0 && run.text() == "begun\n", "{run:?}");
+        let recording = Viewer::open().await?.recording(&ns.name, "echo begun").await?;
+        ensure!(recording.text("o") == "begun\n");
+        recording.lines.iter().find(|(_, code, _)| code == "x-close").context("no outcome")?;
+        Ok(())
+    })
+    .await
+}

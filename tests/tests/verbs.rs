@@ -1,0 +1,90 @@
+//! Every kubectl verb through the sidecar does what it does without.
+
+use anyhow::{Result, ensure};
+use podwitness_e2e::{Namespace, Run, pods::sleeper};
+
+/// Shell scripts whose output and exit code must be equal in a witnessed and in a plain pod. They work in a namespace
+/// of their own, `$NS`, and leave it as they found it.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("version", "kubectl version -o json | grep -c gitVersion"),
+    ("api-resources", "kubectl api-resources --no-headers | sort | sha256sum"),
+    ("api-versions", "kubectl api-versions | sort | sha256sum"),
+    ("explain", "kubectl explain pod.spec.containers | sha256sum"),
+    ("get", "kubectl -n $NS get pod target -o jsonpath={.metadata.uid}"),
+    ("get raw", "kubectl get --raw /api/v1/namespaces/$NS/pods/target/status | wc -c"),
+    ("get missing", "kubectl -n $NS get pod nothing 2>&1"),
+    ("get --watch", "timeout 3 kubectl -n $NS get pods --watch -o name | head -n 1"),
+    ("describe", "kubectl -n $NS describe pod target | head -n 5 | sha256sum"),
+    ("logs", "kubectl -n $NS logs talker | sha256sum"),
+    ("logs -f", "timeout 3 kubectl -n $NS logs -f talker | head -n 3"),
+    (
+        "create and delete",
+        "kubectl -n $NS create configmap c --from-literal=a=b 2>&1; kubectl -n $NS delete configmap c 2>&1",
+    ),
+    (
+        "apply, patch, label, annotate, replace",
+        "kubectl -n $NS create configmap d --dry-run=client -o yaml >/tmp/d.yaml; kubectl -n $NS apply -f /tmp/d.yaml;
+         kubectl -n $NS apply --server-side --force-conflicts -f /tmp/d.yaml;
+         kubectl -n $NS patch configmap d -p '{\"data\":{\"x\":\"1\"}}'; kubectl -n $NS label configmap d l=1;
+         kubectl -n $NS annotate configmap d n=1; kubectl -n $NS get configmap d -o jsonpath='{.data}{.metadata.labels}';
+         kubectl -n $NS delete configmap d",
+    ),
+    ("large object", "head -c 700000 /dev/zero | tr '\\0' x >/tmp/big; kubectl -n $NS create configmap e --from-file=/tmp/big; kubectl -n $NS get configmap e -o json | wc -c >/dev/null; kubectl -n $NS get configmap e -o jsonpath='{.data.big}' | sha256sum; kubectl -n $NS delete configmap e"),
+    ("auth can-i", "kubectl auth can-i create pods; kubectl auth can-i --list >/dev/null; echo $?"),
+    ("denied", "kubectl --as=nobody -n $NS get secrets 2>&1"),
+    ("scale and rollout", "kubectl -n $NS create deployment f --image=podwitness.dev/toolbox:dev --replicas=0; kubectl -n $NS scale deployment f --replicas=0; kubectl -n $NS rollout history deployment f; kubectl -n $NS delete deployment f"),
+    ("wait", "kubectl -n $NS wait pod/target --for=condition=Ready --timeout=30s"),
+    ("exec", "kubectl -n $NS exec target -- sh -c 'echo out; echo err >&2; exit 7' 2>&1"),
+    ("exec -i", "head -c 3000000 /dev/zero | kubectl -n $NS exec -i target -- sha256sum"),
+    ("exec, SPDY", "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false kubectl -n $NS exec target -- echo spdy"),
+    ("exec, long command", "kubectl -n $NS exec target -- echo $(head -c 60000 /dev/zero | tr '\\0' y) | sha256sum"),
+    ("exec missing container", "kubectl -n $NS exec target -c nothing -- true 2>&1"),
+    ("cp", "echo hello >/tmp/h; kubectl -n $NS cp /tmp/h target:/tmp/h && kubectl -n $NS cp target:/tmp/h /tmp/h2 && cat /tmp/h2"),
+    ("attach", "timeout 5 kubectl -n $NS attach talker 2>/dev/null | head -n 1"),
+    ("port-forward", "kubectl -n $NS port-forward pod/server 18080:8080 >/dev/null & p=$!; for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:18080/etc/hostname && break; sleep 1; done; kill $p"),
+    ("run", "kubectl -n $NS run once --image=podwitness.dev/toolbox:dev --image-pull-policy=IfNotPresent --restart=Never -i --rm --quiet -- echo ran 2>/dev/null | grep ran"),
+    ("debug", "kubectl -n $NS debug target --image=podwitness.dev/toolbox:dev --quiet -- echo debugged >/dev/null 2>&1; echo $?"),
+    ("proxy", "kubectl proxy --port=18001 >/dev/null & p=$!; for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:18001/api/v1/namespaces/$NS/pods/target/status | wc -c | grep -v '^0$' && break; sleep 1; done; kill $p"),
+    ("top", "kubectl -n $NS top pods 2>&1 | head -n 1"),
+    ("events", "kubectl -n $NS events --for pod/target -o name | wc -l | grep -c ."),
+    ("certificates", "kubectl get csr 2>&1 | sha256sum"),
+    ("cluster-info", "kubectl cluster-info dump -n $NS -o name | wc -c | grep -c ."),
+];
+
+#[tokio::test]
+async fn every_verb_gives_what_it_gives_without_the_sidecar() -> Result<()> {
+    Namespace::plain(async |plain| {
+        plain.allow_all().await?;
+        plain.start(&sleeper("target")).await?;
+        plain.start(&with_command("talker", "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; while :; do echo more; sleep 1; done")).await?;
+        plain.start(&with_command("server", "httpd -f -p 8080 -h /")).await?;
+        plain.start(&sleeper("control")).await?;
+        Namespace::witnessed(async |ns| {
+            ns.allow_all().await?;
+            ns.start(&sleeper("witness")).await?;
+            for (name, script) in SCRIPTS {
+                let script = format!("NS={}; {script}", plain.name);
+                let expected = normal(&plain.shell("control", &script).await?, "control", &plain.name);
+                let found = normal(&ns.shell("witness", &script).await?, "witness", &ns.name);
+                ensure!(found == expected, "{name}: with the sidecar {found:?}, without {expected:?}");
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+/// Hides what differs between two pods that do the same.
+fn normal(run: &Run, pod: &str, namespace: &str) -> (i32, String, String) {
+    let hide = |text: &str| text.replace(pod, "POD").replace(&format!("serviceaccount:{namespace}:"), "SA:");
+    (run.code, hide(&run.text()), hide(&run.stderr))
+}
+
+fn with_command(name: &str, script: &str) -> serde_json::Value {
+    let mut pod = sleeper(name);
+    if let Some(command) = pod.pointer_mut("/spec/containers/0/command") {
+        *command = serde_json::json!(["sh", "-c", script]);
+    }
+    pod
+}
