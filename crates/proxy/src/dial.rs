@@ -1,0 +1,28 @@
+//! Byte streams in and out: the seams by which the proxy runs in a pod, in a gateway or on duplex pipes.
+
+use std::{io, net::SocketAddr};
+
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A byte stream in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Any byte stream.
+pub type BoxedStream = Box<dyn Stream>;
+
+/// A connection that was meant for somebody else.
+pub struct Intercepted<S> {
+    /// The client's end.
+    pub stream: S,
+    /// Where the client wanted to go.
+    pub original: SocketAddr,
+}
+
+/// Opens byte streams.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects to an address. The caller bounds the time.
+    fn dial(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<BoxedStream>>;
+}

@@ -1,0 +1,49 @@
+//! What a proxy is told once, at its start.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use podwitness_core::inject::{Inject, UntilNetmap};
+
+/// The pod on whose behalf connections are intercepted.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PodIdentity {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// Uid of the pod.
+    pub uid: String,
+    /// Node on which it runs.
+    pub node: String,
+    /// Its service account.
+    pub service_account: String,
+}
+
+/// Where recordings wait for a recorder.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Spool {
+    /// Directory of the spool.
+    pub dir: PathBuf,
+    /// Bytes that all recordings together may take there.
+    pub limit: u64,
+}
+
+/// Settings of a proxy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProxyConfig {
+    /// The pod.
+    pub pod: PodIdentity,
+    /// How binding injection is in its namespace.
+    pub inject: Inject,
+    /// What holds before the first netmap.
+    pub until_netmap: UntilNetmap,
+    /// The spool; `None` keeps what is not yet recorded in memory alone.
+    pub spool: Option<Spool>,
+    /// The API server as the pod knows it: ClusterIP and port of Service `default/kubernetes`.
+    pub api_server: SocketAddr,
+    /// Addresses on which intercepted connections are accepted. A connection whose original destination is one of
+    /// them was made to the proxy itself and is meant for `api_server`.
+    pub listeners: Vec<SocketAddr>,
+    /// DNS domain of the cluster, such as `cluster.local`.
+    pub cluster_domain: String,
+}
