@@ -1,0 +1,191 @@
+# shellcheck shell=bash
+# A Docker engine of this clone's own, for machines where none runs.
+#
+# It lives in a network, mount and process namespace: bridges, NAT rules and sysctls of Docker and kind stay in there,
+# and when its process 1 is killed the kernel ends everything that was started in it and unmounts everything that was
+# mounted. A point-to-point link leads in. What is outside and therefore cleaned up by hand: the link, the file that
+# holds the network namespace, cgroups, and the kernel settings that every kubelet changes.
+: "${clone_id:?common.sh comes first}" "${cache:?}" "${root:?}"
+
+engine_name=podwitness-$clone_id
+engine_run=/run/$engine_name
+engine_data=$cache/engine/$clone_id
+engine_socket=$engine_run/docker.sock
+shared_run=/run/podwitness
+# Not per namespace, and set by a kubelet unless it already finds its own values.
+kubelet_sysctls=(vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys
+    kernel/keys/root_maxbytes)
+
+engine_start() {
+    engine_alive && return
+    engine_stop
+    mkdir -p "$engine_run" "$engine_data"
+    save_sysctls
+    make_network
+    write_daemon_config
+    # No descriptor of this script may live on in the engine: whoever reads our output would wait for ever.
+    (
+        exec 3>&- </dev/null >"$engine_run/dockerd.log" 2>&1
+        exec setsid nsenter --net="$engine_run/netns" unshare --mount --propagation private --pid --fork --kill-child \
+            --mount-proc docker-init -s -- dockerd --config-file "$engine_run/daemon.json"
+    ) &
+    remember_process $! >"$engine_run/engine.pid"
+    eventually 30 engine_answers || {
+        tail -n 20 "$engine_run/dockerd.log" >&2
+        return 1
+    }
+}
+
+engine_docker() {
+    DOCKER_HOST=unix://$engine_socket docker "$@"
+}
+
+engine_answers() {
+    engine_alive && engine_docker version >/dev/null
+}
+
+# A process is its number and its start time: numbers come back.
+remember_process() {
+    printf '%s %s\n' "$1" "$(start_time "$1")"
+}
+
+start_time() {
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20
+}
+
+engine_alive() {
+    local pid began
+    read -r pid began 2>/dev/null <"$engine_run/engine.pid" || return 1
+    [[ -n $began && $(start_time "$pid") == "$began" ]]
+}
+
+engine_stop() {
+    local pid
+    if engine_alive; then
+        read -r pid _ <"$engine_run/engine.pid"
+        kill -KILL "$pid"
+        eventually 20 no_process_in_engine
+    fi
+    remove_cgroups
+    remove_network
+    restore_sysctls
+    rm -rf "$engine_run" "$engine_data"
+}
+
+no_process_in_engine() {
+    local inode
+    [[ -e $engine_run/netns ]] || return 0
+    inode=$(stat -Lc %i "$engine_run/netns")
+    ! find /proc -maxdepth 3 -path '/proc/[0-9]*/ns/net' -lname "net:\[$inode\]" 2>/dev/null | grep -q .
+}
+
+write_daemon_config() {
+    cat >"$engine_run/daemon.json" <<JSON
+{"data-root": "$engine_data", "exec-root": "$engine_run/exec", "pidfile": "$engine_run/dockerd.pid",
+ "hosts": ["unix://$engine_socket"], "group": "root", "bridge": "none", "userland-proxy": false,
+ "default-address-pools": [{"base": "172.30.0.0/16", "size": 24}],
+ "exec-opts": ["native.cgroupdriver=cgroupfs"], "cgroup-parent": "/$engine_name"$(runtime_config)}
+JSON
+}
+
+# See hack/kind-node/runc-wrapper: only where CAP_SYS_RESOURCE (bit 24) is missing.
+runtime_config() {
+    local bounding
+    bounding=$(sed -n 's/^CapBnd:\t//p' /proc/self/status)
+    (((16#$bounding >> 24) & 1)) && return
+    cp "$root/hack/kind-node/runc-wrapper" "$engine_run/runc-wrapper"
+    printf ', "default-runtime": "mended", "runtimes": {"mended": {"path": "%s"}}' "$engine_run/runc-wrapper"
+}
+
+# === network: a namespace held by a file, and a link into it from a range that is meant for tests (RFC 2544)
+
+make_network() {
+    local outer inner
+    touch "$engine_run/netns"
+    unshare --net="$engine_run/netns" true
+    engine_addresses >"$engine_run/addresses"
+    read -r outer inner <"$engine_run/addresses"
+    ip link add "pw$clone_id" type veth peer name host netns "$engine_run/netns"
+    ip addr add "$outer/30" dev "pw$clone_id"
+    ip link set "pw$clone_id" up
+    in_engine ip addr add "$inner/30" dev host
+    in_engine ip link set host up
+    in_engine ip link set lo up
+}
+
+in_engine() {
+    nsenter --net="$engine_run/netns" "$@"
+}
+
+# Address of the engine's end of the link: where published ports are reached.
+engine_address() {
+    local inner
+    read -r _ inner <"$engine_run/addresses"
+    echo "$inner"
+}
+
+# The first /30 of 198.18.0.0/15, from a place that depends on the clone, that this machine does not use.
+engine_addresses() {
+    local try base prefix
+    for ((try = 0; try < 64; try++)); do
+        base=$((((16#$clone_id + try) % 32768) * 4))
+        prefix=198.$((18 + base / 65536)).$((base / 256 % 256))
+        if [[ -z $(ip -4 addr show to "$prefix.$((base % 256))/30") ]]; then
+            echo "$prefix.$((base % 256 + 1)) $prefix.$((base % 256 + 2))"
+            return
+        fi
+    done
+    die "no free network in 198.18.0.0/15 for the engine's link"
+}
+
+remove_network() {
+    ip link del "pw$clone_id" 2>/dev/null || true
+    if [[ -e $engine_run/netns ]]; then
+        umount "$engine_run/netns" 2>/dev/null || true
+    fi
+}
+
+# === cgroups: emptied by the kernel when the processes are gone, removed here
+
+remove_cgroups() {
+    local group
+    for group in /sys/fs/cgroup/*/"$engine_name" /sys/fs/cgroup/"$engine_name"; do
+        [[ ! -d $group ]] || eventually 10 remove_cgroup "$group"
+    done
+}
+
+remove_cgroup() {
+    find "$1" -depth -type d -exec rmdir {} +
+}
+
+# === kernel settings: saved by the first engine of this machine, put back by the last
+
+save_sysctls() {
+    local name
+    mkdir -p "$shared_run"
+    (
+        flock 9
+        mkdir -p "$shared_run/engines"
+        if [[ -z $(ls "$shared_run/engines") ]]; then
+            for name in "${kubelet_sysctls[@]}"; do
+                [[ ! -r /proc/sys/$name ]] || printf '%s %s\n' "$name" "$(cat "/proc/sys/$name")"
+            done >"$shared_run/sysctls"
+        fi
+        touch "$shared_run/engines/$clone_id"
+    ) 9>"$shared_run/lock"
+}
+
+restore_sysctls() {
+    local name value
+    [[ -e $shared_run/engines/$clone_id ]] || return 0
+    (
+        flock 9
+        rm "$shared_run/engines/$clone_id"
+        if [[ -z $(ls "$shared_run/engines") ]]; then
+            while read -r name value; do
+                [[ $(cat "/proc/sys/$name") == "$value" ]] || echo "$value" >"/proc/sys/$name"
+            done <"$shared_run/sysctls"
+            rm -r "$shared_run"
+        fi
+    ) 9>"$shared_run/lock"
+}
