@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use crate::{
     accept::accept,
     drain,
-    http::{Limits, serve_connection, text},
+    http::{Limits, serve_until, text},
     metrics::SharedRegistry,
     readiness::Readiness,
 };
@@ -119,7 +119,7 @@ impl Bound {
                     std::future::ready(Ok::<_, Infallible>(response))
                 });
                 let limits = Limits::default();
-                let served = serve_connection(stream, service, &limits, &drain);
+                let served = serve_until(stream, service, &limits, drain.over());
                 // A probe that hangs up early or is slow concerns nobody.
                 let _ = tokio::time::timeout(MAX_LIFE, served).await;
             }

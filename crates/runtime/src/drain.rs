@@ -61,6 +61,12 @@ impl Drain {
 }
 
 impl Signal {
+    /// The other end once more.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
     /// Begins the drain and waits at most `deadline` for all guards.
     pub async fn drain(self, deadline: Duration) -> Drained {
         self.watch.begun.cancel();

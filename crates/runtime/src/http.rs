@@ -107,17 +107,36 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
+    tokio::select! {
+        result = serve_until(io, service, limits, drain.draining()) => result,
+        () = drain.over() => Ok(()),
+    }
+}
+
+/// Serves one connection until the peer ends it, or until `stop` completes and no request is in flight.
+pub(crate) async fn serve_until<I, S, B>(
+    io: I,
+    service: S,
+    limits: &Limits,
+    stop: impl Future<Output = ()>,
+) -> Result<(), BoxError>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
     let io = TokioIo::new(first::FirstBytes::new(io, limits.header_timeout));
     let builder = limits.builder();
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = drain.draining() => connection.as_mut().graceful_shutdown(),
+        () = stop => connection.as_mut().graceful_shutdown(),
     }
-    tokio::select! {
-        result = connection => result,
-        () = drain.over() => Ok(()),
-    }
+    connection.await
 }
 
 /// A short answer in plain text.

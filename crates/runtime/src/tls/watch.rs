@@ -72,10 +72,7 @@ impl Directory {
 
 fn fingerprint(path: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
-    match entries(path) {
-        Ok(files) => files.hash(&mut hasher),
-        Err(error) => error.kind().hash(&mut hasher),
-    }
+    entries(path).map_err(|error| error.kind()).hash(&mut hasher);
     hasher.finish()
 }
 
