@@ -1,6 +1,7 @@
 //! Recordings as the viewer serves them, through `kubectl port-forward`.
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, body::Bytes};
 use hyper_util::rt::TokioIo;
@@ -110,16 +111,20 @@ impl Recording {
         self.lines.iter().filter(|(_, c, _)| c == code).map(|(_, _, text)| text.as_str()).collect()
     }
 
-    /// The exact bytes of the output: `x-raw` stands beside the `o` line that it makes exact.
+    /// The exact bytes of the output: an `x-raw` line stands before the lossy `o` line that it makes exact.
     ///
     /// # Errors
     /// Where an `x-raw` line is not base64.
     pub fn output(&self) -> Result<Vec<u8>> {
-        podwitness_wire_output(&self.lines)
+        let mut output = Vec::new();
+        let mut raw = None;
+        for (_, code, text) in &self.lines {
+            match code.as_str() {
+                "x-raw" => raw = Some(STANDARD.decode(text).context("x-raw is not base64")?),
+                "o" => output.extend(raw.take().unwrap_or_else(|| text.clone().into_bytes())),
+                _ => {}
+            }
+        }
+        Ok(output)
     }
-}
-
-/// Joins output: an `x-raw` line replaces the lossy `o` line that follows it.
-fn podwitness_wire_output(_lines: &[(f64, String, String)]) -> Result<Vec<u8>> {
-    bail!("not decided")
 }
