@@ -23,9 +23,9 @@ engine_start() {
     save_sysctls
     make_network
     write_daemon_config
-    # No descriptor of this script may live on in the engine: whoever reads our output would wait for ever.
     (
-        exec 3>&- </dev/null >"$engine_run/dockerd.log" 2>&1
+        close_descriptors
+        exec </dev/null >"$engine_run/dockerd.log" 2>&1
         exec setsid nsenter --net="$engine_run/netns" unshare --mount --propagation private --pid --fork --kill-child \
             --mount-proc docker-init -s -- dockerd --config-file "$engine_run/daemon.json"
     ) &
@@ -34,6 +34,15 @@ engine_start() {
         tail -n 20 "$engine_run/dockerd.log" >&2
         return 1
     }
+}
+
+# Nothing of this script may live on in the engine: who reads our output or waits for our locks would wait for ever.
+close_descriptors() {
+    local descriptor
+    for descriptor in "/proc/$BASHPID/fd"/*; do
+        descriptor=${descriptor##*/}
+        ((descriptor < 3)) || exec {descriptor}>&-
+    done
 }
 
 engine_docker() {
@@ -70,6 +79,7 @@ engine_stop() {
     remove_network
     restore_sysctls
     rm -rf "$engine_run" "$engine_data"
+    rmdir "$cache/engine" 2>/dev/null || true
 }
 
 no_process_in_engine() {

@@ -33,8 +33,10 @@ apt_install() {
     apt_get install "$@"
 }
 
+# One at a time, as the lock on the package lists does not wait.
 apt_get() {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+    mkdir -p "$cache"
+    as_root flock "$cache/apt.lock" env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
 }
 
 # ensure_go MINIMUM: put a go command on PATH that is new enough: the one there, one that can fetch its own

@@ -9,17 +9,17 @@ node_packages=procps,mount,util-linux,containerd,runc,containernetworking-plugin
 
 # tools: `kind` and a static `kubectl`, for this machine; the latter is what images take too.
 tools() {
-    cached tools "$kind_node/programs" "=$kubernetes_minor" "=$(declare -f build_programs)" \
-        -- build_programs ./kubectl sigs.k8s.io/kind
+    cached tools "$kind_node/programs" "=$kubernetes_minor" "=$(declare -f build_go_programs)" \
+        -- build_go_programs ./kubectl sigs.k8s.io/kind
 }
 
-# programs: everything a node runs.
-programs() {
-    cached programs "$kind_node/programs" "=$kubernetes_minor" "=$(declare -f build_programs)" \
-        -- build_programs ./kubernetes ./etcd ./coredns ./pause
+# node_programs: everything a node runs.
+node_programs() {
+    cached programs "$kind_node/programs" "=$kubernetes_minor" "=$(declare -f build_go_programs)" \
+        -- build_go_programs ./kubernetes ./etcd ./coredns ./pause
 }
 
-build_programs() {
+build_go_programs() {
     local work version
     ensure_go "$(sed -n 's/^go //p' "$kind_node/programs/go.mod")"
     # shellcheck disable=SC2154 # out: cache.sh
@@ -53,14 +53,14 @@ select_minor() {
     GOFLAGS=-mod=mod go mod tidy
 }
 
-# rootfs: Debian's packages for a node, as rootfs.tar.
-rootfs() {
-    need_apt mmdebstrap debian-archive-keyring
-    cached rootfs "=$node_packages" "=$(declare -f build_rootfs)" -- build_rootfs
+# node_rootfs: Debian's packages for a node, as rootfs.tar.
+node_rootfs() {
+    cached rootfs "=$node_packages" "=$(declare -f build_node_rootfs)" -- build_node_rootfs
 }
 
-build_rootfs() {
+build_node_rootfs() {
     local unwanted options=()
+    need_apt mmdebstrap debian-archive-keyring
     for unwanted in doc man locale; do
         options+=(--dpkgopt="path-exclude=/usr/share/$unwanted/*")
     done
@@ -72,16 +72,15 @@ build_rootfs() {
 # node_image: a root file system for `docker import`, as node.tar.
 node_image() {
     local programs rootfs
-    programs=$(programs)
-    rootfs=$(rootfs)
+    programs=$(node_programs)
+    rootfs=$(node_rootfs)
     cached node-image "$kind_node/node" "$kind_node/static-images" "$root/hack/oci" "=${programs##*/}" "=${rootfs##*/}" \
         "=$(declare -f build_node_image fill_overlay)" -- build_node_image "$programs" "$rootfs"
 }
 
 # Debian's packages come over the network while the compiler has the processors.
-rootfs_in_background() {
-    need_apt mmdebstrap debian-archive-keyring
-    rootfs >/dev/null &
+node_rootfs_in_background() {
+    node_rootfs >/dev/null &
 }
 
 build_node_image() {
