@@ -1,0 +1,143 @@
+//! Recordings on a volume: the only thing that ingest and view share.
+//!
+//! ```text
+//! ROOT/2026/08/01/CLUSTER/NAMESPACE/POD/SESSION.PART.cast   the bytes of an upload, as they came
+//! ROOT/2026/08/01/CLUSTER/NAMESPACE/POD/SESSION.PART.json   who made it, and how it ended: see `meta`
+//! ```
+//!
+//! Invariants: a `.cast` is created once, by one upload, and only ever appended to; nothing here removes or replaces
+//! one. Where it lies follows from a verified identity and the recorder's own clock, never from what an upload says.
+//! An upload whose metadata has no `end` was cut off by a crash.
+
+pub mod layout;
+pub mod meta;
+mod part;
+mod space;
+
+pub use part::Part;
+pub use space::Space;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use layout::PartName;
+use meta::{Meta, Owner};
+use thiserror::Error;
+
+const DIR_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o640;
+
+/// Where recordings are kept. All calls block; run them where that is allowed.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    space: Space,
+}
+
+/// A recording that cannot be stored.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The root cannot be used.
+    #[error("recordings cannot be kept in {path}; is the volume mounted and writable for this user?")]
+    Root {
+        /// The root.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The volume is nearly full.
+    #[error("the volume of recordings has less than {floor} bytes free")]
+    Full {
+        /// What has to stay free.
+        floor: u64,
+    },
+    /// This part of this session was uploaded before.
+    #[error("part {part} of session {session} is stored already")]
+    Exists {
+        /// The session.
+        session: String,
+        /// The part.
+        part: u32,
+    },
+    /// The operating system refused.
+    #[error("the recording cannot be {action}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Store {
+    /// Opens the store, making its root if need be, and proves that it can be written.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    pub fn open(root: impl Into<PathBuf>, floor: u64) -> Result<Self, StoreError> {
+        let root = root.into();
+        let unusable = |source| StoreError::Root { path: root.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(&root).map_err(unusable)?;
+        let probe = root.join(format!(".probe-{}", ulid::Ulid::new()));
+        create_new(&probe).and_then(|file| file.sync_all()).map_err(unusable)?;
+        fs::remove_file(&probe).map_err(unusable)?;
+        Ok(Self { space: Space::new(&root, floor), root })
+    }
+
+    /// What is known of the volume's free space.
+    #[must_use]
+    pub const fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Creates a part. `now` is in Unix seconds and gives the day under which it lies.
+    ///
+    /// # Errors
+    /// Where the volume is nearly full or the part exists.
+    pub fn create(&self, name: &PartName, meta: Meta, now: i64) -> Result<Part, StoreError> {
+        self.space.check()?;
+        let directory = self.directory(&meta.owner, now)?;
+        let file = create_new(&directory.join(name.cast())).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => {
+                StoreError::Exists { session: name.session().to_owned(), part: name.part() }
+            }
+            _ => StoreError::Io { action: "created", source },
+        })?;
+        let part = Part::new(file, directory, name, meta);
+        part.publish()?;
+        Ok(part)
+    }
+
+    fn directory(&self, owner: &Owner, now: i64) -> Result<PathBuf, StoreError> {
+        let failed = |source| StoreError::Io { action: "given a directory", source };
+        let mut directory = self.root.clone();
+        for component in layout::directory(owner, now) {
+            let parent = directory.clone();
+            directory.push(component);
+            match fs::DirBuilder::new().mode(DIR_MODE).create(&directory) {
+                Ok(()) => sync_directory(&parent).map_err(failed)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(directory)
+    }
+}
+
+/// Creates a file that must not exist; a link in its place counts as existing.
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)
+}
+
+/// Makes names in a directory survive a loss of power.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

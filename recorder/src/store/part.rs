@@ -1,0 +1,87 @@
+//! One file of a recording while it is written.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    StoreError, create_new,
+    layout::PartName,
+    meta::{End, Meta},
+    sync_directory,
+};
+
+/// A part that is being written. Without [`Part::finish`] its metadata has no end.
+#[derive(Debug)]
+pub struct Part {
+    file: File,
+    written: u64,
+    directory: PathBuf,
+    meta_name: String,
+    meta: Meta,
+    cast: PathBuf,
+}
+
+impl Part {
+    pub(super) fn new(file: File, directory: PathBuf, name: &PartName, meta: Meta) -> Self {
+        Self { file, written: 0, cast: directory.join(name.cast()), directory, meta_name: name.meta(), meta }
+    }
+
+    /// The file of the recording.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.cast
+    }
+
+    /// Bytes that are durable.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Appends bytes; they are durable when this returns. After an error the file is as it was before, as far as the
+    /// operating system lets it.
+    ///
+    /// # Errors
+    /// Where the bytes cannot be written whole.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let appended = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
+        if let Err(source) = appended {
+            // A torn line would stand before whatever a reader finds next; failing here adds nothing to the report.
+            let _ = self.file.set_len(self.written);
+            return Err(StoreError::Io { action: "written", source });
+        }
+        self.written = self.written.saturating_add(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Records how it ended.
+    ///
+    /// # Errors
+    /// Where the metadata cannot be written; the recording itself is unharmed.
+    pub fn finish(mut self, end: End) -> Result<(), StoreError> {
+        self.meta.end = Some(End { bytes: self.written, ..end });
+        self.publish()
+    }
+
+    /// Puts the metadata in place, whole, and makes the names durable.
+    pub(super) fn publish(&self) -> Result<(), StoreError> {
+        self.try_publish().map_err(|source| StoreError::Io { action: "described", source })
+    }
+
+    fn try_publish(&self) -> io::Result<()> {
+        let beside = self.directory.join(format!(".{}.new", self.meta_name));
+        // Left by a crash between its creation and its renaming; nobody else writes this part.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = create_new(&beside)?;
+        file.write_all(&serde_json::to_vec(&self.meta)?)?;
+        file.sync_data()?;
+        fs::rename(&beside, self.directory.join(&self.meta_name))?;
+        sync_directory(&self.directory)
+    }
+}
