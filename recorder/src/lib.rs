@@ -1,1 +1,8 @@
-//! placeholder
+//! The recorder: `ingest` takes recordings in through the tunnel, `view` shows them on loopback.
+//!
+//! The two are containers of one pod and meet only in [`store`], so that no viewer can hurt recording.
+
+pub mod ingest;
+pub mod metrics;
+pub mod peers;
+pub mod store;

@@ -1,0 +1,244 @@
+//! The write side: takes recordings in and acknowledges what is durable.
+//!
+//! ```text
+//! listener ─ peers (caps) ─ authorise ─ receive ─ intake (lines) ─► commit ─ store
+//!                                                                     └► answer (acks)
+//! ```
+//!
+//! Protocol: h2c and HTTP/1.1 on the same port. `HEAD /v2/record` says that uploads are taken. `POST /v2/record` is
+//! answered 200 at once; the body of the answer are acknowledgements, at least every 5 s, and at last an error or
+//! nothing. `POST /record` is the form without acknowledgements. Refusals have no body. `/v2/event` is not taken yet.
+
+mod answer;
+pub mod authorise;
+mod commit;
+mod header;
+mod intake;
+mod receive;
+mod serve;
+
+pub use authorise::{Door, Gatekeeper, TunnelPeer};
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_ENCODING};
+use hyper::body::Incoming;
+use podwitness_core::{control::Issuer, grant::AckLevel};
+use podwitness_runtime::{
+    clock::Clock,
+    drain::{self, Guard},
+};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    metrics::{Metrics, Open},
+    peers::{Counted, Peers},
+    store::{
+        Store,
+        meta::{Outcome, Owner},
+    },
+};
+use answer::{Acks, Answer, acknowledging, empty};
+use commit::{Backing, Committer, Report};
+use receive::{STEPS, Terms, receive};
+
+/// Commits that run at a time.
+const COMMITS: usize = 32;
+
+/// What ingest is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Where recordings go.
+    pub store: Arc<Store>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Whose assertions are believed.
+    pub issuers: watch::Receiver<Arc<[Issuer]>>,
+    /// What peers use.
+    pub peers: Peers,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// What an acknowledgement survives.
+    pub ack: AckLevel,
+    /// Cap on the bytes of one upload.
+    pub upload_bytes: u64,
+    /// The drain.
+    pub drain: drain::Watch,
+    /// Cancelled shortly before the drain's deadline: uploads that are left end with an error.
+    pub closing: CancellationToken,
+}
+
+/// The write side.
+#[derive(Debug)]
+pub struct Ingest {
+    parts: Parts,
+    backing: Backing,
+}
+
+/// One upload that may begin.
+struct Upload {
+    owner: Owner,
+    from: IpAddr,
+    version: &'static str,
+    counted: Counted,
+    guard: Guard,
+    open: Open,
+}
+
+impl Ingest {
+    /// Puts the write side together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let backing = Backing {
+            store: Arc::clone(&parts.store),
+            clock: Arc::clone(&parts.clock),
+            metrics: parts.metrics.clone(),
+            commits: Arc::new(Semaphore::new(COMMITS)),
+        };
+        Arc::new(Self { parts, backing })
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        door: Door,
+        from: IpAddr,
+        request: Request<Incoming>,
+    ) -> Response<Answer> {
+        match (request.uri().path(), request.method()) {
+            ("/v2/record", &Method::HEAD) => self.probe(&door, from, request.headers()),
+            ("/v2/record", &Method::POST) => self.record(&door, from, request),
+            ("/record", &Method::POST) => self.record_v1(&door, from, request).await,
+            _ => self.nothing(&door, from, request.uri().path()),
+        }
+    }
+
+    fn probe(&self, door: &Door, from: IpAddr, headers: &HeaderMap) -> Response<Answer> {
+        let issuers = Arc::clone(&self.parts.issuers.borrow());
+        match door.may_ask(from, headers, &issuers, self.parts.clock.now_unix()) {
+            Ok(()) => {
+                let mut response = empty(StatusCode::OK);
+                response.headers_mut().insert(answer::ACK_LEVEL, answer::level_value(self.parts.ack));
+                response
+            }
+            Err(refused) => self.refuse(from, &refused),
+        }
+    }
+
+    fn record(self: &Arc<Self>, door: &Door, from: IpAddr, request: Request<Incoming>) -> Response<Answer> {
+        match self.begin(door, from, &request, "v2") {
+            Ok(upload) => {
+                let (acks, response) = acknowledging(self.parts.ack);
+                tokio::spawn(Arc::clone(self).run(upload, request.into_body(), acks));
+                response
+            }
+            Err(response) => response,
+        }
+    }
+
+    async fn record_v1(
+        self: &Arc<Self>,
+        door: &Door,
+        from: IpAddr,
+        request: Request<Incoming>,
+    ) -> Response<Answer> {
+        match self.begin(door, from, &request, "v1") {
+            Ok(upload) => {
+                // A task of its own, so that a client that goes away leaves an end in the metadata.
+                let run = tokio::spawn(Arc::clone(self).run(upload, request.into_body(), Acks::none()));
+                let stored = run.await.is_ok_and(|outcome| outcome == Outcome::Complete);
+                empty(if stored { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR })
+            }
+            Err(response) => response,
+        }
+    }
+
+    /// Whoever is served nothing does not learn either what there is.
+    fn nothing(&self, door: &Door, from: IpAddr, path: &str) -> Response<Answer> {
+        match (door.admits(from), path) {
+            (false, _) => self.refuse(from, &authorise::Refused::NoAssertion),
+            (true, "/v2/record" | "/record") => empty(StatusCode::METHOD_NOT_ALLOWED),
+            (true, _) => empty(StatusCode::NOT_FOUND),
+        }
+    }
+
+    fn begin(
+        &self,
+        door: &Door,
+        from: IpAddr,
+        request: &Request<Incoming>,
+        version: &'static str,
+    ) -> Result<Upload, Response<Answer>> {
+        let issuers = Arc::clone(&self.parts.issuers.borrow());
+        let owner = door
+            .owner(from, request.headers(), &issuers, self.parts.clock.now_unix())
+            .map_err(|refused| self.refuse(from, &refused))?;
+        if !is_identity(request.headers()) {
+            self.parts.metrics.refused("encoding");
+            return Err(empty(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        if self.parts.drain.is_draining() {
+            self.parts.metrics.refused("draining");
+            return Err(empty(StatusCode::SERVICE_UNAVAILABLE));
+        }
+        let counted = self.parts.peers.begin(from).map_err(|refused| {
+            tracing::debug!(%from, %refused, "an upload is refused");
+            self.parts.metrics.refused(refused.reason());
+            empty(StatusCode::TOO_MANY_REQUESTS)
+        })?;
+        let (guard, open) = (self.parts.drain.guard(), self.parts.metrics.open());
+        Ok(Upload { owner, from, version, counted, guard, open })
+    }
+
+    fn refuse(&self, from: IpAddr, refused: &authorise::Refused) -> Response<Answer> {
+        tracing::debug!(%from, %refused, "a request is refused");
+        self.parts.metrics.refused(refused.reason());
+        empty(StatusCode::FORBIDDEN)
+    }
+
+    /// One upload from its first byte to its end in log and metrics.
+    async fn run(self: Arc<Self>, upload: Upload, body: Incoming, acks: Acks) -> Outcome {
+        let terms = Terms {
+            owner: upload.owner.clone(),
+            received: self.parts.clock.now_unix_millis(),
+            cap: self.parts.upload_bytes,
+            closing: self.parts.closing.clone(),
+        };
+        let (steps, committed) = mpsc::channel(STEPS);
+        let committer = Committer::new(self.backing.clone(), acks);
+        let ((), report) = tokio::join!(receive(body, terms, steps), committer.run(committed));
+        self.parts.metrics.ended(report.outcome);
+        log(&upload, &report);
+        let Upload { counted, guard, open, .. } = upload;
+        drop((counted, open, guard));
+        report.outcome
+    }
+}
+
+/// The access log: one line per upload.
+fn log(upload: &Upload, report: &Report) {
+    let (namespace, pod) = match &upload.owner {
+        Owner::Pod(pod) => (pod.namespace.as_str(), pod.pod.as_str()),
+        Owner::Unverified { .. } => ("", ""),
+    };
+    tracing::info!(
+        target: "access",
+        session = report.name.as_ref().map_or("", |name| name.session()),
+        part = report.name.as_ref().map_or(0, |name| name.part()),
+        peer = %upload.from,
+        protocol = upload.version,
+        owner.namespace = namespace,
+        owner.pod = pod,
+        outcome = report.outcome.as_str(),
+        bytes = report.bytes,
+        message = report.message,
+    );
+}
+
+/// Compressed uploads are not announced, so nobody should send them.
+fn is_identity(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Metrics of ingest. Labels are outcomes and reasons only.
+
+use std::{sync::Arc, time::Duration};
+
+use podwitness_runtime::metrics::SharedRegistry;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::store::{Store, meta::Outcome};
+
+/// Handles of all metrics; clones are the same metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    open: Gauge,
+    sessions: Family<OutcomeLabel, Counter>,
+    refused: Family<ReasonLabel, Counter>,
+    bytes: Counter,
+    commits: Histogram,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// Counts a session as open until it is dropped.
+#[derive(Debug)]
+#[must_use = "the session counts as open while this lives"]
+pub(crate) struct Open(Gauge);
+
+impl Metrics {
+    /// Registers all metrics, the free space of `store` among them.
+    #[must_use]
+    pub fn register(registry: &SharedRegistry, store: &Arc<Store>) -> Self {
+        let metrics = Self {
+            open: Gauge::default(),
+            sessions: Family::default(),
+            refused: Family::default(),
+            bytes: Counter::default(),
+            commits: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
+        };
+        registry.with(|registry| {
+            metrics.add_to(registry);
+            registry.register_collector(Box::new(FreeSpace(Arc::clone(store))));
+        });
+        metrics
+    }
+
+    fn add_to(&self, registry: &mut Registry) {
+        registry.register("podwitness_recorder_sessions_open", "Uploads that last", self.open.clone());
+        registry.register(
+            "podwitness_recorder_sessions",
+            "Uploads that ended, by outcome",
+            self.sessions.clone(),
+        );
+        registry.register(
+            "podwitness_recorder_refused",
+            "Requests and connections that were not served, by reason",
+            self.refused.clone(),
+        );
+        registry.register_with_unit(
+            "podwitness_recorder_stored",
+            "Bytes of recordings made durable",
+            Unit::Bytes,
+            self.bytes.clone(),
+        );
+        registry.register_with_unit(
+            "podwitness_recorder_commit",
+            "Time from the begin of a commit until its bytes are durable",
+            Unit::Seconds,
+            self.commits.clone(),
+        );
+    }
+
+    /// A session begins.
+    pub(crate) fn open(&self) -> Open {
+        self.open.inc();
+        Open(self.open.clone())
+    }
+
+    /// A session ended.
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        self.sessions.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc();
+    }
+
+    /// Something was not served.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Bytes became durable.
+    pub(crate) fn committed(&self, bytes: u64, took: Duration) {
+        self.bytes.inc_by(bytes);
+        self.commits.observe(took.as_secs_f64());
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Asks the volume for its free space whenever metrics are read.
+#[derive(Debug)]
+struct FreeSpace(Arc<Store>);
+
+impl Collector for FreeSpace {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        // Whether it is too little does not matter here.
+        let _ = self.0.space().check();
+        let free = ConstGauge::new(i64::try_from(self.0.space().free()).unwrap_or(i64::MAX));
+        let descriptor = encoder.encode_descriptor(
+            "podwitness_recorder_volume_free",
+            "Bytes free on the volume of recordings",
+            Some(&Unit::Bytes),
+            free.metric_type(),
+        )?;
+        free.encode(descriptor)
+    }
+}

@@ -1,0 +1,250 @@
+//! What one peer may use of the recorder, so that no pod can take it from the others: connections, sessions at a
+//! time, and new sessions per second.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+/// Caps on one peer and on all together.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Caps {
+    /// Connections of a peer that is admitted.
+    pub connections: u32,
+    /// Connections of a peer that is not admitted yet.
+    pub strange_connections: u32,
+    /// Sessions of a peer at a time.
+    pub sessions: u32,
+    /// Sessions of all peers at a time.
+    pub all_sessions: u32,
+    /// Sessions that a peer may begin at once after a pause.
+    pub burst: u32,
+    /// Pause after which it may begin another.
+    pub refill: Duration,
+    /// Peers that are known at a time.
+    pub peers: usize,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            strange_connections: 2,
+            sessions: 256,
+            all_sessions: 4096,
+            burst: 100,
+            refill: Duration::from_millis(50),
+            peers: 16 << 10,
+        }
+    }
+}
+
+/// Why a peer gets no more.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum Refused {
+    /// Too many connections.
+    #[error("the peer has too many connections")]
+    Connections,
+    /// Too many sessions of this peer.
+    #[error("the peer has too many sessions open")]
+    Sessions,
+    /// Too many sessions of all peers.
+    #[error("the recorder has too many sessions open")]
+    AllSessions,
+    /// Sessions began too fast.
+    #[error("the peer begins sessions too fast")]
+    Rate,
+    /// Too many peers.
+    #[error("the recorder has too many peers")]
+    Peers,
+}
+
+impl Refused {
+    /// The reason as a metric's label.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Sessions => "sessions",
+            Self::AllSessions => "all_sessions",
+            Self::Rate => "rate",
+            Self::Peers => "peers",
+        }
+    }
+}
+
+/// Use by all peers. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    caps: Caps,
+    uses: Arc<Mutex<Uses>>,
+}
+
+#[derive(Debug, Default)]
+struct Uses {
+    of: HashMap<IpAddr, Use>,
+    sessions: u32,
+}
+
+#[derive(Debug)]
+struct Use {
+    connections: u32,
+    sessions: u32,
+    /// The moment at which the peer could begin [`Caps::burst`] sessions at once; each session moves it on.
+    full: Instant,
+}
+
+/// A connection or session that counts until it is dropped.
+#[derive(Debug)]
+#[must_use = "what is dropped does not count"]
+pub struct Counted {
+    uses: Arc<Mutex<Uses>>,
+    peer: IpAddr,
+    session: bool,
+}
+
+impl Peers {
+    /// Nobody uses anything yet.
+    #[must_use]
+    pub fn new(caps: Caps) -> Self {
+        Self { caps, uses: Arc::default() }
+    }
+
+    /// Counts a connection of `peer`.
+    ///
+    /// # Errors
+    /// Where it has too many, or there are too many peers.
+    pub fn connect(&self, peer: IpAddr, admitted: bool) -> Result<Counted, Refused> {
+        let most = if admitted { self.caps.connections } else { self.caps.strange_connections };
+        let mut uses = lock(&self.uses);
+        let one = uses.entry(peer, self.caps.peers)?;
+        if one.connections >= most {
+            return Err(Refused::Connections);
+        }
+        one.connections = one.connections.saturating_add(1);
+        Ok(Counted { uses: Arc::clone(&self.uses), peer, session: false })
+    }
+
+    /// Counts a session of `peer`.
+    ///
+    /// # Errors
+    /// Where it has too many, begins them too fast, or all have too many.
+    pub fn begin(&self, peer: IpAddr) -> Result<Counted, Refused> {
+        let now = Instant::now();
+        let mut uses = lock(&self.uses);
+        if uses.sessions >= self.caps.all_sessions {
+            return Err(Refused::AllSessions);
+        }
+        let one = uses.entry(peer, self.caps.peers)?;
+        if one.sessions >= self.caps.sessions {
+            return Err(Refused::Sessions);
+        }
+        let full = one.full.max(now) + self.caps.refill;
+        if full > now + self.caps.refill.saturating_mul(self.caps.burst) {
+            return Err(Refused::Rate);
+        }
+        one.full = full;
+        one.sessions = one.sessions.saturating_add(1);
+        uses.sessions = uses.sessions.saturating_add(1);
+        Ok(Counted { uses: Arc::clone(&self.uses), peer, session: true })
+    }
+}
+
+impl Uses {
+    /// What `peer` uses. Whoever uses nothing and may begin a full burst is forgotten when room is needed.
+    fn entry(&mut self, peer: IpAddr, most: usize) -> Result<&mut Use, Refused> {
+        let now = Instant::now();
+        if self.of.len() >= most && !self.of.contains_key(&peer) {
+            self.of.retain(|_, one| one.connections > 0 || one.sessions > 0 || one.full > now);
+            if self.of.len() >= most {
+                return Err(Refused::Peers);
+            }
+        }
+        Ok(self.of.entry(peer).or_insert(Use { connections: 0, sessions: 0, full: now }))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut uses = lock(&self.uses);
+        if self.session {
+            uses.sessions = uses.sessions.saturating_sub(1);
+        }
+        if let Some(one) = uses.of.get_mut(&self.peer) {
+            let count = if self.session { &mut one.sessions } else { &mut one.connections };
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+/// Counters are whole between any two statements, so that a panic elsewhere leaves them usable.
+fn lock(uses: &Mutex<Uses>) -> MutexGuard<'_, Uses> {
+    uses.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: Caps = Caps {
+        connections: 3,
+        strange_connections: 1,
+        sessions: 2,
+        all_sessions: 3,
+        burst: 4,
+        refill: Duration::from_secs(1),
+        peers: 2,
+    };
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_dropped_may_be_used_again() {
+        let peers = Peers::new(CAPS);
+        let first = peers.begin(peer(1)).unwrap();
+        let _second = peers.begin(peer(1)).unwrap();
+        assert_eq!(peers.begin(peer(1)).unwrap_err(), Refused::Sessions);
+        let _third = peers.begin(peer(2)).unwrap();
+        assert_eq!(peers.begin(peer(2)).unwrap_err(), Refused::AllSessions);
+        drop(first);
+        assert!(peers.begin(peer(1)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_begin_no_faster_than_they_refill() {
+        let peers = Peers::new(CAPS);
+        for _ in 0..CAPS.burst {
+            drop(peers.begin(peer(1)).unwrap());
+        }
+        assert_eq!(peers.begin(peer(1)).unwrap_err(), Refused::Rate);
+        assert!(peers.begin(peer(2)).is_ok());
+        tokio::time::advance(CAPS.refill).await;
+        drop(peers.begin(peer(1)).unwrap());
+        assert_eq!(peers.begin(peer(1)).unwrap_err(), Refused::Rate);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_have_fewer_connections() {
+        let peers = Peers::new(CAPS);
+        let _first = peers.connect(peer(1), false).unwrap();
+        assert_eq!(peers.connect(peer(1), false).unwrap_err(), Refused::Connections);
+        assert!(peers.connect(peer(1), true).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn peers_that_use_nothing_make_room() {
+        let peers = Peers::new(CAPS);
+        let first = peers.connect(peer(1), true).unwrap();
+        let _second = peers.connect(peer(2), true).unwrap();
+        assert_eq!(peers.connect(peer(3), true).unwrap_err(), Refused::Peers);
+        drop(first);
+        assert!(peers.connect(peer(3), true).is_ok());
+    }
+}
