@@ -1,1 +1,5 @@
-//! placeholder
+//! The sidecar: a proxy inside a pod, between the pod and the API server.
+//!
+//! Rooms: [`kernel`] is the only one with a capability; everything else asks it.
+
+pub mod kernel;

@@ -1,0 +1,102 @@
+//! Which connections are redirected: the addresses of the API server and, where it listens on a port of its own,
+//! every address on that port.
+//!
+//! Invariant: at most [`MAX_ADDRESSES`] addresses and [`MAX_PORTS`] ports, so that a transaction fits one message;
+//! earlier addresses win, and the pod's own environment comes first.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+/// Cap on redirected addresses; further ones are left out and counted.
+pub const MAX_ADDRESSES: usize = 256;
+/// Cap on redirected ports.
+pub const MAX_PORTS: usize = 8;
+
+/// Port that too much else uses for it to be redirected on every address.
+const HTTPS: u16 = 443;
+
+/// The destinations of one rule set.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Targets {
+    pub(super) v4: BTreeSet<(Ipv4Addr, u16)>,
+    pub(super) v6: BTreeSet<(Ipv6Addr, u16)>,
+    pub(super) ports: BTreeSet<u16>,
+    left_out: usize,
+}
+
+impl Targets {
+    /// Takes addresses in order of importance.
+    #[must_use]
+    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let mut targets = Self::default();
+        addresses.into_iter().for_each(|address| targets.add(address));
+        targets
+    }
+
+    /// How many addresses did not fit.
+    #[must_use]
+    pub const fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// Whether nothing would be redirected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    fn add(&mut self, address: SocketAddr) {
+        let (ip, port) = (address.ip().to_canonical(), address.port());
+        if ip.is_unspecified() || port == 0 {
+            return;
+        }
+        if self.v4.len().saturating_add(self.v6.len()) >= MAX_ADDRESSES {
+            self.left_out = self.left_out.saturating_add(1);
+            return;
+        }
+        match ip {
+            IpAddr::V4(ip) => self.v4.insert((ip, port)),
+            IpAddr::V6(ip) => self.v6.insert((ip, port)),
+        };
+        if port != HTTPS && self.ports.len() < MAX_PORTS {
+            self.ports.insert(port);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(addresses: &[&str]) -> Targets {
+        Targets::new(addresses.iter().map(|text| text.parse().unwrap()))
+    }
+
+    #[test]
+    fn a_port_of_its_own_is_redirected_everywhere_but_443_is_not() {
+        let targets = targets(&["10.96.0.1:443", "172.18.0.2:6443", "[fd00::1]:443"]);
+        assert_eq!(targets.ports.into_iter().collect::<Vec<_>>(), [6443]);
+        assert_eq!((targets.v4.len(), targets.v6.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_mapped_address_counts_as_what_it_maps() {
+        assert_eq!(targets(&["[::ffff:10.96.0.1]:443"]), targets(&["10.96.0.1:443"]));
+    }
+
+    #[test]
+    fn addresses_that_name_no_server_are_ignored() {
+        assert!(targets(&["0.0.0.0:443", "[::]:443", "10.0.0.1:0"]).is_empty());
+    }
+
+    #[test]
+    fn beyond_the_cap_the_first_ones_win_and_the_rest_is_counted() {
+        let all = (0..300_u16).map(|n| SocketAddr::from(([10, 0, 0, 1], 1000 + n)));
+        let targets = Targets::new(all);
+        assert_eq!((targets.v4.len(), targets.ports.len()), (MAX_ADDRESSES, MAX_PORTS));
+        assert_eq!(targets.left_out(), 300 - MAX_ADDRESSES);
+        assert!(targets.v4.contains(&(Ipv4Addr::new(10, 0, 0, 1), 1000)));
+    }
+}

@@ -1,0 +1,133 @@
+//! Proof of interception: a connection of our own without the mark has to land at our own listener.
+//!
+//! It catches what no look at the rules would: a socket load balancer that rewrites destinations before any packet
+//! exists, a foreign table in front of ours, a kernel that takes rules and does not apply them. The connection is
+//! known by its source port, which is ours before we connect.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{net::TcpSocket, sync::oneshot, time::timeout};
+
+/// How long a connection may take to land.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The probe that is under way, if any. The listener asks it about each connection.
+#[derive(Debug, Default)]
+pub struct Probe(Mutex<Option<Expected>>);
+
+#[derive(Debug)]
+struct Expected {
+    port: u16,
+    landed: oneshot::Sender<SocketAddr>,
+}
+
+/// Why interception is not proven.
+#[derive(Debug, Error)]
+pub enum SelftestError {
+    /// The connection cannot be made at all.
+    #[error("cannot connect to {to} to prove interception")]
+    Connect {
+        /// Where to.
+        to: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection went past us.
+    #[error(
+        "a connection to {0} passed us by: does the node rewrite Service addresses in the socket (Cilium: set \
+         socketLB.hostNamespaceOnly; Calico eBPF: disable connect-time load balancing)?"
+    )]
+    Bypassed(SocketAddr),
+}
+
+impl Probe {
+    /// Connects to `to` without the mark and waits for the connection at our listener.
+    ///
+    /// # Errors
+    /// Where it did not get there.
+    pub async fn run(&self, to: SocketAddr) -> Result<(), SelftestError> {
+        let failed = |source| SelftestError::Connect { to, source };
+        let socket = bound(to).map_err(failed)?;
+        let port = socket.local_addr().map_err(failed)?.port();
+        let (landed, arrival) = oneshot::channel();
+        self.expect(Some(Expected { port, landed }));
+        let connected = timeout(PATIENCE, socket.connect(to)).await;
+        let outcome = match connected {
+            Ok(Ok(_stream)) => timeout(PATIENCE, arrival).await.map_err(|_| SelftestError::Bypassed(to)),
+            Ok(Err(source)) => Err(failed(source)),
+            Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+        };
+        self.expect(None);
+        outcome.map(drop)
+    }
+
+    /// Whether a connection that landed at our listener is the probe. One that nobody redirected is not.
+    pub fn claims(&self, peer: SocketAddr, original: SocketAddr, listener: SocketAddr) -> bool {
+        if original == listener {
+            return false;
+        }
+        let mut expected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(probe) = expected.take_if(|probe| probe.port == peer.port()) else { return false };
+        // The receiver is gone if the probe lost patience meanwhile.
+        let _ = probe.landed.send(original);
+        true
+    }
+
+    fn expect(&self, expected: Option<Expected>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = expected;
+    }
+}
+
+fn bound(to: SocketAddr) -> io::Result<TcpSocket> {
+    let (socket, any) = match to {
+        SocketAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        SocketAddr::V6(_) => (TcpSocket::new_v6()?, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    };
+    socket.bind(SocketAddr::new(any, 0))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_lands_at_the_listener_is_the_proof() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (here, elsewhere) = (listener.local_addr().unwrap(), address("10.96.0.1:443"));
+        let probe = Arc::new(Probe::default());
+        let running = tokio::spawn({
+            let probe = Arc::clone(&probe);
+            async move { probe.run(here).await }
+        });
+        let (_stream, peer) = listener.accept().await.unwrap();
+        let stranger = SocketAddr::new(peer.ip(), peer.port().wrapping_add(1));
+        assert!(!probe.claims(stranger, elsewhere, here));
+        assert!(!probe.claims(peer, here, here), "a direct connection proves nothing");
+        assert!(probe.claims(peer, elsewhere, here));
+        assert!(!probe.claims(peer, elsewhere, here), "only once");
+        running.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_lands_elsewhere_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let outcome = Probe::default().run(listener.local_addr().unwrap()).await;
+        assert!(matches!(outcome, Err(SelftestError::Bypassed(_))));
+    }
+}

@@ -1,0 +1,59 @@
+//! What we write by netlink is what `nft` makes of the text below.
+
+use std::time::Duration;
+
+use podwitness_sidecar::kernel::rules::Rules;
+use serde_json::Value;
+
+use crate::{
+    lab::{ENDPOINT, Lab, SERVICE, SERVICE_V6, rules},
+    netns::Netns,
+};
+
+const WANTED: &str = include_str!("listing.nft");
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_kernel_holds_exactly_the_rules_that_nft_would_make() {
+    let lab = Lab::new();
+    lab.install(&Rules { uid: 64321, ..rules() }, &[SERVICE, SERVICE_V6, ENDPOINT]);
+    compare(&lab, &WANTED.replace("$TIMEOUT", ""));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_dead_man_adds_timeouts_and_nothing_else() {
+    let lab = Lab::new();
+    let rules = Rules { uid: 64321, dead_man: Some(Duration::from_secs(10)), ..rules() };
+    lab.install(&rules, &[SERVICE, SERVICE_V6, ENDPOINT]);
+    compare(&lab, &WANTED.replace("$TIMEOUT", "timeout 10s;"));
+}
+
+fn compare(lab: &Lab, wanted: &str) {
+    let reference = Netns::new("reference");
+    reference.ip("link add eth0 type veth peer name other");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), wanted).unwrap();
+    reference.nft(&["-f", file.path().to_str().unwrap()]);
+    let list = |netns: &Netns| {
+        let text = netns.nft(&["-j", "list", "ruleset"]);
+        without_handles(serde_json::from_str(&text).unwrap())
+    };
+    let (ours, theirs) = (list(&lab.pod), list(&reference));
+    assert!(ours["nftables"].as_array().unwrap().len() > 20, "{ours}");
+    assert_eq!(ours, theirs);
+}
+
+/// Handles are numbers in order of creation; how long an element still lives changes while one looks.
+fn without_handles(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(map) => {
+            map.remove("handle");
+            map.remove("expires");
+            map.values_mut().for_each(|inner| *inner = without_handles(inner.take()));
+        }
+        Value::Array(list) => list.iter_mut().for_each(|inner| *inner = without_handles(inner.take())),
+        _ => {}
+    }
+    value
+}

@@ -1,0 +1,16 @@
+//! The network rules on a real kernel: a pod and its world in two network namespaces.
+//!
+//! Every test needs root, `ip` and `nft`, and says so; `cargo test -- --include-ignored` runs them.
+
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod listing;
+#[cfg(test)]
+mod netns;
+#[cfg(test)]
+mod redirect;
+#[cfg(test)]
+mod restart;
+#[cfg(test)]
+mod tunnel;

@@ -1,0 +1,85 @@
+//! What a restart, a dead sidecar and other people's tables mean for the rules.
+
+use std::time::Duration;
+
+use podwitness_sidecar::kernel::rules::Rules;
+
+use crate::lab::{
+    ENDPOINT, GATEWAY, Lab, Landed, MARK, SERVICE, SERVICE_V6, at_sidecar, eventually, rules, targets,
+};
+
+const ALL: [&str; 3] = [SERVICE, SERVICE_V6, ENDPOINT];
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_restart_replaces_the_rules_and_takes_the_exemption_from_the_old_mark() {
+    let lab = Lab::new();
+    lab.install(&rules(), &ALL);
+    let once = lab.pod.nft(&["list", "table", "inet", "podwitness"]);
+    lab.install(&rules(), &ALL);
+    assert_eq!(lab.pod.nft(&["list", "table", "inet", "podwitness"]), once);
+    lab.install(&Rules { mark: MARK + 1, ..rules() }, &ALL);
+    assert_eq!(lab.lands(SERVICE, Some(MARK)), at_sidecar(SERVICE));
+    assert_eq!(lab.lands(SERVICE, Some(MARK + 1)), Landed::World);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn tables_of_others_stay_as_they_are() {
+    let lab = Lab::new();
+    lab.pod.nft(&["add table inet theirs; add chain inet theirs c { type nat hook output priority -101; }"]);
+    lab.pod.nft(&[
+        "add table netdev theirs; add table ip podwitness; add set ip podwitness api4 { type ipv4_addr; }",
+    ]);
+    let theirs = || lab.pod.nft(&["list", "ruleset"]).matches("theirs").count();
+    let namesake = || lab.pod.nft(&["list", "table", "ip", "podwitness"]);
+    let before = (theirs(), namesake());
+    lab.install(&rules(), &ALL);
+    lab.rules(|socket| rules().refresh(socket, &targets(&ALL)).unwrap());
+    assert_eq!((theirs(), namesake()), before);
+    lab.rules(|socket| Rules::remove(socket).unwrap());
+    assert_eq!((theirs(), namesake()), before);
+    assert_eq!(lab.lands(SERVICE, None), Landed::World);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn without_renewal_a_dead_mans_redirect_opens() {
+    let lab = Lab::new();
+    let rules = Rules { dead_man: Some(Duration::from_millis(900)), ..rules() };
+    lab.install(&rules, &ALL);
+    assert_eq!(lab.lands(SERVICE, None), at_sidecar(SERVICE));
+    for address in [SERVICE, SERVICE_V6, ENDPOINT, GATEWAY] {
+        eventually(address, || lab.lands(address, None) == Landed::World);
+    }
+    lab.rules(|socket| rules.refresh(socket, &targets(&ALL)).unwrap());
+    assert_eq!(lab.lands(SERVICE, None), at_sidecar(SERVICE));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn renewal_gives_every_element_its_whole_life_again() {
+    let lab = Lab::new();
+    let rules = Rules { dead_man: Some(Duration::from_secs(100)), ..rules() };
+    lab.install(&rules, &ALL);
+    let oldest = || {
+        let listed = lab.pod.nft(&["-j", "list", "set", "inet", "podwitness", "api4"]);
+        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        let elements = listed["nftables"][1]["set"]["elem"].as_array().unwrap().clone();
+        elements.iter().map(|element| element["elem"]["expires"].as_u64().unwrap()).min().unwrap()
+    };
+    eventually("an element ages", || oldest() <= 98);
+    lab.rules(|socket| rules.refresh(socket, &targets(&ALL)).unwrap());
+    assert!(oldest() >= 99);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn rules_that_someone_flushed_come_back_with_the_next_renewal() {
+    let lab = Lab::new();
+    lab.install(&rules(), &ALL);
+    lab.pod.nft(&["flush", "ruleset"]);
+    assert_eq!(lab.lands(SERVICE, None), Landed::World);
+    lab.rules(|socket| rules().refresh(socket, &targets(&ALL)).unwrap());
+    assert_eq!(lab.lands(SERVICE, None), at_sidecar(SERVICE));
+}
