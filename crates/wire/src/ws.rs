@@ -1,0 +1,40 @@
+//! WebSocket frames (RFC 6455 §5), observed in one direction of a stream.
+//!
+//! The observer is as liberal as the peers it sits between: a frame's own mask bit decides whether its payload is
+//! masked, and a length may be written longer than it has to be. What makes a stream ambiguous is an error: reserved
+//! opcodes or bits (no extension was negotiated), broken control frames, and fragments out of order.
+//! No payload is held; lengths are bounded by RFC 6455's 63 bits only, because nothing is allocated for them.
+
+mod encode;
+mod head;
+mod parser;
+mod payload;
+mod units;
+
+pub use encode::{close, encode};
+pub use head::{Head, MAX_HEAD, Opcode};
+pub use parser::{Event, Parser};
+pub use payload::Payload;
+pub use units::{MAX_HELD, MAX_PADDING, Unit, Units};
+
+use thiserror::Error;
+
+/// Why a byte stream is no WebSocket stream that can be followed. Terminal.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum WsError {
+    /// An opcode that RFC 6455 reserves.
+    #[error("reserved opcode {0:#x}")]
+    Opcode(u8),
+    /// Reserved bits are set, although no extension was negotiated.
+    #[error("reserved bits are set: was an extension such as permessage-deflate negotiated?")]
+    Reserved,
+    /// A control frame is fragmented or longer than 125 bytes.
+    #[error("a control frame is fragmented or longer than 125 bytes")]
+    Control,
+    /// A length above 2^63 - 1.
+    #[error("a frame's length has its top bit set")]
+    Length,
+    /// A continuation without a message, or a message within a message.
+    #[error("fragments are out of order")]
+    Fragment,
+}
