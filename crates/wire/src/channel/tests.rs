@@ -1,0 +1,151 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    testing::{frames, in_pieces},
+    ws::{Opcode, encode},
+};
+
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Seen {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    statuses: Vec<String>,
+    resizes: Vec<(u16, u16)>,
+    failed: bool,
+}
+
+fn see(from: Source, pieces: &[&[u8]]) -> Seen {
+    let (mut decoder, mut seen) = (Decoder::new(from), Seen::default());
+    for piece in pieces {
+        let fed = decoder.feed(piece, |event| match event {
+            Event::Stdout(payload) => payload.read(|bytes| seen.stdout.extend_from_slice(bytes)),
+            Event::Stderr(payload) => payload.read(|bytes| seen.stderr.extend_from_slice(bytes)),
+            Event::Status(bytes) => seen.statuses.push(String::from_utf8_lossy(bytes).into_owned()),
+            Event::Resize(size) => seen.resizes.push((size.cols, size.rows)),
+        });
+        seen.failed |= fed.is_err();
+    }
+    seen
+}
+
+fn message(channel: u8, payload: &[u8]) -> Vec<u8> {
+    encode(Opcode::Binary, &[&[channel], payload].concat(), None)
+}
+
+fn masked(channel: u8, payload: &[u8]) -> Vec<u8> {
+    encode(Opcode::Binary, &[&[channel], payload].concat(), Some([1, 2, 3, 4]))
+}
+
+/// `head` with the payload `[channel] + payload`, for vectors that are written frame by frame.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    [&[first, u8::try_from(payload.len()).unwrap()], payload].concat()
+}
+
+const RESIZE_JSON: &[u8] = br#"{"width":10,"height":20}"#;
+
+#[test]
+fn output_is_seen_by_its_channel() {
+    let stream = [message(STDOUT, b""), message(STDOUT, &[7, 8]), message(STDERR, b"oh"), message(0, b"in")];
+    let seen = see(Source::Server, &[&stream.concat()]);
+    assert_eq!((seen.stdout.as_slice(), seen.stderr.as_slice()), (&[7, 8][..], &b"oh"[..]));
+}
+
+#[test]
+fn only_the_first_fragment_names_the_channel() {
+    let stream = [frame(0x02, &[STDOUT, 1, 2]), frame(0x00, &[3, 4]), frame(0x80, &[1, 9])].concat();
+    assert_eq!(see(Source::Server, &[&stream]).stdout, [1, 2, 3, 4, 1, 9]);
+}
+
+#[test]
+fn a_first_fragment_may_be_empty() {
+    let stream = [frame(0x02, &[]), frame(0x80, &[STDOUT, 5])].concat();
+    assert_eq!(see(Source::Server, &[&stream]).stdout, [5]);
+}
+
+#[test]
+fn channels_of_the_other_direction_are_ignored() {
+    let both = [message(STDOUT, b"forged"), message(RESIZE, RESIZE_JSON), message(ERROR, b"{}")].concat();
+    assert_eq!(see(Source::Client, &[&both]), Seen { resizes: vec![(10, 20)], ..Seen::default() });
+    let seen = see(Source::Server, &[&both]);
+    assert_eq!((seen.resizes.len(), seen.stdout.as_slice()), (0, &b"forged"[..]));
+}
+
+/// The resize cases of the reference's reader tests; their fragments of the message read in one piece.
+#[test]
+fn resizes_are_read_as_the_reference_reads_them() {
+    let one = message(RESIZE, RESIZE_JSON);
+    let (a, b) = RESIZE_JSON.split_at(10);
+    let cases: [(&str, Vec<u8>, usize); 6] = [
+        ("non-final frame and empty end", [frame(0x02, &one[2..]), vec![0x80, 0]].concat(), 1),
+        ("lone close frame", vec![0x88, 0], 0),
+        ("single", one.clone(), 1),
+        ("two at once", [one.clone(), one.clone()].concat(), 2),
+        ("close frame before", [&[0x88, 0], one.as_slice()].concat(), 1),
+        ("two fragments", [frame(0x02, &[&[RESIZE], a].concat()), frame(0x80, b)].concat(), 1),
+    ];
+    for (name, stream, count) in cases {
+        assert_eq!(see(Source::Client, &[&stream]).resizes, vec![(10, 20); count], "{name}");
+    }
+}
+
+#[test]
+fn a_resize_is_read_as_go_reads_it() {
+    let stream = masked(RESIZE, b"{\"Width\":80,\"Height\":24}\n{\"WIDTH\":1}");
+    assert_eq!(see(Source::Client, &[&stream]).resizes, [(80, 24), (1, 0)]);
+    let halves = [masked(RESIZE, b"{\"Width\":80,"), masked(RESIZE, b"\"Height\":24}")].concat();
+    assert_eq!(see(Source::Client, &[&halves]).resizes, [(80, 24)]);
+}
+
+#[test]
+fn resizes_end_at_the_first_that_is_none() {
+    for junk in [&b"{\"Width\":70000}"[..], b"[1]", b"{\"Width\":\"x\"}"] {
+        let stream = [message(RESIZE, junk), message(RESIZE, RESIZE_JSON), message(STDIN, b"x")].concat();
+        assert_eq!(see(Source::Client, &[&stream]), Seen::default());
+    }
+}
+
+#[test]
+fn a_status_is_shown_when_a_message_ends() {
+    let text = r#"{"metadata":{},"status":"Success"}"#;
+    let (a, b) = text.split_at(9);
+    let stream = [message(ERROR, b""), message(ERROR, a.as_bytes()), message(ERROR, b.as_bytes())].concat();
+    assert_eq!(see(Source::Server, &[&stream]).statuses, [a, text]);
+}
+
+#[test]
+fn a_status_is_kept_up_to_its_cap() {
+    let stream = message(ERROR, &vec![b'x'; MAX_STATUS + 10]);
+    assert_eq!(see(Source::Server, &[&stream]).statuses[0].len(), MAX_STATUS);
+}
+
+#[test]
+fn a_half_close_is_no_output() {
+    assert_eq!(see(Source::Server, &[&frame(0x82, &[CLOSE, STDOUT])]), Seen::default());
+}
+
+#[test]
+fn a_broken_stream_stays_broken() {
+    let stream = [vec![0x83, 0], message(STDOUT, b"late")].concat();
+    assert_eq!(see(Source::Server, &[&stream]), Seen { failed: true, ..Seen::default() });
+}
+
+proptest! {
+    #[test]
+    fn events_are_the_same_wherever_the_stream_is_cut(
+        stream in frames(), cuts in prop::collection::vec(0usize..4096, 0..12)
+    ) {
+        for from in [Source::Client, Source::Server] {
+            prop_assert_eq!(see(from, &in_pieces(&stream, &cuts)), see(from, &[&stream]));
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..512), cuts in prop::collection::vec(0usize..512, 0..4)
+    ) {
+        for from in [Source::Client, Source::Server] {
+            prop_assert_eq!(see(from, &in_pieces(&bytes, &cuts)), see(from, &[&bytes]));
+        }
+    }
+}
