@@ -1,0 +1,83 @@
+//! Event lines read back.
+
+use std::borrow::Cow;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use thiserror::Error;
+
+use super::Stream;
+
+/// One event line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// Seconds since the start of the session.
+    pub at: f64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What an event line says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// `"o"`: output.
+    Output(String),
+    /// `"r"`: the terminal's size as text, `COLSxROWS` from us, `ROWSxCOLS` from the reference client.
+    Resize(String),
+    /// `"x-stream"`: output from here on is of this stream.
+    Stream(Stream),
+    /// `"x-raw"`: the exact bytes of the next `"o"`.
+    Raw(Vec<u8>),
+    /// `"x-exit"`: exit code, or the message of what went wrong instead.
+    Exit(String),
+    /// `"x-gap"`: so many bytes of output are not recorded here.
+    Gap(u64),
+    /// `"x-close"`: how the session ended.
+    Close(String),
+    /// Any other code.
+    Other(String),
+}
+
+/// A line that is no event.
+#[derive(Debug, Error)]
+pub enum LineError {
+    /// Not `[seconds, code, text]`.
+    #[error("the line is not an array of seconds, code and text")]
+    Shape(#[from] serde_json::Error),
+    /// The code is known, its text is not what it should be.
+    #[error("the text of a line with code {0:?} cannot be read")]
+    Text(String),
+}
+
+/// Whether `line` is one that only recorders get that know us.
+#[must_use]
+pub fn is_additive(line: &[u8]) -> bool {
+    let code = line.iter().position(|byte| *byte == b',').and_then(|comma| line.get(comma..));
+    code.is_some_and(|code| code.starts_with(b",\"x-"))
+}
+
+impl Line {
+    /// Reads a line, with or without its newline.
+    ///
+    /// # Errors
+    /// Where it is no event line.
+    pub fn parse(line: &[u8]) -> Result<Self, LineError> {
+        let (at, code, text): (f64, Cow<'_, str>, String) = serde_json::from_slice(line)?;
+        Ok(Self { at, event: event(&code, text)? })
+    }
+}
+
+fn event(code: &str, text: String) -> Result<Event, LineError> {
+    let bad = || LineError::Text(code.to_owned());
+    Ok(match code {
+        "o" => Event::Output(text),
+        "r" => Event::Resize(text),
+        "x-stream" if text == Stream::Stdout.as_str() => Event::Stream(Stream::Stdout),
+        "x-stream" if text == Stream::Stderr.as_str() => Event::Stream(Stream::Stderr),
+        "x-stream" => return Err(bad()),
+        "x-raw" => Event::Raw(STANDARD.decode(text).map_err(|_| bad())?),
+        "x-exit" => Event::Exit(text),
+        "x-gap" => Event::Gap(text.parse().map_err(|_| bad())?),
+        "x-close" => Event::Close(text),
+        other => Event::Other(other.to_owned()),
+    })
+}
