@@ -5,7 +5,9 @@
 
 mod env;
 
-pub use env::{EnvError, EnvSource, EnvVar, SidecarEnv};
+pub use env::{
+    EnvError, EnvSource, EnvVar, NODE_NAME, POD_NAME, POD_NAMESPACE, POD_SERVICE_ACCOUNT, POD_UID, SidecarEnv,
+};
 
 use std::net::IpAddr;
 

@@ -16,13 +16,24 @@ const SERVICE_ACCOUNTS: &str = "PODWITNESS_SERVICE_ACCOUNTS";
 const LOG_LEVEL: &str = "PODWITNESS_LOG_LEVEL";
 const SPOOL_LIMIT: &str = "PODWITNESS_SPOOL_LIMIT";
 
+/// Variable with the pod's namespace.
+pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
+/// Variable with the pod's name.
+pub const POD_NAME: &str = "POD_NAME";
+/// Variable with the pod's uid.
+pub const POD_UID: &str = "POD_UID";
+/// Variable with the pod's service account.
+pub const POD_SERVICE_ACCOUNT: &str = "POD_SERVICE_ACCOUNT";
+/// Variable with the pod's node.
+pub const NODE_NAME: &str = "NODE_NAME";
+
 /// Downward-API fields: variable and field path.
 const POD_FIELDS: [(&str, &str); 5] = [
-    ("POD_NAMESPACE", "metadata.namespace"),
-    ("POD_NAME", "metadata.name"),
-    ("POD_UID", "metadata.uid"),
-    ("POD_SERVICE_ACCOUNT", "spec.serviceAccountName"),
-    ("NODE_NAME", "spec.nodeName"),
+    (POD_NAMESPACE, "metadata.namespace"),
+    (POD_NAME, "metadata.name"),
+    (POD_UID, "metadata.uid"),
+    (POD_SERVICE_ACCOUNT, "spec.serviceAccountName"),
+    (NODE_NAME, "spec.nodeName"),
 ];
 
 /// One variable of the injected container.
