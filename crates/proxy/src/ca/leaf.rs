@@ -1,0 +1,119 @@
+//! The leaf that is served: one certificate for the whole fixed set, replaced before a handshake when it is old or
+//! when the API server's addresses have changed. No task and no timer.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use podwitness_runtime::tls::resolver::HotCert;
+use rustls::{ServerConfig, crypto::aws_lc_rs::default_provider};
+
+use super::{CaError, PodCa, client_auth::AskOnly};
+
+/// Age in seconds at which a leaf is replaced, well before it expires.
+const RENEW: i64 = 12 * 3600;
+/// Addresses in one leaf besides loopback; what exceeds them is left out.
+const MAX_ADDRESSES: usize = 64;
+
+/// The current leaf of a CA and the TLS configuration that serves it.
+pub struct Leaves {
+    ca: PodCa,
+    hot: Arc<HotCert>,
+    tls: Arc<ServerConfig>,
+    minted: Mutex<Option<Minted>>,
+}
+
+#[derive(Eq, PartialEq)]
+struct Minted {
+    at: i64,
+    addresses: Vec<IpAddr>,
+}
+
+impl Leaves {
+    /// Serves leaves of `ca` with HTTP/2 and HTTP/1.1 (RFC 7301).
+    ///
+    /// # Errors
+    /// Where the TLS library refuses the configuration.
+    pub fn new(ca: PodCa) -> Result<Self, CaError> {
+        let hot = Arc::new(HotCert::empty());
+        let provider = Arc::new(default_provider());
+        let mut tls = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(Arc::new(AskOnly(provider)))
+            .with_cert_resolver(Arc::clone(&hot) as _);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { ca, hot, tls: Arc::new(tls), minted: Mutex::new(None) })
+    }
+
+    /// The TLS configuration, with a leaf that is good at `now` for the API server at `addresses`.
+    ///
+    /// # Errors
+    /// Where no leaf can be minted.
+    pub fn serving(&self, addresses: &[IpAddr], now: i64) -> Result<Arc<ServerConfig>, CaError> {
+        let wanted = set_of(addresses);
+        // A panic while minting leaves the old leaf or none: either is a valid state.
+        let mut minted = self.minted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !minted.as_ref().is_some_and(|m| m.fresh(&wanted, now)) {
+            self.hot.swap(self.ca.mint(&wanted, now)?);
+            *minted = Some(Minted { at: now, addresses: wanted });
+        }
+        Ok(Arc::clone(&self.tls))
+    }
+}
+
+impl Minted {
+    /// A clock that went backwards makes a leaf that is not yet valid.
+    fn fresh(&self, wanted: &[IpAddr], now: i64) -> bool {
+        self.addresses == wanted && (0..RENEW).contains(&now.saturating_sub(self.at))
+    }
+}
+
+fn set_of(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let mut set: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
+    set.sort_unstable();
+    set.dedup();
+    set.truncate(MAX_ADDRESSES);
+    set.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
+    set.sort_unstable();
+    set.dedup();
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves() -> Leaves {
+        let dir = tempfile::tempdir().unwrap();
+        Leaves::new(PodCa::load_or_create(dir.path(), &["kubernetes".into()], 0).unwrap()).unwrap()
+    }
+
+    fn current(leaves: &Leaves) -> Vec<u8> {
+        leaves.hot.current().unwrap().cert[0].to_vec()
+    }
+
+    #[test]
+    fn a_leaf_is_kept_until_it_is_old_or_the_addresses_change() {
+        let (leaves, one): (_, IpAddr) = (leaves(), "10.96.0.1".parse().unwrap());
+        let serve = |addresses: &[IpAddr], now| {
+            leaves.serving(addresses, now).unwrap();
+            current(&leaves)
+        };
+        let first = serve(&[one], 1000);
+        assert_eq!(serve(&[one, one], 1000 + RENEW - 1), first);
+        let second = serve(&[one], 1000 + RENEW);
+        assert_ne!(second, first);
+        let third = serve(&[one, "fd00::1".parse().unwrap()], 1001 + RENEW);
+        assert_ne!(third, second);
+        assert_ne!(serve(&[one, "fd00::1".parse().unwrap()], 5), third, "the clock went back");
+    }
+
+    #[test]
+    fn a_leaf_has_loopback_and_at_most_so_many_addresses() {
+        let many: Vec<IpAddr> = (0..200u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+        let set = set_of(&many);
+        assert_eq!(set.len(), MAX_ADDRESSES + 2);
+        assert!(set.contains(&"127.0.0.1".parse().unwrap()) && set.contains(&"::1".parse().unwrap()));
+    }
+}
