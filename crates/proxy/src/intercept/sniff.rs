@@ -1,0 +1,165 @@
+//! The first message of a client, read without being consumed: TLS or not, and for whom.
+
+use bytes::{Bytes, BytesMut};
+use podwitness_wire::preface::{self, Speaks};
+use rustls::server::Acceptor;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    time::{Duration, Instant, timeout, timeout_at},
+};
+
+/// Longest first message; a ClientHello with every extension known today is far shorter.
+const MAX_HELLO: usize = 64 << 10;
+
+/// How a connection opens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Opening {
+    /// A ClientHello with this server name (RFC 6066 §3). One that cannot be read has none.
+    Tls(Option<String>),
+    /// Anything else.
+    Other,
+    /// Nothing yet.
+    Silent,
+    /// The client left without a word.
+    Gone,
+}
+
+/// Reads until it is clear how the connection opens. A first byte has to come within `silence`, the rest within
+/// `patience`; what does not come in time is judged by what did.
+pub(super) async fn sniff<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    silence: Duration,
+    patience: Duration,
+) -> (Opening, Bytes) {
+    let mut seen = BytesMut::with_capacity(2048);
+    let mut hello = Hello::default();
+    let opening = match timeout(silence, stream.read_buf(&mut seen)).await {
+        Err(_) => Opening::Silent,
+        Ok(Ok(0) | Err(_)) => Opening::Gone,
+        Ok(Ok(_)) => {
+            let deadline = Instant::now() + patience;
+            loop {
+                if let Some(opening) = hello.judge(&seen) {
+                    break opening;
+                }
+                match timeout_at(deadline, stream.read_buf(&mut seen)).await {
+                    Ok(Ok(1..)) => {}
+                    _ => break Opening::Other,
+                }
+            }
+        }
+    };
+    (opening, seen.freeze())
+}
+
+/// A ClientHello in the making.
+#[derive(Default)]
+struct Hello {
+    acceptor: Acceptor,
+    read: usize,
+}
+
+impl Hello {
+    /// What `seen` opens; `None` while it could become several things.
+    fn judge(&mut self, seen: &[u8]) -> Option<Opening> {
+        match preface::sniff(seen)? {
+            Speaks::Tls => {}
+            Speaks::Http1 | Speaks::Http2 | Speaks::Other => return Some(Opening::Other),
+        }
+        while let Some(mut rest) = seen.get(self.read..).filter(|rest| !rest.is_empty()) {
+            match self.acceptor.read_tls(&mut rest) {
+                Ok(taken @ 1..) => self.read += taken,
+                _ => return Some(Opening::Tls(None)),
+            }
+            match self.acceptor.accept() {
+                Ok(Some(accepted)) => {
+                    return Some(Opening::Tls(accepted.client_hello().server_name().map(str::to_owned)));
+                }
+                Ok(None) => {}
+                Err(_) => return Some(Opening::Tls(None)),
+            }
+        }
+        (seen.len() >= MAX_HELLO).then_some(Opening::Tls(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::aws_lc_rs::default_provider};
+    use tokio::io::{AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn hello(name: &str) -> Vec<u8> {
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let mut bytes = Vec::new();
+        let mut client =
+            ClientConnection::new(Arc::new(config), name.to_owned().try_into().unwrap()).unwrap();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    async fn opening_of(bytes: &[u8], step: usize) -> (Opening, Bytes) {
+        let (mut near, mut far) = duplex(1 << 20);
+        let bytes = bytes.to_vec();
+        let writer = tokio::spawn(async move {
+            for part in bytes.chunks(step) {
+                far.write_all(part).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            far
+        });
+        let seen = sniff(&mut near, SECOND, SECOND).await;
+        writer.await.unwrap();
+        seen
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hello_tells_its_server_name_however_it_is_cut() {
+        let bytes = hello("kubernetes.default");
+        for step in [1, 7, 100, bytes.len()] {
+            let (opening, first) = opening_of(&bytes, step).await;
+            assert_eq!(opening, Opening::Tls(Some("kubernetes.default".into())));
+            assert!(bytes.starts_with(&first));
+        }
+        assert_eq!(opening_of(&hello("10.96.0.1"), 4096).await.0, Opening::Tls(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_tls_is_told_by_its_first_bytes_and_kept() {
+        for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\0\0\0\0"] {
+            assert_eq!(opening_of(bytes, 3).await.0, Opening::Other);
+        }
+        assert_eq!(&opening_of(b"SSH-2.0-x\r\n", 64).await.1[..], b"SSH-2.0-x\r\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn garbage_that_begins_like_tls_is_tls_without_a_name() {
+        let mut bytes = vec![0x16, 3, 1, 0, 10, 1];
+        bytes.resize(64, 0xff);
+        assert_eq!(opening_of(&bytes, 64).await.0, Opening::Tls(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_and_leaving_are_not_the_same() {
+        let (mut near, far) = duplex(64);
+        assert_eq!(sniff(&mut near, SECOND, SECOND).await.0, Opening::Silent);
+        drop(far);
+        assert_eq!(sniff(&mut near, SECOND, SECOND).await.0, Opening::Gone);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_message_that_never_ends_is_judged_in_time() {
+        let (mut near, mut far) = duplex(64);
+        far.write_all(&hello("kubernetes")[..50]).await.unwrap();
+        assert_eq!(sniff(&mut near, SECOND, SECOND).await.0, Opening::Other);
+    }
+}

@@ -1,0 +1,131 @@
+//! Small adapters of byte streams.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream of which some bytes were read already: they come first.
+#[derive(Debug)]
+pub struct Rewound<S> {
+    first: Bytes,
+    inner: S,
+}
+
+impl<S> Rewound<S> {
+    /// `inner`, with `first` before everything else it has to say.
+    pub const fn new(first: Bytes, inner: S) -> Self {
+        Self { first, inner }
+    }
+}
+
+/// A TLS stream whose peer may leave without `close_notify`: that is the end of the stream, as for the API server
+/// and its clients, which frame what they say by themselves.
+#[derive(Debug)]
+pub struct Lenient<S>(pub S);
+
+// === impl Rewound
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.has_remaining() {
+            let len = self.first.len().min(buf.remaining());
+            let part = self.first.split_to(len);
+            buf.put_slice(&part);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+// === impl Lenient
+
+impl<S: AsyncRead + Unpin> AsyncRead for Lenient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.0).poll_read(cx, buf)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
+        }
+    }
+}
+
+macro_rules! write_through {
+    ($adapter:ident, $field:tt) => {
+        impl<S: AsyncWrite + Unpin> AsyncWrite for $adapter<S> {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.$field).poll_write(cx, buf)
+            }
+
+            fn poll_write_vectored(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.$field).poll_write_vectored(cx, bufs)
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                self.$field.is_write_vectored()
+            }
+
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_flush(cx)
+            }
+
+            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_shutdown(cx)
+            }
+        }
+    };
+}
+
+write_through!(Rewound, inner);
+write_through!(Lenient, 0);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_already_comes_first_and_then_the_rest() {
+        let (near, mut far) = duplex(64);
+        far.write_all(b"world").await.unwrap();
+        drop(far);
+        let mut text = String::new();
+        let mut rewound = Rewound::new(Bytes::from_static(b"hello "), near);
+        assert_eq!(rewound.read_u8().await.unwrap(), b'h');
+        rewound.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "ello world");
+    }
+
+    struct Rude;
+
+    impl AsyncRead for Rude {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_leaves_without_a_word_has_ended_the_stream() {
+        assert_eq!(Lenient(Rude).read(&mut [0; 8]).await.unwrap(), 0);
+    }
+}
