@@ -1,0 +1,176 @@
+//! The credential of a request, read as the API server reads it: `Authorization: Bearer`
+//! (`apiserver/pkg/authentication/request/bearertoken`) or a WebSocket subprotocol (`…/request/websocket`).
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use thiserror::Error;
+
+use super::{BEARER_SUBPROTOCOL, subprotocols};
+
+/// Who is asking, as far as the request itself says. Never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Credential {
+    token: Option<String>,
+    hash: [u8; 32],
+}
+
+/// Why a request's credential is refused. The API server would take one of two, and nobody could say which.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum CredentialError {
+    /// More than one `Authorization` header.
+    #[error("podwitness: the request has more than one Authorization header; send one")]
+    Repeated,
+    /// Two bearer tokens.
+    #[error(
+        "podwitness: the request carries a bearer token both as a header and as a subprotocol, or twice; send one"
+    )]
+    Ambiguous,
+    /// The subprotocol holds no token.
+    #[error("podwitness: the bearer token in Sec-WebSocket-Protocol is not base64url without padding")]
+    Undecodable,
+}
+
+impl Credential {
+    /// Reads the credential of a request.
+    ///
+    /// # Errors
+    /// Where the request has more than one.
+    pub fn of(headers: &HeaderMap) -> Result<Self, CredentialError> {
+        let mut authorizations = headers.get_all(AUTHORIZATION).iter();
+        let authorization = authorizations.next();
+        if authorizations.next().is_some() {
+            return Err(CredentialError::Repeated);
+        }
+        let mut offered = subprotocols(headers).filter_map(|name| name.strip_prefix(BEARER_SUBPROTOCOL));
+        match (authorization, offered.next(), offered.next()) {
+            (None, None, _) => Ok(Self::anonymous()),
+            (Some(value), None, _) => Ok(Self::from_header(value)),
+            (None, Some(encoded), None) => Self::from_subprotocol(encoded),
+            _ => Err(CredentialError::Ambiguous),
+        }
+    }
+
+    /// No credential at all.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self { token: None, hash: [0; 32] }
+    }
+
+    /// The bearer token, if the credential is one.
+    #[must_use]
+    pub fn bearer(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Whether the request has no credential.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.hash == [0; 32]
+    }
+
+    /// Stands for the credential where it is compared or looked up.
+    #[must_use]
+    pub const fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    fn from_header(value: &HeaderValue) -> Self {
+        let token = bearer_of(value);
+        let hash = token
+            .as_ref()
+            .map_or_else(|| hash(b"header", value.as_bytes()), |token| hash(b"bearer", token.as_bytes()));
+        Self { token, hash }
+    }
+
+    fn from_subprotocol(encoded: &str) -> Result<Self, CredentialError> {
+        let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| CredentialError::Undecodable)?;
+        let token = String::from_utf8(bytes).map_err(|_| CredentialError::Undecodable)?;
+        Ok(Self { hash: hash(b"bearer", token.as_bytes()), token: Some(token) })
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_anonymous() { "Credential(none)" } else { "Credential(…)" })
+    }
+}
+
+/// The second word, if the first is `bearer`.
+fn bearer_of(value: &HeaderValue) -> Option<String> {
+    let mut words = value.to_str().ok()?.trim().splitn(3, ' ');
+    let scheme = words.next()?;
+    let token = words.next().filter(|token| !token.is_empty())?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.to_owned())
+}
+
+fn hash(kind: &[u8], secret: &[u8]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(kind);
+    context.update(&[0]);
+    context.update(secret);
+    let mut hash = [0; 32];
+    for (to, from) in hash.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(headers: &[(&str, &str)]) -> Result<Credential, CredentialError> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        Credential::of(&map)
+    }
+
+    #[test]
+    fn a_bearer_token_is_the_second_word_whatever_the_case_of_the_first() {
+        for (value, token) in [
+            ("Bearer abc", Some("abc")),
+            ("  bearer abc def", Some("abc")),
+            ("Bearer  abc", None),
+            ("Bearer", None),
+            ("Basic abc", None),
+        ] {
+            let credential = of(&[("authorization", value)]).unwrap();
+            assert_eq!((credential.bearer(), credential.is_anonymous()), (token, false), "{value}");
+        }
+        assert!(of(&[]).unwrap().is_anonymous());
+    }
+
+    #[test]
+    fn the_same_token_is_the_same_credential_in_either_form() {
+        let header = of(&[("authorization", "Bearer abc")]).unwrap();
+        let offered = "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj";
+        assert_eq!(of(&[("sec-websocket-protocol", offered)]).unwrap(), header);
+        assert_ne!(of(&[("authorization", "Basic abc")]).unwrap().hash(), header.hash());
+    }
+
+    #[test]
+    fn two_credentials_are_one_too_many() {
+        let one = "base64url.bearer.authorization.k8s.io.YWJj";
+        for headers in [
+            &[("authorization", "Bearer a"), ("sec-websocket-protocol", one)][..],
+            &[("sec-websocket-protocol", one), ("sec-websocket-protocol", one)],
+        ] {
+            assert_eq!(of(headers), Err(CredentialError::Ambiguous));
+        }
+        let twice = [("authorization", "Bearer a"), ("authorization", "Bearer a")];
+        assert_eq!(of(&twice), Err(CredentialError::Repeated));
+        let padded = [("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.YQ==")];
+        assert_eq!(of(&padded), Err(CredentialError::Undecodable));
+    }
+
+    #[test]
+    fn a_credential_is_never_shown() {
+        let shown = format!("{:?}", of(&[("authorization", "Bearer geheim")]).unwrap());
+        assert!(!shown.contains("geheim"), "{shown}");
+    }
+}

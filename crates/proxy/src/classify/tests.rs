@@ -1,0 +1,101 @@
+use http::Request;
+
+use super::*;
+
+fn class(method: &str, target: &str, headers: &[(&str, &str)]) -> Class {
+    let mut builder = Request::builder().method(method).uri(target);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    classify(&builder.body(()).unwrap().into_parts().0)
+}
+
+const WEBSOCKET: &[(&str, &str)] =
+    &[("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Protocol", "v5.channel.k8s.io")];
+
+fn session(target: &str) -> Session {
+    match class("GET", target, WEBSOCKET) {
+        Class::Session(session) => session,
+        other => panic!("{target}: {other:?}"),
+    }
+}
+
+#[test]
+fn upgrades_are_told_apart_by_what_they_are_for() {
+    for (target, purpose) in [
+        ("/api/v1/namespaces/n/pods/p/exec?command=sh", Purpose::Exec),
+        ("/api/v1/namespaces/n/pods/p/%65xec/", Purpose::Exec),
+        ("/api/v1/namespaces/n/pods/p%2Fexec", Purpose::Exec),
+        ("/api/v1/namespaces/n/pods/p/attach", Purpose::Attach),
+        ("/api/v1/namespaces/n/pods/p/portforward", Purpose::PortForward),
+        ("/api/v1/nodes/x/proxy/exec/n/p/c?command=sh", Purpose::Node),
+        ("/api/v1/nodes/x/proxy/cri/exec/token", Purpose::Node),
+        ("/api/v1/nodes/x/proxy/portForward/n/p", Purpose::Node),
+        ("/api/v1/proxy/nodes/x/attach/n/p/c", Purpose::Node),
+        ("/api/v1/nodes/x/proxy/metrics", Purpose::Opaque),
+        ("/api/v1/namespaces/n/pods?watch=1", Purpose::Event),
+        ("/api/v1/watch/pods", Purpose::Event),
+        ("/api/v1/namespaces/n/pods/p/log?follow=true", Purpose::Event),
+        ("/api/v1/namespaces/n/services/s:80/proxy/exec", Purpose::Opaque),
+        ("/api/v1/namespaces/n/pods/p/proxy/", Purpose::Opaque),
+        ("/apis/subresources.kubevirt.io/v1/namespaces/n/virtualmachineinstances/v/console", Purpose::Opaque),
+        ("/apis/example.org/v1/namespaces/n/pods/p/exec", Purpose::Opaque),
+        ("/", Purpose::Opaque),
+    ] {
+        assert_eq!(session(target).purpose, purpose, "{target}");
+    }
+}
+
+#[test]
+fn an_upgrade_counts_wherever_the_connection_header_says_so() {
+    let exec = "/api/v1/namespaces/n/pods/p/exec";
+    for connection in ["Upgrade", "keep-alive, Upgrade", "UPGRADE", "no-upgrades"] {
+        let headers = [("Connection", "close"), ("Connection", connection), ("Upgrade", "SPDY/3.1")];
+        let Class::Session(session) = class("POST", exec, &headers) else { panic!("{connection}") };
+        assert_eq!(session.transport, Transport::Spdy);
+    }
+    for headers in [&[("Upgrade", "websocket")][..], &[("Connection", "Upgrade")], &[("Connection", "close")]]
+    {
+        assert!(matches!(class("GET", exec, headers), Class::Ordinary { .. }), "{headers:?}");
+    }
+}
+
+#[test]
+fn only_exec_over_websocket_with_a_known_protocol_can_be_recorded() {
+    let exec = "/api/v1/namespaces/n/pods/p/exec";
+    let offers = |protocols| {
+        let headers =
+            [("Connection", "Upgrade"), ("Upgrade", "WebSocket"), ("Sec-WebSocket-Protocol", protocols)];
+        matches!(class("GET", exec, &headers), Class::Session(session) if session.is_recordable())
+    };
+    assert!(offers("v5.channel.k8s.io") && offers("channel.k8s.io, v4.channel.k8s.io"));
+    assert!(!offers("v3.channel.k8s.io") && !offers("base64.channel.k8s.io") && !offers(""));
+    assert!(!session("/api/v1/namespaces/n/pods/p/attach").is_recordable());
+}
+
+#[test]
+fn a_command_run_by_the_kubelet_is_a_session_without_an_upgrade() {
+    let Class::Session(run) = class("POST", "/api/v1/nodes/x/proxy/run/n/p/c?cmd=id", &[]) else { panic!() };
+    assert_eq!((run.purpose, run.transport), (Purpose::Node, Transport::Request));
+    assert!(matches!(class("GET", "/api/v1/nodes/x/proxy/pods", &[]), Class::Ordinary { .. }));
+}
+
+#[test]
+fn answers_that_go_on_are_known_as_such() {
+    for (target, expected) in [
+        ("/api/v1/pods?watch", true),
+        ("/api/v1/watch/pods", true),
+        ("/api/v1/namespaces/n/pods/p/log?follow=1", true),
+        ("/api/v1/namespaces/n/pods/p/log?follow=0", false),
+        ("/api/v1/pods", false),
+    ] {
+        let Class::Ordinary { endless, .. } = class("GET", target, &[]) else { panic!("{target}") };
+        assert_eq!(endless, expected, "{target}");
+    }
+}
+
+#[test]
+fn a_path_that_cannot_be_read_is_known_as_such() {
+    assert!(matches!(class("GET", "/api/v1/%ff", &[]), Class::Ordinary { info: None, .. }));
+    assert_eq!(session("/api/v1/watch").purpose, Purpose::Unknown);
+}
