@@ -3,14 +3,30 @@
 //! Invariant: works over any byte stream, needs no privilege and no pod. What a session is recorded with
 //! ([`session`], [`journal`], [`upload`]) never decides anything; what decides ([`enforce`]) never moves a byte.
 
+mod body;
+pub mod ca;
+mod classify;
 pub mod dial;
+pub mod enforce;
+mod forward;
+mod identity;
+mod intercept;
 pub mod journal;
+mod metrics;
+mod refusal;
+mod serve;
 pub mod session;
 pub mod settings;
+mod stream;
+mod target;
+mod upgrade;
 pub mod upload;
+mod upstream;
 
+pub use ca::PodCa;
 pub use dial::{BoxedStream, Dial, Intercepted, Stream};
 pub use settings::{PodIdentity, ProxyConfig, Spool};
+pub use target::api_names;
 
 use std::sync::Arc;
 
@@ -20,8 +36,17 @@ use prometheus_client::registry::Registry;
 use rustls::RootCertStore;
 use tokio::sync::watch;
 
+use ca::{CaError, Leaves};
+use identity::Identities;
+use metrics::Metrics;
+use session::Sessions;
+use target::Targets;
+use upstream::Upstream;
+
 /// What a proxy is connected to.
 pub struct Wiring {
+    /// Signs what clients of the pod see.
+    pub pod_ca: PodCa,
     /// Roots under which the API server's certificate stands.
     pub upstream_roots: RootCertStore,
     /// The newest netmap; `None` until the first one arrived.
@@ -41,22 +66,61 @@ pub struct Wiring {
 /// Serves intercepted connections.
 pub struct Proxy {
     config: Arc<ProxyConfig>,
-    wiring: Wiring,
+    targets: Targets,
+    leaves: Leaves,
+    upstream: Upstream,
+    upstream_dial: Arc<dyn Dial>,
+    identities: Identities,
+    sessions: Sessions,
+    netmap: watch::Receiver<Option<Arc<Netmap>>>,
+    drain: drain::Watch,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
 }
 
 impl Proxy {
     /// Puts a proxy together and registers its metrics.
-    #[must_use]
-    pub fn new(config: ProxyConfig, wiring: Wiring, _registry: &mut Registry) -> Arc<Self> {
-        Arc::new(Self { config: Arc::new(config), wiring })
+    ///
+    /// # Errors
+    /// Where the TLS library refuses its configuration.
+    pub fn new(config: ProxyConfig, wiring: Wiring, registry: &mut Registry) -> Result<Arc<Self>, CaError> {
+        let Wiring { pod_ca, upstream_roots, netmap, assertion, upstream: dial, recorders, drain, clock } =
+            wiring;
+        let config = Arc::new(config);
+        let metrics = Metrics::register(registry);
+        let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), metrics.clone())?;
+        let sessions = Sessions::new(
+            Arc::clone(&config),
+            netmap.clone(),
+            assertion,
+            recorders,
+            drain.clone(),
+            Arc::clone(&clock),
+            registry,
+        );
+        Ok(Arc::new(Self {
+            targets: Targets::new(&config),
+            leaves: Leaves::new(pod_ca)?,
+            identities: Identities::new(upstream.clone(), Arc::clone(&clock), metrics.clone()),
+            upstream,
+            upstream_dial: dial,
+            sessions,
+            netmap,
+            drain,
+            clock,
+            metrics,
+            config,
+        }))
     }
 
-    /// Serves one intercepted connection to its end.
+    /// Serves one intercepted connection to its end. A session that it was upgraded to goes on by itself and holds a
+    /// drain guard.
     pub async fn serve<S: Stream + 'static>(self: &Arc<Self>, intercepted: Intercepted<S>) {
-        let to = intercepted.original;
-        let Ok(mut server) = self.wiring.upstream.dial(to).await else { return };
-        let mut client = intercepted.stream;
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-        tracing::debug!(pod = %self.config.pod.name, %to, "connection ended");
+        intercept::serve(self, intercepted).await;
+    }
+
+    /// The newest netmap.
+    fn netmap(&self) -> Option<Arc<Netmap>> {
+        self.netmap.borrow().clone()
     }
 }

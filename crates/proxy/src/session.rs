@@ -6,6 +6,7 @@ use podwitness_core::{
     control::Netmap, grant::Obligation, identity::Caller, request_info::RequestInfo, status::Status,
 };
 use podwitness_runtime::{clock::Clock, drain};
+use podwitness_wire::channel::Protocol;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use ulid::Ulid;
@@ -31,15 +32,6 @@ pub struct SessionMeta {
     pub stdin: bool,
     /// The client's `User-Agent`.
     pub user_agent: String,
-}
-
-/// Channel protocol of a session, from the response.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Protocol {
-    /// `v4.channel.k8s.io`.
-    V4,
-    /// `v5.channel.k8s.io`.
-    V5,
 }
 
 /// Opens recordings.

@@ -1,0 +1,143 @@
+//! HTTP towards the client: HTTP/2 and HTTP/1.1 by ALPN, with the API server's own limits, and its end in a drain.
+//!
+//! Nothing here times out: a watch may be silent for as long as it likes.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    pin::{Pin, pin},
+    sync::Arc,
+};
+
+use http::{Method, Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use podwitness_core::status::Status;
+
+use crate::{
+    Proxy,
+    body::Body,
+    classify::{self, Class},
+    forward,
+    intercept::ServerIo,
+    metrics, refusal,
+    target::Target,
+    upgrade,
+};
+
+/// Longest list of headers, in bytes and in number.
+const MAX_HEADER_BYTES: u32 = 1 << 20;
+const MAX_HEADERS: usize = 500;
+/// Streams of one HTTP/2 connection; what the API server allows.
+const MAX_STREAMS: u32 = 100;
+/// HTTP/2 window of a stream; the connection's holds those of all.
+const WINDOW: u32 = 64 << 10;
+
+const NO_CERTIFICATES: &str = "podwitness: this connection offers a client certificate, and client certificates cannot be relayed through a \
+     recorded pod; use a token (kubectl --token, or a kubeconfig user with token or exec) instead";
+
+/// The client of one connection.
+pub(crate) struct Client {
+    /// The API server that it wants.
+    pub(crate) target: Arc<Target>,
+    /// Whether it offered a certificate.
+    pub(crate) has_certificate: bool,
+}
+
+/// Serves a terminated connection to its end.
+pub(crate) async fn serve(proxy: &Arc<Proxy>, io: ServerIo, client: Arc<Client>) {
+    let is_http2 = io.0.get_ref().1.alpn_protocol() == Some(b"h2");
+    let service = service_fn(|request| handle(Arc::clone(proxy), Arc::clone(&client), request));
+    let io = TokioIo::new(io);
+    let ended = if is_http2 {
+        let connection = http2().serve_connection(io, service);
+        drained(proxy, connection, http2::Connection::graceful_shutdown).await
+    } else {
+        let connection = http1().serve_connection(io, service).with_upgrades();
+        drained(proxy, connection, http1::UpgradeableConnection::graceful_shutdown).await
+    };
+    if let Err(error) = ended {
+        if error.is_parse_too_large() {
+            proxy.metrics.oversize();
+        }
+        tracing::debug!(error = &error as &dyn Error, "connection of a client ended");
+    }
+}
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .auto_date_header(false)
+        // Names that come from HTTP/2 are written as the API server writes them.
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES as usize + (64 << 10));
+    builder
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW * MAX_STREAMS)
+        .max_send_buf_size(WINDOW as usize);
+    builder
+}
+
+/// Lets a connection finish what it has begun when the drain begins (GOAWAY, `Connection: close`), and drops it when
+/// the drain is over.
+async fn drained<C>(proxy: &Proxy, connection: C, finish: fn(Pin<&mut C>)) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = proxy.drain.draining() => finish(connection.as_mut()),
+    }
+    tokio::select! {
+        ended = connection => ended,
+        () = proxy.drain.over() => Ok(()),
+    }
+}
+
+async fn handle(
+    proxy: Arc<Proxy>,
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    if let Some(status) = refused(&client, &request) {
+        proxy.metrics.request(metrics::Request::Refused);
+        return Ok(refusal::answer(&status));
+    }
+    let (head, body) = request.into_parts();
+    let class = classify::classify(&head);
+    let request = Request::from_parts(head, body);
+    Ok(match class {
+        Class::Ordinary { endless, .. } => forward::forward(&proxy, &client, request, endless).await,
+        Class::Session(session) => upgrade::session(&proxy, &client, request, session).await,
+    })
+}
+
+/// What is refused whatever it asks.
+fn refused(client: &Client, request: &Request<Incoming>) -> Option<Status> {
+    if client.has_certificate {
+        return Some(Status::forbidden(NO_CERTIFICATES));
+    }
+    if request.method() == Method::CONNECT {
+        return Some(Status::bad_request("podwitness: CONNECT is not a request of the Kubernetes API"));
+    }
+    let hosts = request.headers().get_all(http::header::HOST).iter().count();
+    (hosts > 1).then(|| Status::bad_request("podwitness: the request has more than one Host header"))
+}

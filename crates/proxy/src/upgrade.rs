@@ -1,0 +1,137 @@
+//! Upgrades: sessions are recorded where a grant asks for it and a recording can be made; everything else passes or
+//! is refused as the policy says. What is decided is decided before anything goes upstream.
+
+mod relay;
+mod request;
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode, request::Parts};
+use hyper::body::Incoming;
+use podwitness_core::{
+    control::Netmap,
+    failure::{OnUnknown, Policy},
+    grant::Obligation,
+    identity::Caller,
+    status::Status,
+};
+
+use crate::{
+    Proxy,
+    body::{Body, streamed},
+    classify::{Credential, Session, Transport},
+    enforce, forward,
+    metrics::{Purpose, Upgrade},
+    refusal,
+    serve::Client,
+    session::Recording,
+};
+
+/// What was decided of a session.
+enum Decision {
+    /// Relayed with a recording, under this policy.
+    Record(Recording, Policy),
+    /// Relayed without one, and why.
+    Pass(Upgrade),
+}
+
+/// Serves a session from its request on.
+pub(crate) async fn session(
+    proxy: &Arc<Proxy>,
+    client: &Client,
+    mut request: Request<Incoming>,
+    session: Session,
+) -> Response<Body> {
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let (mut head, body) = request.into_parts();
+    let decision = match decide(proxy, client, &mut head, &session).await {
+        Ok(decision) => decision,
+        Err(status) => {
+            proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
+            tracing::info!(what = session.name(), reason = status.message, "session refused");
+            return refusal::answer(&status);
+        }
+    };
+    let request = Request::from_parts(head, streamed(body));
+    if session.transport == Transport::Request {
+        return without_upgrade(proxy, client, request, &session, &decision).await;
+    }
+    match proxy.upstream.send_alone(&client.target, request).await {
+        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            relay::switch(proxy, on_upgrade, answer, &session, decision)
+        }
+        Ok(answer) => {
+            proxy.metrics.upgrade(session.purpose, Upgrade::Declined);
+            forward::relayed(answer.map(streamed))
+        }
+        Err(error) => {
+            proxy.metrics.upgrade(session.purpose, Upgrade::Failed);
+            forward::unanswered(&error)
+        }
+    }
+}
+
+/// A session that is an ordinary request to the API server: it is never recorded as one yet.
+async fn without_upgrade(
+    proxy: &Arc<Proxy>,
+    client: &Client,
+    mut request: Request<Body>,
+    session: &Session,
+    decision: &Decision,
+) -> Response<Body> {
+    forward::end_to_end(request.headers_mut());
+    if let Decision::Pass(why) = decision {
+        proxy.metrics.upgrade(session.purpose, *why);
+    }
+    match proxy.upstream.send_alone(&client.target, request).await {
+        Ok(answer) => forward::relayed(answer.map(streamed)),
+        Err(error) => forward::unanswered(&error),
+    }
+}
+
+/// Decides a session, and opens its recording if there is to be one.
+async fn decide(
+    proxy: &Proxy,
+    client: &Client,
+    head: &mut Parts,
+    session: &Session,
+) -> Result<Decision, Status> {
+    let credential = Credential::of(&head.headers).map_err(|error| Status::bad_request(error.to_string()))?;
+    if session.purpose == Purpose::Event {
+        return Ok(Decision::Pass(Upgrade::NoSession));
+    }
+    let netmap = proxy.netmap();
+    let netmap = netmap.as_deref();
+    let Some((caller, obligation)) = obligation(proxy, client, head, session, &credential, netmap).await
+    else {
+        return Ok(Decision::Pass(Upgrade::NoGrant));
+    };
+    if !session.is_recordable() {
+        if let OnUnknown::Refuse(status) = enforce::unrecordable(netmap, &obligation, session) {
+            return Err(status);
+        }
+        tracing::info!(what = session.name(), grants = ?obligation.grants, "session passes unrecorded");
+        return Ok(Decision::Pass(Upgrade::Unrecorded));
+    }
+    let meta = request::meta(head, session, caller);
+    request::prepare(&mut head.headers, &meta);
+    let policy = enforce::policy(&obligation);
+    proxy.sessions.open(meta, obligation).await.map(|recording| Decision::Record(recording, policy))
+}
+
+/// Who asks, and what the grants ask of that; nobody is asked who it is where no grant could apply.
+async fn obligation(
+    proxy: &Proxy,
+    client: &Client,
+    head: &Parts,
+    session: &Session,
+    credential: &Credential,
+    netmap: Option<&Netmap>,
+) -> Option<(Caller, Obligation)> {
+    if !enforce::may_oblige(netmap, &session.info) {
+        return None;
+    }
+    let caller = proxy.identities.caller(&client.target, credential, &head.headers).await;
+    let obligation = enforce::obligation(netmap, proxy.config.until_netmap, &caller, &session.info)?;
+    Some((caller, obligation))
+}

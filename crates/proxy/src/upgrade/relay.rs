@@ -1,0 +1,103 @@
+//! After `101 Switching Protocols`: both connections are byte streams, with whatever was read too far taken along.
+
+use std::{error::Error, sync::Arc};
+
+use bytes::Bytes;
+use http::{Response, header::SEC_WEBSOCKET_PROTOCOL};
+use hyper::{
+    body::Incoming,
+    upgrade::{OnUpgrade, Upgraded},
+};
+use hyper_util::rt::TokioIo;
+use podwitness_core::{failure::OnUnknown, status::Status};
+use podwitness_wire::channel::Protocol;
+use tokio::io::copy_bidirectional;
+
+use super::Decision;
+use crate::{
+    BoxedStream, Proxy, Stream,
+    body::{Body, full},
+    classify::Session,
+    enforce,
+    intercept::ServerIo,
+    metrics::Upgrade,
+    refusal,
+    session::{self, Recording},
+    stream::Rewound,
+    upstream::Io,
+};
+
+/// Passes the answer on and relays what follows it.
+pub(super) fn switch(
+    proxy: &Arc<Proxy>,
+    client: OnUpgrade,
+    mut answer: Response<Incoming>,
+    session: &Session,
+    decision: Decision,
+) -> Response<Body> {
+    let chosen = answer.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+    let (recorded, outcome) = match settle(decision, chosen) {
+        Ok(settled) => settled,
+        Err(status) => {
+            proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
+            return refusal::answer(&status);
+        }
+    };
+    proxy.metrics.upgrade(session.purpose, outcome);
+    let server = hyper::upgrade::on(&mut answer);
+    // Taken before the client hears of its session, so that no drain can end in between.
+    let guard = (outcome != Upgrade::NoSession).then(|| proxy.drain.guard());
+    let proxy = Arc::clone(proxy);
+    tokio::spawn(async move {
+        if let Err(error) = relay(&proxy, client, server, recorded).await {
+            tracing::debug!(error = &error as &dyn Error, "upgraded connection ended");
+        }
+        drop(guard);
+    });
+    answer.map(|_| full(Bytes::new()))
+}
+
+type Recorded = (Recording, Protocol);
+
+/// Only what can be recorded was offered: a server that chooses something else breaks RFC 6455 §4.1, and the session
+/// is held to the policy once more.
+fn settle(decision: Decision, chosen: Option<&str>) -> Result<(Option<Recorded>, Upgrade), Box<Status>> {
+    let (recording, policy) = match decision {
+        Decision::Pass(why) => return Ok((None, why)),
+        Decision::Record(recording, policy) => (recording, policy),
+    };
+    if let Some(protocol) = chosen.and_then(Protocol::parse) {
+        return Ok((Some((recording, protocol)), Upgrade::Recorded));
+    }
+    match enforce::on_unknown(&policy, "the subprotocol that the API server chose") {
+        OnUnknown::Forward => Ok((None, Upgrade::Unrecorded)),
+        OnUnknown::Refuse(status) => Err(Box::new(status)),
+    }
+}
+
+async fn relay(
+    proxy: &Proxy,
+    client: OnUpgrade,
+    server: OnUpgrade,
+    recorded: Option<Recorded>,
+) -> hyper::Result<()> {
+    let (client, server) = tokio::try_join!(client, server)?;
+    let (mut client, mut server) = (reclaim::<ServerIo>(client), reclaim::<Io>(server));
+    match recorded {
+        Some((recording, protocol)) => session::relay(client, server, protocol, recording).await,
+        None => tokio::select! {
+            // Each side learns of the other's end by its own; why it ended concerns nobody here.
+            _ = copy_bidirectional(&mut client, &mut server) => {}
+            () = proxy.drain.over() => {}
+        },
+    }
+    Ok(())
+}
+
+/// The stream under an upgraded connection, with what was read too far.
+fn reclaim<T: Stream + 'static>(upgraded: Upgraded) -> BoxedStream {
+    match upgraded.downcast::<TokioIo<T>>() {
+        Ok(parts) => Box::new(Rewound::new(parts.read_buf, parts.io.into_inner())),
+        Err(upgraded) => Box::new(TokioIo::new(upgraded)),
+    }
+}
