@@ -10,22 +10,29 @@ pub const MAX_HELD: usize = 64 << 10;
 /// Longest rest of an open frame that is padded; behind a longer one no message can follow.
 pub const MAX_PADDING: u64 = 1 << 20;
 
-/// How many of the next bytes go on together.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Bytes that go on together.
+#[derive(Clone, Copy, Debug)]
 pub struct Unit {
-    /// Bytes.
+    /// How many.
     pub len: usize,
     /// Whether they are a control frame, which never waits.
     pub control: bool,
+    after: State,
 }
 
-/// Cuts one direction of a stream into units.
+/// Where a stream stands.
 ///
-/// Cursor: `left` bytes of the frame that is being streamed have not been handed out; zero between frames.
-#[derive(Debug, Default)]
-pub struct Units {
+/// Cursor: `left` bytes of the frame that is being streamed have not gone on; zero between frames.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
     left: u64,
     fragments: Fragments,
+}
+
+/// Cuts one direction of a stream into units, and knows what has gone on.
+#[derive(Debug, Default)]
+pub struct Units {
+    state: State,
 }
 
 impl Units {
@@ -35,46 +42,48 @@ impl Units {
         Self::default()
     }
 
-    /// The unit at the beginning of `bytes`, which the caller takes off; `None` while more bytes are needed. Never
-    /// asks for more than [`MAX_HELD`].
+    /// The unit at the beginning of `bytes`; `None` while more bytes are needed, never more than [`MAX_HELD`]. It
+    /// has gone on only once it was given to [`Units::gone_on`].
     ///
     /// # Errors
     /// Where the stream cannot be followed any further.
-    pub fn next(&mut self, bytes: &[u8]) -> Result<Option<Unit>, WsError> {
+    pub fn peek(&self, bytes: &[u8]) -> Result<Option<Unit>, WsError> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        if self.left == 0 {
+        let mut state = self.state;
+        let mut control = false;
+        if state.left == 0 {
             let Some(head) = Head::parse(bytes)? else { return Ok(None) };
             if head.frame_len() <= MAX_HELD as u64 && head.frame_len() > bytes.len() as u64 {
                 return Ok(None);
             }
-            self.fragments.note(&head)?;
-            self.left = head.frame_len();
-            let len = self.take(bytes);
-            return Ok(Some(Unit { len, control: head.opcode.is_control() }));
+            state.fragments.note(&head)?;
+            state.left = head.frame_len();
+            control = head.opcode.is_control();
         }
-        Ok(Some(Unit { len: self.take(bytes), control: false }))
+        let len = usize::try_from(state.left).unwrap_or(usize::MAX).min(bytes.len()).min(MAX_HELD);
+        state.left -= len as u64;
+        Ok(Some(Unit { len, control, after: state }))
+    }
+
+    /// Takes note that a unit has gone on.
+    pub const fn gone_on(&mut self, unit: Unit) {
+        self.state = unit.after;
     }
 
     /// The bytes after which a message of ours may follow: the rest of an open frame as zeros, the end of an open
     /// message. `None` where that would take more than [`MAX_PADDING`].
     #[must_use]
     pub fn finish(&self) -> Option<Vec<u8>> {
-        if self.left > MAX_PADDING {
+        if self.state.left > MAX_PADDING {
             return None;
         }
-        let mut bytes = vec![0; usize::try_from(self.left).ok()?];
-        if self.fragments.open() {
+        let mut bytes = vec![0; usize::try_from(self.state.left).ok()?];
+        if self.state.fragments.open() {
             bytes.extend(encode(Opcode::Continuation, &[], None));
         }
         Some(bytes)
-    }
-
-    fn take(&mut self, bytes: &[u8]) -> usize {
-        let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len()).min(MAX_HELD);
-        self.left -= len as u64;
-        len
     }
 }
 
@@ -85,11 +94,17 @@ mod tests {
     use super::*;
     use crate::testing::{frames, in_pieces};
 
+    fn take(units: &mut Units, bytes: &[u8]) -> Option<usize> {
+        let unit = units.peek(bytes).unwrap()?;
+        units.gone_on(unit);
+        Some(unit.len)
+    }
+
     fn lens(stream: &[u8]) -> Vec<usize> {
         let (mut units, mut rest, mut lens) = (Units::new(), stream, vec![]);
-        while let Some(unit) = units.next(rest).unwrap() {
-            lens.push(unit.len);
-            rest = &rest[unit.len..];
+        while let Some(len) = take(&mut units, rest) {
+            lens.push(len);
+            rest = &rest[len..];
         }
         lens
     }
@@ -97,8 +112,8 @@ mod tests {
     #[test]
     fn a_short_frame_waits_until_it_is_whole() {
         let frame = encode(Opcode::Binary, &[7; 300], None);
-        assert_eq!(Units::new().next(&frame[..303]).unwrap(), None);
-        assert_eq!(Units::new().next(&frame).unwrap(), Some(Unit { len: 304, control: false }));
+        assert!(Units::new().peek(&frame[..303]).unwrap().is_none());
+        assert_eq!(Units::new().peek(&frame).unwrap().unwrap().len, 304);
     }
 
     #[test]
@@ -106,7 +121,7 @@ mod tests {
         let frame = encode(Opcode::Binary, &[7; 100_000], None);
         assert_eq!(lens(&frame), [MAX_HELD, 100_010 - MAX_HELD]);
         let mut units = Units::new();
-        assert_eq!(units.next(&frame[..20]).unwrap().unwrap().len, 20);
+        assert_eq!(take(&mut units, &frame[..20]), Some(20));
         assert_eq!(units.finish().unwrap().len(), 100_010 - 20);
     }
 
@@ -114,15 +129,29 @@ mod tests {
     fn an_open_message_is_ended_by_an_empty_fragment() {
         let mut units = Units::new();
         assert!(units.finish().unwrap().is_empty());
-        let _ = units.next(&[0x02, 1, 1]).unwrap();
+        take(&mut units, &[0x02, 1, 1]);
         assert_eq!(units.finish().unwrap(), [0x80, 0]);
+    }
+
+    #[test]
+    fn what_has_not_gone_on_leaves_nothing_open() {
+        let units = Units::new();
+        units.peek(&[0x02, 1, 1]).unwrap().unwrap();
+        assert!(units.finish().unwrap().is_empty());
     }
 
     #[test]
     fn behind_a_huge_frame_nothing_is_padded() {
         let mut units = Units::new();
-        let _ = units.next(&[0x82, 127, 0, 0, 0, 1, 0, 0, 0, 0, 1]).unwrap();
+        take(&mut units, &[0x82, 127, 0, 0, 0, 1, 0, 0, 0, 0, 1]);
         assert_eq!(units.finish(), None);
+    }
+
+    #[test]
+    fn control_frames_are_told_apart() {
+        let units = Units::new();
+        assert!(units.peek(&[0x89, 0]).unwrap().unwrap().control);
+        assert!(!units.peek(&[0x82, 0]).unwrap().unwrap().control);
     }
 
     proptest! {
@@ -133,8 +162,8 @@ mod tests {
             let (mut units, mut held, mut out) = (Units::new(), vec![], vec![]);
             for piece in in_pieces(&stream, &cuts) {
                 held.extend_from_slice(piece);
-                while let Some(unit) = units.next(&held).unwrap() {
-                    out.extend(held.drain(..unit.len));
+                while let Some(len) = take(&mut units, &held) {
+                    out.extend(held.drain(..len));
                 }
                 prop_assert!(held.len() <= MAX_HELD);
             }
