@@ -2,4 +2,5 @@
 //!
 //! Rooms: [`kernel`] is the only one with a capability; everything else asks it.
 
+pub mod credentials;
 pub mod kernel;

@@ -1,0 +1,147 @@
+//! The directories of credentials that other containers read in place of the kubelet's: token, namespace and CA
+//! bundle, copied from the kubelet's originals as they change, with the in-pod CA in front of the cluster's.
+//!
+//! Invariant: a reader sees one whole generation of files ([`atomic`]); every bundle that names the cluster's CA
+//! still does so, so that a client which is not intercepted goes on working. Tokens with another audience, and
+//! whatever else a volume holds, are copied as they are.
+
+mod atomic;
+mod bundle;
+mod source;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use podwitness_core::inject::ServiceAccountDir;
+use podwitness_runtime::readiness::BlockReady;
+use rustls::pki_types::CertificateDer;
+use thiserror::Error;
+use tokio::time::sleep;
+
+/// How often the kubelet's originals are looked at; the kubelet itself takes up to a minute.
+const PERIOD: Duration = Duration::from_secs(5);
+/// The same, until all directories were written once.
+const FIRST_PERIOD: Duration = Duration::from_millis(200);
+/// Name under which a bundle with the cluster's CA lies in a service-account volume.
+const CA_FILE: &str = "ca.crt";
+
+/// A directory that could not be copied.
+#[derive(Debug, Error)]
+pub enum CredentialsError {
+    /// The original cannot be read.
+    #[error("cannot read the credentials of container {container} in {path}")]
+    Read {
+        /// Whose they are.
+        container: String,
+        /// Directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The copy cannot be written.
+    #[error("cannot write the credentials of container {container} to {path}")]
+    Write {
+        /// Whose they are.
+        container: String,
+        /// Directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// All directories of one pod.
+#[derive(Debug)]
+pub struct Credentials {
+    dirs: Vec<ServiceAccountDir>,
+    pod_ca: String,
+    /// Generations of the originals as they were when everything was last copied.
+    copied: Option<Vec<PathBuf>>,
+}
+
+impl Credentials {
+    /// The directories, and the in-pod CA in PEM.
+    #[must_use]
+    pub const fn new(dirs: Vec<ServiceAccountDir>, pod_ca: String) -> Self {
+        Self { dirs, pod_ca, copied: None }
+    }
+
+    /// Copies whatever there is, then every change, for as long as it runs. Readiness is held back until all
+    /// directories were written once. An error is told when it is new, not at each attempt.
+    pub async fn follow(mut self, block: BlockReady) {
+        let (mut block, mut told) = (Some(block), String::new());
+        loop {
+            // The task fails only if the runtime is going down.
+            let work = tokio::task::spawn_blocking(move || {
+                let outcome = self.copy_changes();
+                (self, outcome)
+            });
+            let Ok((this, outcome)) = work.await else { return };
+            self = this;
+            let now =
+                outcome.map(|()| drop(block.take())).map_or_else(|error| chain(&error), |()| String::new());
+            if !now.is_empty() && now != told {
+                tracing::warn!("credentials are not up to date: {now}");
+            }
+            told = now;
+            sleep(if block.is_some() { FIRST_PERIOD } else { PERIOD }).await;
+        }
+    }
+
+    /// Copies every directory if any of the originals changed. Touches the file system only.
+    ///
+    /// # Errors
+    /// The first directory that cannot be read or written; its copy stays as it was, the others are written.
+    pub fn copy_changes(&mut self) -> Result<(), CredentialsError> {
+        let generations: Option<Vec<_>> =
+            self.dirs.iter().map(|dir| source::generation(dir.source.as_ref())).collect();
+        if generations.is_some() && generations == self.copied {
+            return Ok(());
+        }
+        let cluster = self.cluster_certificates();
+        let outcomes: Vec<_> = self.dirs.iter().map(|dir| self.copy(dir, &cluster)).collect();
+        outcomes.into_iter().collect::<Result<(), _>>()?;
+        self.copied = generations;
+        Ok(())
+    }
+
+    fn copy(&self, dir: &ServiceAccountDir, cluster: &[CertificateDer<'_>]) -> Result<(), CredentialsError> {
+        let container = || dir.container.clone();
+        let mut files = source::read(dir.source.as_ref()).map_err(|source| CredentialsError::Read {
+            container: container(),
+            path: dir.source.clone().into(),
+            source,
+        })?;
+        for (name, content) in &mut files {
+            let is_ca = name.file_name().is_some_and(|name| name == CA_FILE);
+            bundle::put_first(content, &self.pod_ca, |certificate| is_ca || cluster.contains(certificate));
+        }
+        atomic::write(dir.target.as_ref(), &files).map_err(|source| CredentialsError::Write {
+            container: container(),
+            path: dir.target.clone().into(),
+            source,
+        })
+    }
+
+    /// The certificates of the cluster's CA: those of every original's own `ca.crt`.
+    fn cluster_certificates(&self) -> Vec<CertificateDer<'static>> {
+        let bundles = self.dirs.iter().map(|dir| Path::new(&dir.source).join(CA_FILE));
+        bundles
+            .filter_map(|path| source::read_file(&path).ok())
+            .flat_map(|pem| bundle::certificates(&pem))
+            .collect()
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    format!("{error}{source}")
+}
+
+#[cfg(test)]
+mod tests;
