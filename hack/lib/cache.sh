@@ -46,9 +46,12 @@ run_unlocked() {
     "$@"
 }
 
-# An entry that nobody has used for a month goes when a new one of its kind is made.
+# Of each kind the five entries used last stay.
 forget_old_entries() {
-    find "$1" -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} +
+    find "$1" -mindepth 1 -maxdepth 1 -type d ! -name '*.*' -printf '%T@ %p\n' | sort -rn | tail -n +6 | cut -d ' ' -f 2- |
+        while read -r entry; do
+            rm -rf "$entry" "$entry.lock"
+        done
 }
 
 content_key() {

@@ -30,10 +30,12 @@ engine_start() {
             --mount-proc docker-init -s -- dockerd --config-file "$engine_run/daemon.json"
     ) &
     remember_process $! >"$engine_run/engine.pid"
-    eventually 30 engine_answers || {
-        tail -n 20 "$engine_run/dockerd.log" >&2
-        return 1
-    }
+    eventually 30 engine_answers || engine_did_not_start
+}
+
+engine_did_not_start() {
+    tail -n 20 "$engine_run/dockerd.log" >&2
+    die "the engine did not start; the lines above are its last"
 }
 
 # Nothing of this script may live on in the engine: who reads our output or waits for our locks would wait for ever.
@@ -86,7 +88,7 @@ no_process_in_engine() {
     local inode
     [[ -e $engine_run/netns ]] || return 0
     inode=$(stat -Lc %i "$engine_run/netns")
-    ! find /proc -maxdepth 3 -path '/proc/[0-9]*/ns/net' -lname "net:\[$inode\]" 2>/dev/null | grep -q .
+    [[ $(readlink /proc/[0-9]*/ns/net 2>/dev/null) != *"net:[$inode]"* ]]
 }
 
 write_daemon_config() {
@@ -121,6 +123,16 @@ make_network() {
     in_engine ip addr add "$inner/30" dev host
     in_engine ip link set host up
     in_engine ip link set lo up
+    refuse_what_lies_beyond "$outer"
+}
+
+# The link leads to this machine only. What pods send further is refused, not lost: they learn at once. Docker makes
+# this chain its first one for forwarded packets and leaves what is in it.
+refuse_what_lies_beyond() {
+    in_engine ip route add default via "$1" dev host
+    in_engine iptables -N DOCKER-USER
+    in_engine iptables -A DOCKER-USER -o host ! -d "$1" -p tcp -j REJECT --reject-with tcp-reset
+    in_engine iptables -A DOCKER-USER -o host ! -d "$1" -j REJECT
 }
 
 in_engine() {

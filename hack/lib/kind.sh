@@ -90,17 +90,60 @@ cluster_exists() {
 }
 
 write_cluster_config() {
-    local address=127.0.0.1
-    ! engine_is own || address=$(engine_address)
     mkdir -p "$state/audit"
     cp "$root/hack/kind-node/audit-policy.yaml" "$state/audit/policy.yaml"
-    sed -e "s|@ADDRESS@|$address|" -e "s|@AUDIT_FOLDER@|$state/audit|" -e "s|@AUDIT_LOG@|$audit_log|" \
-        "$root/hack/kind-node/cluster-$(kubeadm_version).yaml" >"$state/kind.yaml"
+    cluster_config >"$state/kind.yaml"
 }
 
-# kind writes kubeadm's v1beta4 configuration from 1.36 on, where extraArgs is a list.
-kubeadm_version() {
-    if version_at_least "$kubernetes_minor" 1.36; then echo v1beta4; else echo v1beta3; fi
+cluster_config() {
+    local address=127.0.0.1
+    ! engine_is own || address=$(engine_address)
+    cat <<YAML
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+networking:
+  apiServerAddress: "$address"
+kubeadmConfigPatches:
+  - |
+    kind: ClusterConfiguration
+    etcd:
+      local:
+        extraArgs:
+$(extra_args unsafe-no-fsync true)
+    apiServer:
+      extraArgs:
+$(extra_args audit-policy-file /etc/kubernetes/audit/policy.yaml audit-log-path "$audit_log" audit-log-maxsize 200 \
+        audit-log-maxbackup 2)
+      extraVolumes:
+        - {name: audit-policy, hostPath: /etc/kubernetes/audit, mountPath: /etc/kubernetes/audit, readOnly: true}
+        - {name: audit-log, hostPath: "${audit_log%/*}", mountPath: "${audit_log%/*}", pathType: DirectoryOrCreate}
+nodes:
+  - role: control-plane
+    extraMounts:
+      - {hostPath: "$state/audit", containerPath: /etc/kubernetes/audit, readOnly: true}
+$(parts_mount)
+  - role: worker
+    extraMounts:
+$(parts_mount)
+YAML
+}
+
+# kind writes kubeadm's v1beta4 configuration from 1.36 on, where extraArgs is a list and no longer a map.
+extra_args() {
+    while (($#)); do
+        if version_at_least "$kubernetes_minor" 1.36; then
+            printf '          - {name: "%s", value: "%s"}\n' "$1" "$2"
+        else
+            printf '          "%s": "%s"\n' "$1" "$2"
+        fi
+        shift 2
+    done
+}
+
+parts_mount() {
+    if engine_is own; then
+        printf '      - {hostPath: "%s", containerPath: /kind/parts, readOnly: true}\n' "$(node_parts)"
+    fi
 }
 
 # Where udev makes no tunnel device for everybody, do it in the nodes; pods take it from there.

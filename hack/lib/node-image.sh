@@ -69,45 +69,61 @@ build_node_rootfs() {
     mmdebstrap --variant=minbase --include="$node_packages" "${options[@]}" bookworm "$out/rootfs.tar"
 }
 
-# node_image: a root file system for `docker import`, as node.tar.
-node_image() {
+# node_parts: what is large and the same on every node, mounted there at /kind/parts: the Kubernetes binary and the
+# control plane's images as images.tar. "pause" holds the name of the pause image.
+node_parts() {
     local programs rootfs
     programs=$(node_programs)
     rootfs=$(node_rootfs)
-    cached node-image "$kind_node/node" "$kind_node/static-images" "$root/hack/oci" "=${programs##*/}" "=${rootfs##*/}" \
-        "=$(declare -f build_node_image fill_overlay)" -- build_node_image "$programs" "$rootfs"
+    cached node-parts "$kind_node/static-images" "$root/hack/oci" "=${programs##*/}" "=${rootfs##*/}" \
+        "=$(declare -f build_node_parts)" -- build_node_parts "$programs" "$rootfs"
+}
+
+build_node_parts() {
+    local programs=$1 unpacked=$out/unpacked
+    mkdir "$unpacked"
+    tar -C "$unpacked" -xf "$2/rootfs.tar"
+    "$kind_node/static-images" "$programs" "$unpacked" >"$out/images.json"
+    "$root/hack/oci" "$out/images.json" "$out/images.tar"
+    grep -o '"[^"]*/pause:[^"]*"' "$out/images.json" | tr -d '"' >"$out/pause"
+    printf 'v%s' "$(cat "$programs/version")" >"$out/version"
+    cp "$programs/kubernetes" "$out/"
+    rm -rf "$unpacked"
+}
+
+# node_image: a root file system for `docker import`, as node.tar: Debian, and hack/kind-node/node over it.
+node_image() {
+    local rootfs parts
+    rootfs=$(node_rootfs)
+    parts=$(node_parts)
+    cached node-image "$kind_node/node" "=${rootfs##*/}" "=${parts##*/}" "=$(declare -f build_node_image fill_overlay)" \
+        -- build_node_image "$rootfs" "$parts"
+}
+
+build_node_image() {
+    local overlay=$out/overlay
+    cp -r "$kind_node/node" "$overlay"
+    fill_overlay "$2" "$overlay"
+    cp "$1/rootfs.tar" "$out/node.tar"
+    # Without folders: Docker refuses a path that comes twice.
+    (cd "$overlay" && find . ! -type d -print0) | tar -C "$overlay" --null --files-from=- --sort=name --owner=0 \
+        --group=0 --numeric-owner --mtime=@0 -cf "$out/overlay.tar"
+    tar -A -f "$out/node.tar" "$out/overlay.tar"
+    rm -rf "$overlay" "$out/overlay.tar"
+}
+
+fill_overlay() {
+    local parts=$1 overlay=$2 name
+    sed -i "s|@PAUSE@|$(cat "$parts/pause")|" "$overlay/etc/containerd/config.toml"
+    cp "$parts/version" "$overlay/kind/version"
+    for name in kubelet kubeadm kubectl; do
+        ln -s /kind/parts/kubernetes "$overlay/usr/local/bin/$name"
+    done
+    mkdir -p "$overlay/opt/cni"
+    ln -s /usr/lib/cni "$overlay/opt/cni/bin"
 }
 
 # Debian's packages come over the network while the compiler has the processors.
 node_rootfs_in_background() {
     node_rootfs >/dev/null &
-}
-
-build_node_image() {
-    local programs=$1 rootfs=$2 overlay=$out/overlay unpacked=$out/unpacked
-    mkdir "$unpacked"
-    tar -C "$unpacked" -xf "$rootfs/rootfs.tar"
-    cp -r "$kind_node/node" "$overlay"
-    "$kind_node/static-images" "$programs" "$unpacked" >"$out/images.json"
-    "$root/hack/oci" "$out/images.json" "$overlay/kind/images.tar"
-    fill_overlay "$programs" "$overlay"
-    cp "$rootfs/rootfs.tar" "$out/node.tar"
-    # Without folders: Docker refuses a path that comes twice.
-    (cd "$overlay" && find . ! -type d -print0) | tar -C "$overlay" --null --files-from=- --sort=name --owner=0 \
-        --group=0 --numeric-owner --mtime=@0 -cf "$out/overlay.tar"
-    tar -A -f "$out/node.tar" "$out/overlay.tar"
-    rm -rf "$unpacked" "$overlay" "$out/overlay.tar"
-}
-
-fill_overlay() {
-    local programs=$1 overlay=$2 name pause
-    pause=$(grep -o '"[^"]*/pause:[^"]*"' "$out/images.json" | tr -d '"')
-    sed -i "s|@PAUSE@|$pause|" "$overlay/etc/containerd/config.toml"
-    printf 'v%s' "$(cat "$programs/version")" >"$overlay/kind/version"
-    cp "$programs/kubernetes" "$overlay/usr/local/bin/"
-    for name in kubelet kubeadm kubectl; do
-        ln -s kubernetes "$overlay/usr/local/bin/$name"
-    done
-    mkdir -p "$overlay/opt/cni"
-    ln -s /usr/lib/cni "$overlay/opt/cni/bin"
 }
