@@ -94,8 +94,8 @@ pub fn directory(owner: &Owner, now: i64) -> Vec<String> {
 #[must_use]
 pub fn owner_digest(owner: &Owner) -> String {
     match owner {
-        Owner::Pod(pod) => hex(&[pod.cluster.as_bytes(), &[0], pod.uid.as_bytes()].concat()),
-        Owner::Unverified { address } => hex(address.to_string().as_bytes()),
+        Owner::Pod(pod) => short_digest(&[pod.cluster.as_bytes(), &[0], pod.uid.as_bytes()].concat()),
+        Owner::Unverified { address } => short_digest(address.to_string().as_bytes()),
     }
 }
 
@@ -110,10 +110,11 @@ fn component(text: &str) -> String {
         return safe;
     }
     let kept: String = safe.trim_start_matches('.').chars().take(MAX_COMPONENT - DIGEST - 1).collect();
-    format!("{kept}~{}", hex(text.as_bytes()))
+    format!("{kept}~{}", short_digest(text.as_bytes()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Twelve hexadecimal digits of a SHA-256: enough to tell apart what nobody can choose freely.
+pub(crate) fn short_digest(bytes: &[u8]) -> String {
     let digest = digest(&SHA256, bytes);
     digest.as_ref().iter().take(DIGEST / 2).map(|byte| format!("{byte:02x}")).collect()
 }

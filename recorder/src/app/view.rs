@@ -1,0 +1,77 @@
+//! The `view` role: the catalogue and its API, on loopback.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper_util::service::TowerToHyperService;
+use podwitness_runtime::{
+    accept::accept,
+    clock::SystemClock,
+    drain::Drain,
+    http::{Limits, serve_connection},
+};
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use crate::{
+    config::ViewConfig,
+    view::{Catalogue, api},
+};
+
+/// Connections at a time; more wait in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Why the viewer cannot begin.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address} for the viewer; is the port taken?")]
+pub struct ViewError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// The viewer with its socket open.
+pub struct Bound {
+    /// Where it listens.
+    pub address: SocketAddr,
+    listener: TcpListener,
+    catalogue: Arc<Catalogue>,
+    deadline: Duration,
+}
+
+/// Opens the socket.
+///
+/// # Errors
+/// Where the address cannot be listened on.
+pub async fn bind(config: ViewConfig) -> Result<Bound, ViewError> {
+    let address = config.listen;
+    let failed = |source| ViewError { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!(%address, store = %config.common.store.display(), "listening");
+    let catalogue = Arc::new(Catalogue::new(config.common.store, Arc::new(SystemClock)));
+    Ok(Bound { address, listener, catalogue, deadline: config.common.drain })
+}
+
+impl Bound {
+    /// Answers until `stop` completes, then lets downloads finish.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let (signal, watch) = Drain::new();
+        let router = api::router(self.catalogue);
+        let draining = watch.clone();
+        let serving =
+            accept(self.listener, MAX_CONNECTIONS, async move { draining.draining().await }, |io, _| {
+                let (service, watch) = (TowerToHyperService::new(router.clone()), watch.clone());
+                async move {
+                    let guard = watch.guard();
+                    // A client that hangs up concerns nobody.
+                    let _ = serve_connection(io, service, &Limits::default(), &watch).await;
+                    drop(guard);
+                }
+            });
+        let ending = async {
+            stop.await;
+            signal.drain(self.deadline).await
+        };
+        let ((), drained) = tokio::join!(serving, ending);
+        tracing::info!(?drained, "drained");
+    }
+}

@@ -1,0 +1,12 @@
+//! The read side: a catalogue of what the store holds, and an API over it.
+//!
+//! Invariant: nothing here writes, so that the volume can be mounted read-only; and one file that cannot be read
+//! never hides another.
+
+pub mod api;
+mod cast;
+mod catalogue;
+mod scan;
+mod session;
+
+pub use catalogue::Catalogue;

@@ -1,0 +1,143 @@
+use http_body_util::BodyExt as _;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use podwitness_runtime::clock::ManualClock;
+use serde_json::Value;
+
+use super::*;
+use crate::store::{
+    Store,
+    layout::PartName,
+    meta::{End, Facts, Meta, Outcome, Owner},
+};
+
+const CAST_TEXT: &str = "{\"version\":2}\n[1,\"o\",\"<script>\"]\n";
+
+struct Lab {
+    service: TowerToHyperService<Router>,
+    _dir: tempfile::TempDir,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 0).unwrap();
+        let owner = Owner::Unverified { address: "10.0.0.9".parse().unwrap() };
+        let facts = Facts { start: 1_700_000_000, command: "<b>id</b>".into(), ..Facts::default() };
+        let meta = Meta { owner, received: 0, offset: 0, header_bytes: 14, facts, end: None };
+        let mut part = store.create(&PartName::new("s", 0).unwrap(), meta, 1_700_000_000).unwrap();
+        part.append(CAST_TEXT.as_bytes()).unwrap();
+        let end = End {
+            outcome: Outcome::Complete,
+            message: String::new(),
+            at: 0,
+            bytes: 0,
+            duration: 1.0,
+            exit: None,
+            gap: 0,
+        };
+        part.finish(end).unwrap();
+        let catalogue = Catalogue::new(dir.path().into(), Arc::new(ManualClock::at(1_700_000_000)));
+        Self { service: TowerToHyperService::new(router(Arc::new(catalogue))), _dir: dir }
+    }
+
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::get(path).body(Body::empty()).unwrap();
+        request.headers_mut().insert("host", HeaderValue::from_static("localhost:8081"));
+        for (name, value) in headers {
+            request
+                .headers_mut()
+                .insert(header::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        let (parts, body) = self.service.call(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    async fn id(&self) -> String {
+        let list: Value = serde_json::from_slice(&self.get("/api/v1/sessions", &[]).await.body).unwrap();
+        list["sessions"][0]["id"].as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_listing_is_json_with_the_names_that_clients_know() {
+    let answer = Lab::new().get("/api/v1/sessions?limit=1&namespace=none", &[]).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let list: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(list, serde_json::json!({"sessions": [], "truncated": false}));
+    let answer = Lab::new().get("/api/v1/sessions", &[]).await;
+    let list: Value = serde_json::from_slice(&answer.body).unwrap();
+    let session = &list["sessions"][0];
+    for (key, value) in [
+        ("session", Value::from("s")),
+        ("command", "<b>id</b>".into()),
+        ("complete", true.into()),
+        ("outcome", "complete".into()),
+        ("size", CAST_TEXT.len().into()),
+        ("exitCode", Value::Null),
+        ("source", serde_json::json!({"unverified": {"address": "10.0.0.9"}})),
+    ] {
+        assert_eq!(session[key], value, "{key}");
+    }
+    assert_eq!(answer.headers["content-type"], "application/json");
+    assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+}
+
+#[tokio::test]
+async fn a_recording_comes_whole_or_in_part_as_it_was_stored() {
+    let lab = Lab::new();
+    let path = format!("/api/v1/sessions/{}/cast", lab.id().await);
+    let whole = lab.get(&path, &[]).await;
+    assert_eq!((whole.status, whole.body.as_ref()), (StatusCode::OK, CAST_TEXT.as_bytes()));
+    assert_eq!(whole.headers["content-type"], "application/x-asciicast");
+    assert_eq!(whole.headers["content-length"], CAST_TEXT.len().to_string());
+    let part = lab.get(&path, &[("range", "bytes=2-8")]).await;
+    assert_eq!((part.status, part.body.as_ref()), (StatusCode::PARTIAL_CONTENT, &CAST_TEXT.as_bytes()[2..9]));
+    assert_eq!(part.headers["content-range"], format!("bytes 2-8/{}", CAST_TEXT.len()));
+    let beyond = lab.get(&path, &[("range", "bytes=9999-")]).await;
+    assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
+}
+
+#[tokio::test]
+async fn only_what_is_in_the_catalogue_is_found() {
+    let lab = Lab::new();
+    for path in [
+        "/api/v1/sessions/none/cast",
+        "/api/v1/sessions/..%2F..%2Fetc%2Fpasswd/cast",
+        "/api/v1/sessions/%2e%2e/cast",
+        "/api/v1/sessions/s/cast",
+        "/api/v1/sessions//cast",
+        "/api/v1/sessions/",
+        "/",
+    ] {
+        assert_eq!(lab.get(path, &[]).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    for query in ["limit=x", "since=yesterday", "sort=user"] {
+        let answer = lab.get(&format!("/api/v1/sessions?{query}"), &[]).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_viewer_answers_to_loopback_names_only() {
+    let lab = Lab::new();
+    for host in ["localhost", "localhost:1", "127.0.0.1:8081", "[::1]:8081", "127.0.0.2"] {
+        assert_eq!(lab.get("/api/v1/sessions", &[("host", host)]).await.status, StatusCode::OK, "{host}");
+    }
+    for host in
+        ["evil.example", "evil.example:8081", "10.0.0.1:8081", "localhost.evil.example", "", "[::2]:1"]
+    {
+        assert_eq!(
+            lab.get("/api/v1/sessions", &[("host", host)]).await.status,
+            StatusCode::FORBIDDEN,
+            "{host}"
+        );
+    }
+}
