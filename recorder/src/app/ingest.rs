@@ -1,0 +1,242 @@
+//! The `ingest` role.
+//!
+//! Listeners: recordings on the tunnel's address only (and on the plain listener, where one is asked for), health and
+//! metrics on the pod's address.
+
+use std::{
+    io,
+    net::{SocketAddr, SocketAddrV6},
+    sync::Arc,
+    time::Duration,
+};
+
+use podwitness_core::{
+    control::Issuer,
+    inject::{INTERFACE, RECORD_PORT},
+};
+use podwitness_runtime::{
+    admin::{self, Admin},
+    clock::SystemClock,
+    drain::{self, Drain},
+    metrics::SharedRegistry,
+    readiness::Readiness,
+};
+use podwitness_tunnel::{Options, Privileged, ProvisionalLimits, RecorderTunnel, Tunnel};
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    config::IngestConfig,
+    enrol::{self, EnrolError, issuers::Issuers},
+    ingest::{Door, Ingest, Parts},
+    metrics::Metrics,
+    peers::{Caps, Peers},
+    privileged::PrivilegeError,
+    store::{Store, StoreError},
+};
+
+/// Before the drain's deadline uploads that are left get an error frame, and this much time to take it.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Why ingest cannot begin, or cannot go on.
+#[derive(Debug, Error)]
+pub enum IngestError {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The admin server cannot listen.
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    /// A listener cannot be opened.
+    #[error("cannot listen on {address} for recordings")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no capability for a tunnel.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// There is no enrolment.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    /// There is no tunnel.
+    #[error("the tunnel cannot be opened; is there a /dev/net/tun that this user may open?")]
+    Tunnel(#[source] podwitness_tunnel::Error),
+    /// The tunnel broke.
+    #[error("the tunnel broke")]
+    Broken(#[source] podwitness_tunnel::Error),
+}
+
+/// Ingest with its sockets open.
+pub struct Bound {
+    /// Health and metrics.
+    pub admin: SocketAddr,
+    /// Recordings, of clients with a tunnel of their own.
+    pub plain: Option<SocketAddr>,
+    /// Recordings, through our tunnel.
+    pub tunnel: Option<SocketAddr>,
+    admin_server: admin::Bound,
+    listeners: Vec<(TcpListener, Door)>,
+    opened: Option<RecorderTunnel>,
+    ingest: Arc<Ingest>,
+    drain: drain::Signal,
+    watch: drain::Watch,
+    closing: CancellationToken,
+    deadline: Duration,
+    /// Tasks that end with the program.
+    background: Vec<AbortOnDropHandle<()>>,
+}
+
+/// What is shared while ingest is put together.
+struct Assembly {
+    readiness: Readiness,
+    background: Vec<AbortOnDropHandle<()>>,
+    listeners: Vec<(TcpListener, Door)>,
+}
+
+/// Opens everything. `privileged` is needed where the configuration wants a tunnel.
+///
+/// # Errors
+/// Where anything cannot be opened.
+pub async fn bind(
+    config: IngestConfig,
+    privileged: Option<Arc<dyn Privileged>>,
+) -> Result<Bound, IngestError> {
+    let (drain, watch) = Drain::new();
+    let registry = SharedRegistry::new();
+    let readiness = Readiness::new();
+    let mut assembly =
+        Assembly { readiness: readiness.clone(), background: Vec::new(), listeners: Vec::new() };
+    let store = Arc::new(Store::open(&config.common.store, config.free_space)?);
+    let admin_server = Admin { registry: registry.clone(), readiness }.bind(config.admin).await?;
+    let plain = assembly.plain(config.plain).await?;
+    let (opened, issuers) = assembly.tunnel(&config, privileged).await?;
+    let tunnel = opened.as_ref().map(|(_, address)| *address);
+    let closing = CancellationToken::new();
+    let ingest = Ingest::new(Parts {
+        metrics: Metrics::register(&registry, &store),
+        store,
+        clock: Arc::new(SystemClock),
+        issuers,
+        peers: Peers::new(Caps::default()),
+        ack: config.ack,
+        upload_bytes: config.upload_bytes,
+        drain: watch.clone(),
+        closing: closing.clone(),
+    });
+    tracing::info!(admin = %admin_server.addr, ?plain, ?tunnel, store = %config.common.store.display(), "listening");
+    Ok(Bound {
+        admin: admin_server.addr,
+        plain,
+        tunnel,
+        admin_server,
+        listeners: assembly.listeners,
+        opened: opened.map(|(opened, _)| opened),
+        ingest,
+        drain,
+        watch,
+        closing,
+        deadline: config.common.drain,
+        background: assembly.background,
+    })
+}
+
+impl Assembly {
+    async fn plain(&mut self, address: Option<SocketAddr>) -> Result<Option<SocketAddr>, IngestError> {
+        let Some(address) = address else { return Ok(None) };
+        let failed = |source| IngestError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        self.listeners.push((listener, Door::Plain));
+        Ok(Some(bound))
+    }
+
+    /// The tunnel, where recordings come in through it, and whose word counts there.
+    async fn tunnel(
+        &mut self,
+        config: &IngestConfig,
+        privileged: Option<Arc<dyn Privileged>>,
+    ) -> Result<(Option<(RecorderTunnel, SocketAddr)>, watch::Receiver<Arc<[Issuer]>>), IngestError> {
+        let Some(tunnel) = &config.tunnel else {
+            return Ok((None, Issuers::new(None, None).1));
+        };
+        let privileged = privileged.ok_or(PrivilegeError::Missing)?;
+        let key = enrol::key(tunnel)?;
+        let (agent, driver) = enrol::agent(tunnel, &key.public())?;
+        let mut options = Options::new(INTERFACE, key);
+        options.listen_port = Some(tunnel.port);
+        let opened = Tunnel::open_recorder(&options, ProvisionalLimits::default(), privileged)
+            .await
+            .map_err(IngestError::Tunnel)?;
+        let address = self.listen(&opened).await?;
+        // Enrolled only now: whoever learns of this recorder finds it listening.
+        self.spawn(driver.run());
+        self.spawn(enrol::enrolled(agent.clone(), self.readiness.block("enrolment")));
+        let (issuers, known) = Issuers::new(Some(agent), config.issuers.clone());
+        self.spawn(issuers.run());
+        let (mut first, ready) = (known.clone(), self.readiness.block("issuers"));
+        self.spawn(async move {
+            // The sender lives as long as the program.
+            let _ = first.wait_for(|issuers| !issuers.is_empty()).await;
+            ready.clear();
+        });
+        Ok((Some((opened, address)), known))
+    }
+
+    async fn listen(&mut self, opened: &RecorderTunnel) -> Result<SocketAddr, IngestError> {
+        let address = SocketAddrV6::new(opened.tunnel.address(), RECORD_PORT, 0, 0).into();
+        let failed = |source| IngestError::Listen { address, source };
+        let listener = opened.tunnel.listen(RECORD_PORT).await.map_err(failed)?;
+        self.listeners.push((listener, Door::Tunnel(Arc::new(opened.gate.clone()))));
+        Ok(address)
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.background.push(AbortOnDropHandle::new(tokio::spawn(task)));
+    }
+}
+
+impl Bound {
+    /// Takes recordings until `stop` completes, then lets uploads finish.
+    ///
+    /// # Errors
+    /// Where the tunnel breaks; uploads then had their time to finish, too.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), IngestError> {
+        let admin = tokio::spawn(self.admin_server.run(self.watch.clone()));
+        for (listener, door) in self.listeners {
+            tokio::spawn(Arc::clone(&self.ingest).serve(listener, door));
+        }
+        let result = tokio::select! {
+            () = stop => Ok(()),
+            error = broken(self.opened.as_ref()) => Err(IngestError::Broken(error)),
+        };
+        tracing::info!(deadline = self.deadline.as_secs(), "draining");
+        let closing = self.closing.clone();
+        let early = self.deadline.saturating_sub(LAST_WORDS);
+        let last_words = AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(early).await;
+            closing.cancel();
+        }));
+        let drained = self.drain.drain(self.deadline).await;
+        drop(last_words);
+        tracing::info!(?drained, "drained");
+        // It ends with the drain; how is of no interest any more.
+        let _ = admin.await;
+        if let Some(opened) = self.opened {
+            // The interface goes with the process at the latest.
+            let _ = opened.tunnel.close().await;
+        }
+        drop(self.background);
+        result
+    }
+}
+
+async fn broken(opened: Option<&RecorderTunnel>) -> podwitness_tunnel::Error {
+    match opened {
+        Some(opened) => opened.tunnel.failed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,284 @@
+//! Settings of both roles, from the environment; a flag of the command line stands above its variable.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use podwitness_core::{
+    grant::AckLevel,
+    inject::{CONTROL_PORT, ControlAddress, MOUNT_IDENTITY, TUNNEL_PORT},
+};
+use podwitness_runtime::config::{Mistakes, Reader, Strings, parse};
+
+/// Variable of `--listen-plain`.
+pub const LISTEN_PLAIN: &str = "PODWITNESS_LISTEN_PLAIN";
+/// Variable of `--issuers`.
+pub const ISSUERS: &str = "PODWITNESS_ISSUERS";
+
+/// What `--help` says about the environment.
+pub const HELP: &str = "\
+Settings come from the environment:
+  PODWITNESS_STORE               directory of recordings [/data/recordings]
+  PODWITNESS_LOG                 log filter [info]
+  PODWITNESS_LOG_FORMAT          text or json [text]
+  PODWITNESS_DRAIN               how long uploads may go on at shutdown [25s]
+ingest:
+  PODWITNESS_ADMIN               address of health and metrics [[::]:8080]
+  PODWITNESS_CONTROL             NAME[:PORT][=IP,...] of the control API; without it there is no tunnel
+  PODWITNESS_CONTROL_CA          PEM root of the control API, or
+  PODWITNESS_CONTROL_CA_FILE     a file that holds it
+  PODWITNESS_TOKEN               file of the token to enrol with [/var/run/podwitness/identity/token]
+  PODWITNESS_STATE               private directory that keeps the tunnel's key over a restart
+  PODWITNESS_ISSUERS             file that names further issuers of assertions
+  PODWITNESS_TUNNEL_PORT         UDP port of WireGuard [51820]
+  PODWITNESS_LISTEN_PLAIN        address of a listener for clients that bring their own tunnel
+  PODWITNESS_ACK                 what an acknowledgement survives: process or volume [process]
+  PODWITNESS_UPLOAD_LIMIT        cap on one upload [16Gi]
+  PODWITNESS_FREE_SPACE          what stays free on the volume [128Mi]
+view:
+  PODWITNESS_LISTEN              address of the viewer, on loopback [127.0.0.1:8081]";
+
+/// What both roles need.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Common {
+    /// Directory of recordings.
+    pub store: PathBuf,
+    /// Log filter.
+    pub log: String,
+    /// Log as JSON.
+    pub json: bool,
+    /// How long uploads may go on at shutdown.
+    pub drain: Duration,
+}
+
+/// Settings of `ingest`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct IngestConfig {
+    /// What both roles need.
+    pub common: Common,
+    /// Address of health and metrics.
+    pub admin: SocketAddr,
+    /// How to come to a tunnel, if there is to be one.
+    pub tunnel: Option<TunnelConfig>,
+    /// File that names further issuers.
+    pub issuers: Option<PathBuf>,
+    /// Address of the plain listener.
+    pub plain: Option<SocketAddr>,
+    /// What an acknowledgement survives.
+    pub ack: AckLevel,
+    /// Cap on one upload.
+    pub upload_bytes: u64,
+    /// What stays free on the volume.
+    pub free_space: u64,
+}
+
+/// How ingest comes to a tunnel.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TunnelConfig {
+    /// The control API.
+    pub control: ControlAddress,
+    /// Its root.
+    pub root: Root,
+    /// File of the token.
+    pub token: PathBuf,
+    /// Where the key is kept.
+    pub state: Option<PathBuf>,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// Where the root of the control API comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Root {
+    /// The root itself.
+    Pem(String),
+    /// A file that holds it.
+    File(PathBuf),
+}
+
+/// Settings of `view`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ViewConfig {
+    /// What both roles need.
+    pub common: Common,
+    /// Address of the viewer.
+    pub listen: SocketAddr,
+}
+
+impl IngestConfig {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// Every setting that is missing or wrong.
+    pub fn read(strings: &dyn Strings) -> Result<Self, Mistakes> {
+        let mut read = Reader::new(strings);
+        let common = Common::read(&mut read);
+        let admin =
+            read.or("PODWITNESS_ADMIN", ADDRESS, (Ipv6Addr::UNSPECIFIED, 8080).into(), parse::from_str);
+        let plain = read.optional(LISTEN_PLAIN, ADDRESS, parse::from_str);
+        let tunnel = TunnelConfig::read(&mut read, plain.flatten().is_none());
+        let issuers = read.optional(ISSUERS, "a file", path);
+        let ack = read.or("PODWITNESS_ACK", "process or volume", AckLevel::Process, ack_level);
+        let upload_bytes = read.or("PODWITNESS_UPLOAD_LIMIT", SIZE, 16 << 30, parse::bytes);
+        let free_space = read.or("PODWITNESS_FREE_SPACE", SIZE, 128 << 20, parse::bytes);
+        let complete = (|| {
+            Some(Self {
+                common: common?,
+                admin: admin?,
+                tunnel: tunnel?,
+                issuers: issuers?,
+                plain: plain?,
+                ack: ack?,
+                upload_bytes: upload_bytes?,
+                free_space: free_space?,
+            })
+        })();
+        read.finish(complete)
+    }
+}
+
+impl TunnelConfig {
+    /// The inner option is absent where there is to be no tunnel, which is a mistake if it is `needed`.
+    fn read(read: &mut Reader<'_>, needed: bool) -> Option<Option<Self>> {
+        const CONTROL: &str = "PODWITNESS_CONTROL";
+        let control = if needed {
+            read.required(CONTROL, AUTHORITY, control).map(Some)
+        } else {
+            read.optional(CONTROL, AUTHORITY, control)
+        }?;
+        let Some(control) = control else { return Some(None) };
+        let pem = read.optional("PODWITNESS_CONTROL_CA", "a PEM certificate", parse::text)?;
+        let root = match pem {
+            Some(pem) => Some(Root::Pem(pem)),
+            None => read.required("PODWITNESS_CONTROL_CA_FILE", "a file", path).map(Root::File),
+        };
+        let token = read.or("PODWITNESS_TOKEN", "a file", PathBuf::from(MOUNT_IDENTITY).join("token"), path);
+        let state = read.optional("PODWITNESS_STATE", "a directory", path);
+        let port = read.or("PODWITNESS_TUNNEL_PORT", "a UDP port", TUNNEL_PORT, parse::from_str);
+        Some(Some(Self { control, root: root?, token: token?, state: state?, port: port? }))
+    }
+}
+
+impl ViewConfig {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// Every setting that is missing or wrong.
+    pub fn read(strings: &dyn Strings) -> Result<Self, Mistakes> {
+        let mut read = Reader::new(strings);
+        let common = Common::read(&mut read);
+        let default = ([127, 0, 0, 1], 8081).into();
+        let listen = read.or("PODWITNESS_LISTEN", "a loopback address with port", default, loopback);
+        let complete = common.zip(listen).map(|(common, listen)| Self { common, listen });
+        read.finish(complete)
+    }
+}
+
+impl Common {
+    fn read(read: &mut Reader<'_>) -> Option<Self> {
+        let store = read.or("PODWITNESS_STORE", "a directory", "/data/recordings".into(), path);
+        let log = read.or("PODWITNESS_LOG", "a log filter", "info".to_owned(), parse::text);
+        let json = read.or("PODWITNESS_LOG_FORMAT", "text or json", false, |text| match text {
+            "text" => Some(false),
+            "json" => Some(true),
+            _ => None,
+        });
+        let drain = Duration::from_secs(25);
+        let drain = read.or("PODWITNESS_DRAIN", "a time such as 25s", drain, parse::duration);
+        Some(Self { store: store?, log: log?, json: json?, drain: drain? })
+    }
+}
+
+const ADDRESS: &str = "an address with port, such as [::]:8080";
+const AUTHORITY: &str = "NAME[:PORT][=IP,...]";
+const SIZE: &str = "a size such as 128Mi";
+
+fn path(text: &str) -> Option<PathBuf> {
+    Some(text.into())
+}
+
+/// Nobody but `kubectl port-forward` and the pod itself may reach the viewer.
+fn loopback(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback())
+}
+
+/// This recorder has no object storage.
+fn ack_level(text: &str) -> Option<AckLevel> {
+    match text {
+        "process" => Some(AckLevel::Process),
+        "volume" => Some(AckLevel::Volume),
+        _ => None,
+    }
+}
+
+/// The form of a sidecar's variable, in which port and addresses may be left out where there is a DNS.
+fn control(text: &str) -> Option<ControlAddress> {
+    let (authority, addresses) = text.split_once('=').unwrap_or((text, ""));
+    let (name, port) = match authority.split_once(':') {
+        Some((name, port)) => (name, port.parse().ok()?),
+        None => (authority, CONTROL_PORT),
+    };
+    let addresses = addresses.split(',').filter(|address| !address.is_empty());
+    let addresses = addresses.map(|address| address.parse().ok()).collect::<Option<Vec<IpAddr>>>()?;
+    (!name.is_empty()).then(|| ControlAddress { name: name.to_owned(), port, addresses })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn env(pairs: &[(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> + use<> {
+        let pairs: HashMap<_, _> = pairs.iter().copied().collect();
+        move |name| pairs.get(name).map(|value| (*value).to_owned())
+    }
+
+    #[test]
+    fn in_a_cluster_little_has_to_be_said() {
+        let config = IngestConfig::read(&env(&[
+            ("PODWITNESS_CONTROL", "podwitness-control.podwitness-system.svc"),
+            ("PODWITNESS_CONTROL_CA_FILE", "/ca/ca.crt"),
+        ]))
+        .unwrap();
+        let tunnel = config.tunnel.unwrap();
+        assert_eq!((tunnel.control.port, tunnel.port, tunnel.control.addresses.len()), (8444, 51820, 0));
+        assert_eq!((config.plain, config.ack), (None, AckLevel::Process));
+        assert_eq!(config.common.store, PathBuf::from("/data/recordings"));
+    }
+
+    #[test]
+    fn a_recorder_needs_a_way_in() {
+        assert_eq!(IngestConfig::read(&env(&[])).unwrap_err().0.len(), 1);
+        let plain = IngestConfig::read(&env(&[(LISTEN_PLAIN, "127.0.0.1:80")])).unwrap();
+        assert_eq!((plain.tunnel, plain.plain.unwrap().port()), (None, 80));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let mistakes = IngestConfig::read(&env(&[
+            ("PODWITNESS_CONTROL", "c=not-an-ip"),
+            ("PODWITNESS_ACK", "object"),
+            ("PODWITNESS_FREE_SPACE", "much"),
+            ("PODWITNESS_DRAIN", "25"),
+        ]));
+        assert_eq!(mistakes.unwrap_err().0.len(), 4);
+    }
+
+    #[test]
+    fn the_control_api_is_named_as_in_a_sidecar() {
+        let address = control("c.ns.svc:1=10.0.0.1,fd00::1").unwrap();
+        assert_eq!((address.name.as_str(), address.port, address.addresses.len()), ("c.ns.svc", 1, 2));
+        for wrong in ["", ":1", "c:port", "c:1=x", "c:70000"] {
+            assert_eq!(control(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_viewer_stays_on_loopback() {
+        assert!(ViewConfig::read(&env(&[("PODWITNESS_LISTEN", "[::1]:8081")])).is_ok());
+        assert!(ViewConfig::read(&env(&[("PODWITNESS_LISTEN", "0.0.0.0:8081")])).is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! Whose assertions are believed: the issuers that the netmap names and those of a file, such as a mounted ConfigMap.
+//!
+//! Invariant: an issuer that is once known stays until a source that can be read says otherwise; a file that is
+//! missing or broken changes nothing.
+
+use std::{
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use podwitness_agent::Agent;
+use podwitness_core::control::Issuer;
+use podwitness_runtime::tls::watch::Directory;
+use tokio::sync::watch;
+
+/// Cap on the file.
+const MAX_FILE: u64 = 1 << 20;
+/// How often the file's directory is looked at.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Gathers issuers for as long as it runs.
+#[derive(Debug)]
+pub struct Issuers {
+    agent: Option<Agent>,
+    file: Option<PathBuf>,
+    from_file: Vec<Issuer>,
+    known: watch::Sender<Arc<[Issuer]>>,
+}
+
+impl Issuers {
+    /// Issuers of both sources, either of which may be missing.
+    #[must_use]
+    pub fn new(agent: Option<Agent>, file: Option<PathBuf>) -> (Self, watch::Receiver<Arc<[Issuer]>>) {
+        let known = watch::Sender::new(Arc::from([]));
+        let receiver = known.subscribe();
+        (Self { agent, file, from_file: Vec::new(), known }, receiver)
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(mut self) {
+        let mut directory =
+            self.file.as_deref().and_then(Path::parent).map(|parent| Directory::new(parent, PERIOD));
+        if let Some(directory) = &mut directory {
+            directory.note().await;
+        }
+        self.read_file().await;
+        loop {
+            self.publish();
+            tokio::select! {
+                () = netmap_changed(&mut self.agent) => {}
+                () = file_changed(&mut directory) => self.read_file().await,
+            }
+        }
+    }
+
+    async fn read_file(&mut self) {
+        let Some(path) = self.file.clone() else { return };
+        let shown = path.display().to_string();
+        match tokio::task::spawn_blocking(move || read(&path)).await {
+            Ok(Ok(issuers)) => self.from_file = issuers,
+            Ok(Err(error)) => tracing::warn!(path = shown, %error, "the list of issuers cannot be read"),
+            // The runtime is going down.
+            Err(_) => {}
+        }
+    }
+
+    fn publish(&mut self) {
+        let netmap = self.agent.as_mut().and_then(|agent| agent.netmap.borrow_and_update().clone());
+        let mut all = self.from_file.clone();
+        all.extend(netmap.into_iter().flat_map(|netmap| netmap.issuers.clone()));
+        all.sort_by(|a, b| (&a.id, &a.cluster, &a.public_key).cmp(&(&b.id, &b.cluster, &b.public_key)));
+        all.dedup();
+        self.known.send_if_modified(|known| {
+            let changed = **known != *all;
+            if changed {
+                tracing::info!(issuers = all.len(), "issuers of assertions");
+                *known = Arc::from(all);
+            }
+            changed
+        });
+    }
+}
+
+async fn netmap_changed(agent: &mut Option<Agent>) {
+    let changed = match agent {
+        Some(agent) => agent.netmap.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        // Without an agent that runs, nothing changes any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn file_changed(directory: &mut Option<Directory>) {
+    match directory {
+        Some(directory) => directory.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<Issuer>> {
+    let mut text = Vec::new();
+    std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use podwitness_agent::Link;
+    use podwitness_core::control::Netmap;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn issuer(id: &str) -> Issuer {
+        Issuer { id: id.into(), cluster: "c".into(), public_key: "k".into() }
+    }
+
+    async fn eventually(known: &mut watch::Receiver<Arc<[Issuer]>>, ids: &[&str]) {
+        let holds =
+            |known: &Arc<[Issuer]>| known.iter().map(|issuer| issuer.id.as_str()).eq(ids.iter().copied());
+        timeout(Duration::from_secs(120), known.wait_for(holds)).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn issuers_of_both_sources_are_believed_and_follow_their_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("issuers.json");
+        fs::write(&path, serde_json::to_vec(&[issuer("b")]).unwrap()).unwrap();
+        let netmap = watch::Sender::new(None);
+        let agent = Agent {
+            netmap: netmap.subscribe(),
+            assertion: watch::channel(None).1,
+            link: watch::channel(Link::Offline).1,
+        };
+        let (issuers, mut known) = Issuers::new(Some(agent), Some(path.clone()));
+        tokio::spawn(issuers.run());
+        eventually(&mut known, &["b"]).await;
+        netmap.send_replace(Some(Arc::new(Netmap {
+            issuers: vec![issuer("a"), issuer("b")],
+            ..Netmap::default()
+        })));
+        eventually(&mut known, &["a", "b"]).await;
+        fs::write(&path, serde_json::to_vec(&[issuer("b"), issuer("c")]).unwrap()).unwrap();
+        eventually(&mut known, &["a", "b", "c"]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_file_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("issuers.json");
+        fs::write(&path, serde_json::to_vec(&[issuer("a")]).unwrap()).unwrap();
+        let (issuers, mut known) = Issuers::new(None, Some(path.clone()));
+        tokio::spawn(issuers.run());
+        eventually(&mut known, &["a"]).await;
+        fs::write(&path, "[{").unwrap();
+        assert!(timeout(Duration::from_secs(60), known.changed()).await.is_err());
+        fs::write(&path, serde_json::to_vec(&[issuer("z")]).unwrap()).unwrap();
+        eventually(&mut known, &["z"]).await;
+    }
+}
