@@ -126,9 +126,10 @@ make_network() {
     refuse_what_lies_beyond "$outer"
 }
 
-# The link leads to this machine only. What pods send further is refused, not lost: they learn at once. Docker makes
-# this chain its first one for forwarded packets and leaves what is in it.
+# The link leads to this machine only. What pods send further is refused, not lost: they learn at once, every time (a
+# kernel sends one refusal a second by default). Docker makes this chain its first one and leaves what is in it.
 refuse_what_lies_beyond() {
+    in_engine sh -c 'echo 0 >/proc/sys/net/ipv4/icmp_ratelimit'
     in_engine ip route add default via "$1" dev host
     in_engine iptables -N DOCKER-USER
     in_engine iptables -A DOCKER-USER -o host ! -d "$1" -p tcp -j REJECT --reject-with tcp-reset
