@@ -1,6 +1,19 @@
 //! The sidecar: a proxy inside a pod, between the pod and the API server.
 //!
-//! Rooms: [`kernel`] is the only one with a capability; everything else asks it.
+//! Rooms: [`kernel`] alone holds a capability; [`interception`] keeps connections coming to [`listen`], which hands
+//! them to the proxy; [`credentials`] keeps what clients trust; [`enrol`], [`netmap`] and [`tunnel`] are the way to
+//! the control plane and to recorders; [`app`] puts them together.
 
+pub mod api_server;
+pub mod app;
+pub mod config;
 pub mod credentials;
+pub mod enrol;
+pub mod interception;
 pub mod kernel;
+pub mod listen;
+pub mod log_socket;
+pub mod metrics;
+pub mod netmap;
+pub mod state;
+pub mod tunnel;

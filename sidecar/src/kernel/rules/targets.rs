@@ -47,6 +47,15 @@ impl Targets {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
+    /// Whether connections to exactly this address are redirected.
+    #[must_use]
+    pub fn redirects(&self, to: SocketAddr) -> bool {
+        match to.ip().to_canonical() {
+            IpAddr::V4(ip) => self.v4.contains(&(ip, to.port())),
+            IpAddr::V6(ip) => self.v6.contains(&(ip, to.port())),
+        }
+    }
+
     fn add(&mut self, address: SocketAddr) {
         let (ip, port) = (address.ip().to_canonical(), address.port());
         if ip.is_unspecified() || port == 0 {

@@ -1,0 +1,255 @@
+//! The whole sidecar: opens everything, then runs it.
+//!
+//! Ready means local things only: rules in place and interception proven, credentials written. Enrolment and tunnel
+//! follow in the background; what is recorded before them waits in the spool, or is refused, as the policy says.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use podwitness_agent::{Agent, Driver, Link};
+use podwitness_core::inject::{ADMIN_PORT, Inject, PROXY_PORT};
+use podwitness_proxy::{BoxedStream, Dial, PodCa, Proxy, ProxyConfig, Spool, Wiring, api_names, ca::CaError};
+use podwitness_runtime::{
+    admin::{self, Admin},
+    clock::{Clock as _, SystemClock},
+    drain::{self, Drain},
+    readiness::Readiness,
+};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    api_server::ResolveError,
+    config::Config,
+    credentials::Credentials,
+    enrol,
+    interception::Interception,
+    kernel::{Kernel, KernelError, selftest::Probe},
+    listen::{ListenError, Listener},
+    log_socket::{LogSocket, LogSocketError, SetFilter},
+    metrics::Metrics,
+    state::{self, StateError},
+    tunnel::Keeper,
+};
+
+/// A drain has no deadline of ours: the kubelet's grace period is one, and it ends the process.
+const GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Why the sidecar does not start, or ends.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each variant is an operation, and its error says the rest")]
+pub enum AppError {
+    #[error(transparent)]
+    ApiServer(#[from] ResolveError),
+    #[error("KUBERNETES_SERVICE_HOST has no address")]
+    NoAddress,
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("no in-pod CA")]
+    Ca(#[from] CaError),
+    #[error("no bundle with the cluster's CA in any of {0:?}")]
+    ClusterCa(Vec<PathBuf>),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    #[error(transparent)]
+    LogSocket(#[from] LogSocketError),
+    #[error("admission's settings of the control plane cannot be used")]
+    Agent(#[from] podwitness_agent::AgentError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// A sidecar whose sockets are open and whose rules are in place.
+pub struct Bound {
+    /// Where health and metrics are.
+    pub admin: SocketAddr,
+    readiness: Readiness,
+    admin_server: admin::Bound,
+    log_socket: LogSocket,
+    listener: Listener,
+    proxy: Arc<Proxy>,
+    interception: Option<Interception>,
+    credentials: Credentials,
+    agent: Agent,
+    driver: Driver,
+    tunnel: Keeper,
+    metrics: Metrics,
+    signal: drain::Signal,
+}
+
+/// Opens everything, the rules last, so that nothing is ever redirected to where nobody listens.
+///
+/// # Errors
+/// The first thing that cannot be had.
+pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Result<Bound, AppError> {
+    let own = config.api_server.resolve().await?;
+    let api_server = *own.first().ok_or(AppError::NoAddress)?;
+    let (state, admin) = (&config.paths.state, Admin::default());
+    let metrics = Metrics::register(&admin.registry);
+    let pod_ca = PodCa::load_or_create(state, &api_names(&config.cluster_domain), SystemClock.now_unix())?;
+    let credentials =
+        Credentials::new(config.env.service_accounts.clone(), pod_ca.certificate_pem().to_owned());
+    let key = state::tunnel_key(state)?;
+    let (agent, driver) = enrol::agent(&config, key.public(), &kernel)?;
+    let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
+    let listener = Listener::bind(PROXY_PORT).await?;
+    let (signal, watch) = Drain::new();
+    let wiring = Wiring {
+        pod_ca,
+        upstream_roots: cluster_roots(&config.paths.cluster_ca)?,
+        netmap: agent.netmap.clone(),
+        assertion: agent.assertion.clone(),
+        upstream: Arc::new(Upstream(kernel.clone())),
+        recorders: Arc::new(recorders),
+        drain: watch,
+        clock: Arc::new(SystemClock),
+    };
+    let proxy_config = proxy_config(&config, api_server, &listener);
+    let proxy = admin.registry.with(|registry| Proxy::new(proxy_config, wiring, registry))?;
+    let readiness = admin.readiness.clone();
+    let admin_server = bind_admin(admin).await?;
+    let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
+    let interception = Interception::new(&config.env, kernel, own, agent.netmap.clone(), metrics.clone());
+    let interception = install(interception, config.env.inject).await?;
+    Ok(Bound {
+        admin: admin_server.addr,
+        readiness,
+        admin_server,
+        log_socket,
+        listener,
+        proxy,
+        interception,
+        credentials,
+        agent,
+        driver,
+        tunnel,
+        metrics,
+        signal,
+    })
+}
+
+impl Bound {
+    /// What the sidecar waits for before the pod's other containers may start.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Runs until `shutdown` completes and what lives then has ended. Rules stay where they are, and are renewed, so
+    /// that nothing passes by while connections drain.
+    ///
+    /// # Errors
+    /// Where interception cannot be kept up any more.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+        let mut tasks = JoinSet::new();
+        let credentials = self.readiness.block("credentials");
+        tasks.spawn(self.credentials.follow(credentials));
+        tasks.spawn(self.admin_server.run(self.signal.watch()));
+        tasks.spawn(self.log_socket.run());
+        tasks.spawn(self.driver.run());
+        tasks.spawn(self.tunnel.run());
+        tasks.spawn(show_link(self.agent.link, self.metrics));
+        let Some(interception) = self.interception else {
+            drain_after(shutdown, self.signal).await;
+            return Ok(());
+        };
+        tasks.spawn(serve(self.listener, self.proxy, interception.probe(), self.signal.watch()));
+        tokio::select! {
+            Err(error) = interception.keep(self.readiness.block("interception")) => Err(error.into()),
+            () = drain_after(shutdown, self.signal) => Ok(()),
+        }
+    }
+}
+
+async fn serve(listener: Listener, proxy: Arc<Proxy>, probe: Arc<Probe>, drain: drain::Watch) {
+    let over = || {
+        let drain = drain.clone();
+        async move { drain.over().await }
+    };
+    let handle = |intercepted| {
+        let proxy = Arc::clone(&proxy);
+        async move { proxy.serve(intercepted).await }
+    };
+    listener.serve(probe, over, handle).await;
+}
+
+async fn drain_after(shutdown: impl Future<Output = ()>, signal: drain::Signal) {
+    shutdown.await;
+    tracing::info!("draining");
+    let outcome = signal.drain(GRACE).await;
+    tracing::info!(?outcome, "drained");
+}
+
+/// Steps aside where injection is optional and the kernel cannot do it.
+async fn install(interception: Interception, inject: Inject) -> Result<Option<Interception>, AppError> {
+    match interception.install().await {
+        Ok(()) => Ok(Some(interception)),
+        Err(error) if inject == Inject::Optional => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "nothing is intercepted; injection is optional, so the pod starts without");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Both families where the pod has IPv6.
+async fn bind_admin(admin: Admin) -> Result<admin::Bound, admin::BindError> {
+    match admin.clone().bind((Ipv6Addr::UNSPECIFIED, ADMIN_PORT).into()).await {
+        Ok(bound) => Ok(bound),
+        Err(_) => admin.bind((Ipv4Addr::UNSPECIFIED, ADMIN_PORT).into()).await,
+    }
+}
+
+fn proxy_config(config: &Config, api_server: SocketAddr, listener: &Listener) -> ProxyConfig {
+    ProxyConfig {
+        pod: config.pod.clone(),
+        inject: config.env.inject,
+        until_netmap: config.env.until_netmap,
+        spool: Some(Spool { dir: config.paths.spool.clone(), limit: config.env.spool_limit }),
+        api_server,
+        listeners: listener.addresses().to_vec(),
+        cluster_domain: config.cluster_domain.clone(),
+    }
+}
+
+/// The cluster's CA, from the first bundle that holds a certificate.
+fn cluster_roots(paths: &[PathBuf]) -> Result<RootCertStore, AppError> {
+    for path in paths {
+        let Ok(pem) = fs::read(path) else { continue };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
+        if !roots.is_empty() {
+            return Ok(roots);
+        }
+    }
+    Err(AppError::ClusterCa(paths.to_vec()))
+}
+
+async fn show_link(mut link: watch::Receiver<Link>, metrics: Metrics) {
+    while link.changed().await.is_ok() {
+        metrics.control.set(i64::from(*link.borrow_and_update() == Link::Following));
+    }
+}
+
+/// The way to the API server past our own rules.
+struct Upstream(Kernel);
+
+impl Dial for Upstream {
+    fn dial(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<BoxedStream>> {
+        let connecting = self.0.dial(to);
+        Box::pin(async move { Ok(Box::new(connecting.await?) as BoxedStream) })
+    }
+}

@@ -1,0 +1,191 @@
+//! Keeps the pod's connections to the API server coming here: rules in place, renewed, following the netmap, and
+//! proven by a connection of our own.
+//!
+//! Invariant: rules are never taken away. Where `optional` injection must not break a pod, its elements expire when
+//! this loop stops renewing them; where an open stamp allows it too. Elsewhere a dead sidecar refuses.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use podwitness_core::{
+    control::Netmap,
+    inject::{self, Credentials, Inject, SidecarEnv, UntilNetmap},
+};
+use podwitness_runtime::readiness::BlockReady;
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep},
+};
+
+use crate::{
+    kernel::{
+        Kernel, KernelError,
+        rules::{Rules, Targets},
+        selftest::Probe,
+    },
+    metrics::Metrics,
+    netmap,
+};
+
+/// Life of an element that nobody renews.
+const DEAD_MAN: Duration = Duration::from_secs(10);
+/// How often elements with a life are renewed; two renewals may fail.
+const RENEW: Duration = Duration::from_secs(3);
+/// How often rules without a life are looked after, in case somebody flushed them.
+const LOOK_AFTER: Duration = Duration::from_secs(30);
+/// Pause between proofs that fail.
+const PROVE_AGAIN: Duration = Duration::from_millis(250);
+/// How long an `optional` pod waits for a proof before it starts without.
+const STEP_ASIDE: Duration = Duration::from_secs(10);
+
+/// What keeps interception up.
+pub struct Interception {
+    kernel: Kernel,
+    rules: Arc<Rules>,
+    own: Vec<SocketAddr>,
+    inject: Inject,
+    netmap: watch::Receiver<Option<Arc<Netmap>>>,
+    probe: Arc<Probe>,
+    metrics: Metrics,
+    begun: Instant,
+    told: String,
+}
+
+impl Interception {
+    /// For the API server's addresses `own`, as the pod knows them.
+    #[must_use]
+    pub fn new(
+        env: &SidecarEnv,
+        kernel: Kernel,
+        own: Vec<SocketAddr>,
+        netmap: watch::Receiver<Option<Arc<Netmap>>>,
+        metrics: Metrics,
+    ) -> Self {
+        let rules = Rules {
+            mark: kernel.mark(),
+            uid: rustix::process::geteuid().as_raw(),
+            listener: inject::PROXY_PORT,
+            dead_man: may_open(env).then_some(DEAD_MAN),
+        };
+        let probe = Arc::default();
+        let (inject, begun) = (env.inject, Instant::now());
+        Self {
+            kernel,
+            rules: Arc::new(rules),
+            own,
+            inject,
+            netmap,
+            probe,
+            metrics,
+            begun,
+            told: String::new(),
+        }
+    }
+
+    /// The probe about which the listener has to ask.
+    #[must_use]
+    pub fn probe(&self) -> Arc<Probe> {
+        Arc::clone(&self.probe)
+    }
+
+    /// Puts the rules in place.
+    ///
+    /// # Errors
+    /// Where the kernel refuses them.
+    pub async fn install(&self) -> Result<(), KernelError> {
+        self.kernel.install(Arc::clone(&self.rules), self.targets()).await
+    }
+
+    /// Renews the rules for as long as it runs; holds readiness back until interception is proven.
+    ///
+    /// # Errors
+    /// Where the privileged thread has ended, so that nothing can be renewed any more.
+    pub async fn keep(mut self, block: BlockReady) -> Result<Infallible, KernelError> {
+        let mut block = Some(block);
+        let mut renewals = self.renewals();
+        loop {
+            if block.is_some() && self.may_start().await {
+                drop(block.take());
+            }
+            tokio::select! {
+                _ = renewals.tick() => {}
+                () = changed(&mut self.netmap) => {}
+                () = sleep(PROVE_AGAIN), if block.is_some() => continue,
+            }
+            self.renew().await?;
+        }
+    }
+
+    /// Whether the pod's other containers may start: interception is proven, or need not be.
+    async fn may_start(&mut self) -> bool {
+        let Some(to) = self.own.first() else { return false };
+        match self.probe.run(*to).await {
+            Ok(()) => {
+                self.metrics.interception.set(1);
+                tracing::info!(api_server = %to, after = ?self.begun.elapsed(), "interception is proven");
+                true
+            }
+            Err(error) if self.inject == Inject::Optional && self.begun.elapsed() > STEP_ASIDE => {
+                tracing::warn!(%error, "interception is not proven; injection is optional, so the pod starts without");
+                true
+            }
+            Err(error) => {
+                self.tell(&error);
+                false
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), KernelError> {
+        let targets = self.targets();
+        if targets.left_out() > 0 {
+            tracing::warn!(
+                left_out = targets.left_out(),
+                "more addresses of the API server than can be redirected"
+            );
+        }
+        match self.kernel.refresh(Arc::clone(&self.rules), targets).await {
+            Ok(()) => self.told.clear(),
+            Err(KernelError::Stopped) => return Err(KernelError::Stopped),
+            Err(error) => {
+                self.metrics.rules_failures.inc();
+                self.tell(&error);
+            }
+        }
+        Ok(())
+    }
+
+    fn targets(&self) -> Arc<Targets> {
+        Arc::new(netmap::targets(&self.own, self.netmap.borrow().as_deref()))
+    }
+
+    fn renewals(&self) -> Interval {
+        let mut renewals = interval(if self.rules.dead_man.is_some() { RENEW } else { LOOK_AFTER });
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The rules were put in place just now.
+        renewals.reset();
+        renewals
+    }
+
+    /// Tells what is wrong when that is new, not each time.
+    fn tell(&mut self, error: &dyn std::error::Error) {
+        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        let now = format!("{error}{cause}");
+        if now != self.told {
+            tracing::warn!("{now}");
+            self.told = now;
+        }
+    }
+}
+
+/// Whether a dead sidecar may let connections pass unrecorded.
+fn may_open(env: &SidecarEnv) -> bool {
+    env.inject == Inject::Optional
+        || env.until_netmap == UntilNetmap::Open && env.credentials == Credentials::Passthrough
+}
+
+async fn changed(netmap: &mut watch::Receiver<Option<Arc<Netmap>>>) {
+    if netmap.changed().await.is_err() {
+        // Nobody will change it any more.
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,80 @@
+//! What a netmap means for the pod's network: which connections are redirected, and who the tunnel's peers are.
+
+use std::net::SocketAddr;
+
+use podwitness_core::control::{Netmap, RecorderPeer};
+use podwitness_tunnel::{Peer, PublicKey, address};
+
+use crate::kernel::rules::Targets;
+
+/// Cap on peers; further recorders are left out.
+const MAX_PEERS: usize = 256;
+
+/// The addresses that the pod itself was given come first, so that a long netmap cannot push them out.
+#[must_use]
+pub fn targets(own: &[SocketAddr], netmap: Option<&Netmap>) -> Targets {
+    let listed = netmap.map(|netmap| netmap.api_servers.as_slice()).unwrap_or_default();
+    Targets::new(own.iter().chain(listed).copied())
+}
+
+/// The recorders as peers. One whose key or address cannot be right is left out and told.
+#[must_use]
+pub fn peers(netmap: &Netmap) -> Vec<Peer> {
+    let peers = netmap.recorders.iter().filter_map(|recorder| {
+        let peer = peer(recorder);
+        if peer.is_none() {
+            tracing::warn!(recorder = %recorder.replica, "this recorder's key and address do not fit; it is left out");
+        }
+        peer
+    });
+    let mut peers: Vec<Peer> = peers.take(MAX_PEERS).collect();
+    peers.sort_by_key(|peer| peer.key);
+    peers.dedup_by_key(|peer| peer.key);
+    peers
+}
+
+fn peer(recorder: &RecorderPeer) -> Option<Peer> {
+    let key: PublicKey = recorder.public_key.parse().ok()?;
+    // A pod calls and never waits to be called: nothing has to keep a way back open while it is silent.
+    (address(&key) == recorder.address).then_some(Peer { key, endpoint: recorder.endpoint, keepalive: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use podwitness_tunnel::PrivateKey;
+
+    use super::*;
+
+    fn recorder(key: PublicKey) -> RecorderPeer {
+        RecorderPeer {
+            name: "podwitness".into(),
+            replica: "podwitness-recorder-0".into(),
+            tags: vec![],
+            public_key: key.to_string(),
+            address: address(&key),
+            port: 80,
+            endpoint: "10.244.0.9:51820".parse().unwrap(),
+            ack: None,
+        }
+    }
+
+    #[test]
+    fn each_recorder_is_one_peer_and_impossible_ones_are_none() {
+        let key = || PrivateKey::generate().unwrap().public();
+        let (one, two) = (recorder(key()), recorder(key()));
+        let elsewhere = RecorderPeer { address: two.address, ..recorder(key()) };
+        let nonsense = RecorderPeer { public_key: "key".into(), ..recorder(key()) };
+        let recorders = vec![one.clone(), two, one, elsewhere, nonsense];
+        assert_eq!(peers(&Netmap { recorders, ..Netmap::default() }).len(), 2);
+    }
+
+    #[test]
+    fn the_pods_own_address_is_always_redirected() {
+        let own: SocketAddr = "10.96.0.1:443".parse().unwrap();
+        let many = (0..500).map(|n| SocketAddr::from(([10, 1, 0, 1], 1000 + n))).collect();
+        let netmap = Netmap { api_servers: many, ..Netmap::default() };
+        assert_eq!(targets(&[own], None), Targets::new([own]));
+        assert_eq!(targets(&[own], Some(&netmap)).left_out(), 501 - 256);
+        assert!(targets(&[own], Some(&netmap)).redirects(own));
+    }
+}
