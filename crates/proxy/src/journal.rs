@@ -1,1 +1,367 @@
-//! The journal: an append-only log of one session's cast bytes, with cursors `acked ≤ sent ≤ appended`.
+//! The journal of a session: its recording as event lines, append-only, from the relay to whichever recorder.
+//!
+//! `relay --event lines--> journal --> upload`. Cursors: `acked <= sent <= appended`; `sent` is the uploader's own.
+//! What is not acknowledged is kept, so that uploading is always the same: read from `acked` on. It lies in the spool
+//! first and in memory behind that: `acked <= spool.end == window.start <= appended`.
+//!
+//! When full, the policy decides. Under fail open the oldest lines go to the spool and, when that is full too, new
+//! lines are left out and counted in a gap line. Under fail closed nothing is left out and nothing spooled: the relay
+//! waits in [`Journal::room`], and a journal holds no more than the grant's lead and what one frame becomes.
+
+mod budget;
+mod lead;
+mod spool;
+mod window;
+
+pub use budget::{Budget, Budgets};
+pub(crate) use spool::spool;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use podwitness_core::{
+    failure::{MAX_PAUSE, Policy},
+    grant::AckLevel,
+    status::Status,
+};
+use podwitness_wire::cast::{Encoder, Header};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::enforce::{self, InSession, Recorders};
+pub(crate) use budget::Share;
+use lead::Ages;
+use spool::Spool;
+use window::Window;
+
+/// Bytes of one journal that stay in memory before the spool takes the oldest: the default lead of fail closed.
+const MEMORY: u64 = 1 << 20;
+
+/// One session's journal; all clones are the same.
+#[derive(Clone)]
+pub struct Journal(Arc<Shared>);
+
+struct Shared {
+    policy: Policy,
+    state: Mutex<State>,
+    /// For the one uploader: lines came, or the journal ended.
+    news: Notify,
+    /// For the relay: lines were acknowledged.
+    acks: Notify,
+    /// For the one spooler: memory is to be relieved, or the journal is gone.
+    pressure: Notify,
+}
+
+struct State {
+    header: Option<Arc<Header>>,
+    phase: Phase,
+    /// Time of the last line.
+    last: Duration,
+    acked: u64,
+    spool: Spool,
+    window: Window,
+    ages: Ages,
+    /// Bytes of output left out since the last line.
+    missed: u64,
+    /// Bytes of output left out in all.
+    lost: u64,
+    /// What the recorder that takes this journal announces; `None` while none does.
+    recorder: Option<Option<AckLevel>>,
+    /// The same of the last one.
+    level: Option<AckLevel>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// Lines may come.
+    Open,
+    /// All lines have come.
+    Ended,
+    /// Nobody wants the lines any more.
+    Discarded,
+}
+
+/// What an uploader finds behind its cursor.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Whole lines.
+    Lines(Bytes),
+    /// Nothing, and nothing will come.
+    End,
+    /// The journal was discarded.
+    Discarded,
+}
+
+// === impl Journal: for the relay
+
+impl Journal {
+    /// An empty journal.
+    #[must_use]
+    pub fn new(policy: Policy, budgets: &Budgets) -> Self {
+        let dir = budgets.dir.clone().filter(|_| policy == Policy::Open);
+        let state = State {
+            header: None,
+            phase: Phase::Open,
+            last: Duration::ZERO,
+            acked: 0,
+            spool: Spool::new(dir, Share::of(&budgets.disk)),
+            window: Window::new(Share::of(&budgets.memory)),
+            ages: Ages::default(),
+            missed: 0,
+            lost: 0,
+            recorder: None,
+            level: None,
+        };
+        Self(Arc::new(Shared {
+            policy,
+            state: Mutex::new(state),
+            news: Notify::new(),
+            acks: Notify::new(),
+            pressure: Notify::new(),
+        }))
+    }
+
+    /// The policy under which the session is recorded.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    /// States the header; before it nothing is uploaded.
+    pub fn begin(&self, header: Header) {
+        self.state().header = Some(Arc::new(header));
+        self.0.news.notify_one();
+    }
+
+    /// Appends whole lines that record so many bytes of output. Never waits.
+    pub fn append(&self, at: Duration, lines: &[u8], output: u64) {
+        let mut state = self.state();
+        if state.phase != Phase::Open {
+            state.miss(output);
+            return;
+        }
+        state.last = at;
+        let kept = state.append(at, lines, matches!(self.0.policy, Policy::Closed { .. }));
+        if !kept {
+            state.miss(output);
+        }
+        let pressed = state.is_pressed();
+        drop(state);
+        self.0.news.notify_one();
+        if pressed {
+            self.0.pressure.notify_one();
+        }
+    }
+
+    /// Counts output that was shown and cannot be recorded.
+    pub fn miss(&self, output: u64) {
+        self.state().miss(output);
+    }
+
+    /// Waits until what was appended may be shown. Under fail open that is at once.
+    ///
+    /// # Errors
+    /// The reason to end the session, where a pause has lasted too long.
+    pub async fn room(&self) -> Result<(), Status> {
+        let mut paused: Option<Instant> = None;
+        loop {
+            let acked = self.0.acks.notified();
+            tokio::pin!(acked);
+            acked.as_mut().enable();
+            let now = Instant::now();
+            match self.verdict(now, paused) {
+                InSession::Relay => return Ok(()),
+                InSession::End(status) => return Err(status),
+                InSession::Wait => {}
+            }
+            let since = *paused.get_or_insert(now);
+            let _ = tokio::time::timeout_at(since + MAX_PAUSE + Duration::from_millis(1), acked).await;
+        }
+    }
+
+    /// No line comes any more. A journal that was never begun is that of a session that never started.
+    pub fn end(&self) {
+        let mut state = self.state();
+        if state.header.is_none() {
+            drop(state);
+            self.discard();
+            return;
+        }
+        if state.phase == Phase::Open {
+            let last = state.last;
+            state.settle(last, true);
+            state.phase = Phase::Ended;
+        }
+        drop(state);
+        self.0.news.notify_one();
+        self.0.pressure.notify_one();
+    }
+
+    /// Throws everything away: nobody wants this recording, or nobody will ever take it. Gives the bytes of lines
+    /// that were not acknowledged.
+    pub fn discard(&self) -> u64 {
+        let mut state = self.state();
+        let left = state.appended() - state.acked;
+        state.phase = Phase::Discarded;
+        let appended = state.appended();
+        state.ack(appended);
+        drop(state);
+        self.0.news.notify_one();
+        self.0.acks.notify_waiters();
+        self.0.pressure.notify_one();
+        left
+    }
+
+    /// Bytes of output that were shown and are not recorded.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.state().lost
+    }
+
+    fn verdict(&self, now: Instant, paused: Option<Instant>) -> InSession {
+        let state = self.state();
+        let recorders = if state.recorder.is_some() { Recorders::Ready } else { Recorders::Unreachable };
+        let lead = state.ages.lead(state.appended() - state.acked, now, paused, state.level);
+        drop(state);
+        enforce::in_session(&self.0.policy, lead, recorders)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Journal: for the uploader
+
+impl Journal {
+    /// The header, once it is known; `None` where the journal is discarded first.
+    pub(crate) async fn begun(&self) -> Option<Arc<Header>> {
+        loop {
+            {
+                let state = self.state();
+                if state.phase == Phase::Discarded {
+                    return None;
+                }
+                if let Some(header) = &state.header {
+                    return Some(Arc::clone(header));
+                }
+            }
+            self.0.news.notified().await;
+        }
+    }
+
+    /// What stands behind `from`, once there is anything.
+    ///
+    /// # Errors
+    /// Where the spool cannot be read back.
+    pub(crate) async fn next(&self, from: u64) -> io::Result<Next> {
+        loop {
+            let spooled = {
+                let mut state = self.state();
+                if state.phase == Phase::Discarded {
+                    return Ok(Next::Discarded);
+                }
+                match state.spool.find(from) {
+                    Some(place) => Some(place),
+                    None => match state.window.read(from) {
+                        Some(lines) => return Ok(Next::Lines(lines)),
+                        None if state.phase == Phase::Ended => return Ok(Next::End),
+                        None => None,
+                    },
+                }
+            };
+            match spooled {
+                Some(place) => return place.read().await.map(Next::Lines),
+                None => self.0.news.notified().await,
+            }
+        }
+    }
+
+    /// The first byte that no recorder has acknowledged.
+    pub(crate) fn acked(&self) -> u64 {
+        self.state().acked
+    }
+
+    /// A recorder has acknowledged everything before `to`.
+    pub(crate) fn ack(&self, to: u64) {
+        let mut state = self.state();
+        state.ack(to);
+        let done = state.is_done();
+        drop(state);
+        self.0.acks.notify_waiters();
+        if done {
+            self.0.pressure.notify_one();
+        }
+    }
+
+    /// A recorder takes this journal from here on, and announces that level; `None`: none does any more.
+    pub(crate) fn taken_by(&self, recorder: Option<Option<AckLevel>>) {
+        let mut state = self.state();
+        state.recorder = recorder;
+        if let Some(level) = recorder {
+            state.level = level;
+        }
+        drop(state);
+        self.0.acks.notify_waiters();
+    }
+}
+
+// === impl State
+
+impl State {
+    const fn appended(&self) -> u64 {
+        self.window.end()
+    }
+
+    /// Whether the lines were kept.
+    fn append(&mut self, at: Duration, lines: &[u8], whatever: bool) -> bool {
+        if !self.settle(at, whatever) || !self.window.push(lines, whatever) {
+            return false;
+        }
+        self.ages.note(self.window.end() - lines.len() as u64, Instant::now());
+        true
+    }
+
+    /// Writes the gap line that is due, and tells whether none is due any more.
+    fn settle(&mut self, at: Duration, whatever: bool) -> bool {
+        if self.missed == 0 {
+            return true;
+        }
+        let mut line = Vec::new();
+        Encoder::gap(&mut line, at, self.missed);
+        let kept = self.window.push(&line, whatever);
+        if kept {
+            self.missed = 0;
+        }
+        kept
+    }
+
+    const fn miss(&mut self, output: u64) {
+        self.missed = self.missed.saturating_add(output);
+        self.lost = self.lost.saturating_add(output);
+    }
+
+    /// Whether the spooler should relieve memory: this journal holds much, or all together do.
+    fn is_pressed(&self) -> bool {
+        self.spool.is_usable()
+            && (self.window.len() > MEMORY || (self.window.is_short() && self.window.len() > 0))
+    }
+
+    fn ack(&mut self, to: u64) {
+        self.acked = self.acked.max(to.min(self.appended()));
+        self.spool.release(self.acked);
+        self.window.release(self.acked);
+        self.ages.release(self.acked, self.appended());
+    }
+
+    /// Whether nothing is left to be uploaded.
+    fn is_done(&self) -> bool {
+        self.phase == Phase::Discarded || (self.phase == Phase::Ended && self.acked == self.appended())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,47 +1,66 @@
 //! A recorded session: opened before anything goes upstream, relayed frame by frame, closed with its outcome.
+//!
+//! Invariant: the relay appends to a journal and asks it for room; nothing else in it knows that recorders exist.
+
+mod ahead;
+mod ledger;
+mod meta;
+mod pump;
+mod relay;
+mod tap;
+
+pub use ledger::Outcome;
+pub(crate) use ledger::{Ledger, Shipped};
+pub use meta::SessionMeta;
+pub use relay::relay;
 
 use std::sync::Arc;
 
-use podwitness_core::{
-    control::Netmap, grant::Obligation, identity::Caller, request_info::RequestInfo, status::Status,
-};
+use podwitness_core::{control::Netmap, failure::Policy, grant::Obligation, status::Status};
 use podwitness_runtime::{clock::Clock, drain};
-use podwitness_wire::channel::Protocol;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
-use ulid::Ulid;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::{Dial, ProxyConfig, Stream};
+use crate::{
+    Dial, ProxyConfig,
+    enforce::{self, AtStart},
+    journal::{Budget, Budgets, Journal, spool},
+    upload::{Plan, Shipment, Upload, Uploads},
+};
+use ledger::Counters;
+use meta::Origin;
 
-/// What is known of a session before it starts.
-#[derive(Clone, Debug)]
-pub struct SessionMeta {
-    /// Id of the session, also the `Audit-ID` of its request where the client set none.
-    pub id: Ulid,
-    /// The request, with namespace, pod and subresource.
-    pub request: RequestInfo,
-    /// Who makes it.
-    pub caller: Caller,
-    /// Container, empty where the request names none.
-    pub container: String,
-    /// Command with its arguments.
-    pub command: Vec<String>,
-    /// Whether a terminal is asked for.
-    pub tty: bool,
-    /// Whether the client sends input.
-    pub stdin: bool,
-    /// The client's `User-Agent`.
-    pub user_agent: String,
-}
+/// Bytes of memory that all journals and everything read ahead may take.
+const MEMORY: u64 = 64 << 20;
+/// Recordings that are open or wait for a recorder. Above it, fail open does not record and fail closed refuses.
+const MAX_RECORDINGS: usize = 1024;
 
 /// Opens recordings.
 pub struct Sessions {
-    _config: Arc<ProxyConfig>,
-    _netmap: watch::Receiver<Option<Arc<Netmap>>>,
-    _assertion: watch::Receiver<Option<Arc<str>>>,
-    _recorders: Arc<dyn Dial>,
-    _drain: drain::Watch,
-    _clock: Arc<dyn Clock>,
+    config: Arc<ProxyConfig>,
+    budgets: Budgets,
+    uploads: Arc<Uploads>,
+    slots: Arc<Semaphore>,
+    netmap: watch::Receiver<Option<Arc<Netmap>>>,
+    drain: drain::Watch,
+    clock: Arc<dyn Clock>,
+    counters: Counters,
+}
+
+/// An open recording. Dropped without [`relay`], it is that of a session that never started.
+#[must_use]
+pub struct Recording(Box<Open>);
+
+struct Open {
+    meta: SessionMeta,
+    origin: Origin,
+    obligation: Obligation,
+    journal: Journal,
+    budgets: Budgets,
+    drain: drain::Watch,
+    ledger: Ledger,
+    /// Free for the next once this session is over and its recording shipped.
+    slot: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Sessions {
@@ -54,15 +73,23 @@ impl Sessions {
         recorders: Arc<dyn Dial>,
         drain: drain::Watch,
         clock: Arc<dyn Clock>,
-        _registry: &mut Registry,
+        registry: &mut Registry,
     ) -> Self {
+        let spool = config.spool.as_ref();
+        let budgets = Budgets {
+            memory: Budget::new(MEMORY),
+            disk: Budget::new(spool.map_or(0, |spool| spool.limit)),
+            dir: spool.map(|spool| Arc::new(spool.dir.clone())),
+        };
         Self {
-            _config: config,
-            _netmap: netmap,
-            _assertion: assertion,
-            _recorders: recorders,
-            _drain: drain,
-            _clock: clock,
+            uploads: Arc::new(Uploads::new(recorders, netmap.clone(), assertion, drain.clone())),
+            slots: Arc::new(Semaphore::new(MAX_RECORDINGS)),
+            counters: Counters::register(registry, &budgets),
+            config,
+            budgets,
+            netmap,
+            drain,
+            clock,
         }
     }
 
@@ -70,22 +97,85 @@ impl Sessions {
     ///
     /// # Errors
     /// The refusal, where the policy wants a recorder and none takes the recording.
-    #[expect(clippy::unused_async, reason = "a recorder is dialled here")]
-    pub async fn open(&self, _meta: SessionMeta, _obligation: Obligation) -> Result<Recording, Status> {
-        Ok(Recording {})
+    pub async fn open(&self, meta: SessionMeta, obligation: Obligation) -> Result<Recording, Status> {
+        let plan = Plan::new(obligation.clone(), &meta.caller, &meta.request);
+        let policy = enforce::policy(&obligation);
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok().map(Arc::new);
+        if slot.is_none() && policy != Policy::Open {
+            return Err(Status::unavailable("podwitness: too many recordings are open in this pod", 10));
+        }
+        let (recorders, first) = match &policy {
+            Policy::Open => (self.uploads.known(&plan), None),
+            Policy::Closed { .. } => match self.uploads.connect(&plan).await {
+                Ok(upload) => (enforce::Recorders::Ready, Some(upload)),
+                Err(why) => (why, None),
+            },
+        };
+        match enforce::at_start(&obligation, recorders) {
+            AtStart::Record | AtStart::RecordLater => {}
+            AtStart::Refuse(status) => {
+                self.counters.refused();
+                return Err(status);
+            }
+        }
+        let recording = self.recording(meta, obligation, Journal::new(policy, &self.budgets), slot);
+        self.ship(&recording, plan, first);
+        Ok(recording)
+    }
+
+    fn recording(
+        &self,
+        meta: SessionMeta,
+        obligation: Obligation,
+        journal: Journal,
+        slot: Option<Arc<OwnedSemaphorePermit>>,
+    ) -> Recording {
+        let cluster = self.netmap.borrow().as_ref().map(|netmap| netmap.cluster.clone());
+        Recording(Box::new(Open {
+            origin: Origin {
+                pod: self.config.pod.clone(),
+                cluster: cluster.unwrap_or_default(),
+                started: self.clock.now_unix(),
+            },
+            ledger: self.counters.ledger(),
+            budgets: self.budgets.clone(),
+            drain: self.drain.clone(),
+            meta,
+            obligation,
+            journal,
+            slot,
+        }))
+    }
+
+    /// Sets the recording on its way; without a slot it goes nowhere.
+    fn ship(&self, Recording(recording): &Recording, plan: Plan, first: Option<Upload>) {
+        let Some(slot) = recording.slot.clone() else {
+            recording.journal.discard();
+            return;
+        };
+        let shipment = Shipment {
+            session: recording.meta.id.to_string(),
+            journal: recording.journal.clone(),
+            plan,
+            guard: self.drain.guard(),
+            ledger: recording.ledger.clone(),
+        };
+        let uploads = Arc::clone(&self.uploads);
+        tokio::spawn(async move {
+            shipment.run(uploads, first).await;
+            drop(slot);
+        });
+        if self.budgets.dir.is_some() && *recording.journal.policy() == Policy::Open {
+            tokio::spawn(spool(recording.journal.clone()));
+        }
     }
 }
 
-/// An open recording. Dropped without [`relay`], it is that of a session that never started.
-#[must_use]
-pub struct Recording {}
-
-/// Relays a session until both sides are done, and closes its recording.
-pub async fn relay<C: Stream, S: Stream>(
-    mut client: C,
-    mut server: S,
-    _protocol: Protocol,
-    _recording: Recording,
-) {
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.0.journal.end();
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,102 @@
-//! Uploads: a journal read from its acknowledged cursor, to whichever recorder takes it.
+//! From a journal to recorders: live, late, or to the next one are the same loop, begun at another cursor.
+//!
+//! One task a recording. Each upload is a *part*: a whole cast with a full header that says where it begins. Which
+//! recorder takes it is [`pick`]ed anew each time one is lost. The loop ends when everything is acknowledged, when
+//! nobody wants the recording, or when the process ends and no recorder can be reached.
+
+mod body;
+mod connection;
+pub(crate) mod pick;
+mod v2;
+
+use std::{sync::Arc, time::Duration};
+
+use podwitness_runtime::drain;
+
+use crate::{
+    journal::Journal,
+    session::{Ledger, Shipped},
+};
+pub(crate) use pick::{Picked, Plan, Uploads};
+pub(crate) use v2::Upload;
+use v2::{End, Progress};
+
+/// How long a process that is told to end looks for a recorder.
+const LAST_TRY: Duration = Duration::from_secs(10);
+
+/// One recording on its way.
+pub(crate) struct Shipment {
+    /// Id of the session, for logs.
+    pub(crate) session: String,
+    /// What is shipped.
+    pub(crate) journal: Journal,
+    /// Whom to.
+    pub(crate) plan: Plan,
+    /// The process waits for it.
+    pub(crate) guard: drain::Guard,
+    /// What is counted.
+    pub(crate) ledger: Ledger,
+}
+
+impl Shipment {
+    /// Ships until all is done; `first` is an upload that was opened before the session started.
+    pub(crate) async fn run(self, uploads: Arc<Uploads>, first: Option<Upload>) {
+        let shipped = tokio::select! {
+            shipped = self.ship(&uploads, first) => shipped,
+            () = uploads.drain.over() => Shipped::Lost,
+        };
+        let left = self.journal.discard();
+        if shipped == Shipped::Lost {
+            tracing::warn!(session = self.session, bytes = left, "no recorder took the rest of a recording");
+        }
+        self.ledger.shipped(shipped);
+        drop(self.guard);
+    }
+
+    async fn ship(&self, uploads: &Uploads, mut first: Option<Upload>) -> Shipped {
+        let Some(header) = self.journal.begun().await else { return Shipped::Nothing };
+        let mut progress = Progress::new(header);
+        loop {
+            let upload = match first.take() {
+                Some(upload) => upload,
+                None => match self.next(uploads).await {
+                    Some(Picked::Upload(upload)) => upload,
+                    Some(Picked::Unwanted) => return Shipped::Unwanted,
+                    None => return Shipped::Lost,
+                },
+            };
+            let recorder = upload.address();
+            self.journal.taken_by(Some(upload.level()));
+            let ended = upload.run(&self.journal, &mut progress).await;
+            self.journal.taken_by(None);
+            match ended {
+                Ok(End::Complete) => return Shipped::Complete,
+                Ok(End::Discarded) => return Shipped::Nothing,
+                Err(error) => {
+                    self.ledger.part_lost();
+                    let cause = &error as &dyn std::error::Error;
+                    tracing::info!(session = self.session, %recorder, error = cause, "upload broke off");
+                    if error.is_final() {
+                        return Shipped::Lost;
+                    }
+                    uploads.health.failed(recorder);
+                }
+            }
+        }
+    }
+
+    /// The next recorder; `None` where the process ends and none was found in time.
+    async fn next(&self, uploads: &Uploads) -> Option<Picked> {
+        let ending = async {
+            uploads.drain.draining().await;
+            tokio::time::sleep(LAST_TRY).await;
+        };
+        tokio::select! {
+            picked = uploads.next(&self.plan) => Some(picked),
+            () = ending => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

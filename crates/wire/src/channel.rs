@@ -66,7 +66,7 @@ pub enum Source {
 }
 
 /// What a session says.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// Output; never empty.
     Stdout(Payload<'a>),

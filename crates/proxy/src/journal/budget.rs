@@ -1,0 +1,112 @@
+//! What all journals of a proxy share: bytes of memory and bytes of disk.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// A number of bytes that are shared out.
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    used: AtomicU64,
+}
+
+/// The budgets of one proxy.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    /// Memory of journals and of what is read ahead.
+    pub memory: Arc<Budget>,
+    /// Disk of spools.
+    pub disk: Arc<Budget>,
+    /// Directory of spools; without one nothing is spooled.
+    pub dir: Option<Arc<PathBuf>>,
+}
+
+/// What one holder has of a budget; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Arc<Budget>,
+    held: u64,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicU64::new(0) })
+    }
+
+    /// Bytes in use. May exceed the limit by what was taken without asking.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether more than half is in use.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.used() > self.limit / 2
+    }
+}
+
+impl Share {
+    pub(crate) fn of(budget: &Arc<Budget>) -> Self {
+        Self { budget: Arc::clone(budget), held: 0 }
+    }
+
+    /// Whether so many bytes more were to be had; they are held then.
+    #[must_use]
+    pub(crate) fn grow(&mut self, bytes: u64) -> bool {
+        let taken = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|used| *used <= self.budget.limit)
+        });
+        self.held += if taken.is_ok() { bytes } else { 0 };
+        taken.is_ok()
+    }
+
+    /// Holds so many bytes more, whatever the limit: the caller has one of its own.
+    pub(crate) fn grow_anyway(&mut self, bytes: u64) {
+        self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.held += bytes;
+    }
+
+    /// Gives bytes back.
+    pub(crate) fn shrink(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.held);
+        self.held -= bytes;
+        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_short(&self) -> bool {
+        self.budget.is_short()
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shrink(self.held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_shared_and_given_back() {
+        let budget = Budget::new(10);
+        let (mut one, mut two) = (Share::of(&budget), Share::of(&budget));
+        assert!(one.grow(6));
+        assert!(!two.grow(5));
+        two.grow_anyway(5);
+        assert_eq!(budget.used(), 11);
+        one.shrink(100);
+        assert_eq!(budget.used(), 5);
+        drop(two);
+        assert_eq!(budget.used(), 0);
+    }
+}

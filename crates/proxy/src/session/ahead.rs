@@ -1,0 +1,122 @@
+//! Reading ahead: what one side of a session has said and the other has not been given yet.
+//!
+//! The API server drops what it has not sent once the command has ended, so a session that waits for its recorder or
+//! its client goes on reading, up to [`READ_AHEAD`] and within the budget of memory; beyond that the sender waits.
+
+use std::{collections::VecDeque, io};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use podwitness_wire::ws::MAX_HELD;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::journal::{Budget, Share};
+
+/// Most that is read ahead of what has gone on.
+pub(super) const READ_AHEAD: usize = 16 << 20;
+/// What may always be read ahead: any frame that is held whole, and the reads around it.
+pub(super) const LEAST: usize = 2 * MAX_HELD;
+
+/// Sizes of reads: they grow while they are filled.
+const SMALL: usize = 4 << 10;
+const LARGE: usize = 64 << 10;
+
+/// One side of a session, with what it has said.
+pub(super) struct Ahead<R> {
+    reader: R,
+    /// What is looked at.
+    front: BytesMut,
+    /// What stands behind that.
+    queue: VecDeque<Bytes>,
+    queued: usize,
+    spare: BytesMut,
+    size: usize,
+    limit: usize,
+    share: Share,
+    ended: bool,
+}
+
+impl<R: AsyncRead + Unpin> Ahead<R> {
+    /// Reads at most `limit` bytes ahead.
+    pub(super) fn new(reader: R, limit: usize, memory: &std::sync::Arc<Budget>) -> Self {
+        Self {
+            reader,
+            front: BytesMut::new(),
+            queue: VecDeque::new(),
+            queued: 0,
+            spare: BytesMut::new(),
+            size: SMALL,
+            limit,
+            share: Share::of(memory),
+            ended: false,
+        }
+    }
+
+    /// What can be looked at.
+    pub(super) fn front(&self) -> &[u8] {
+        &self.front
+    }
+
+    /// Adds to what can be looked at, if anything was read.
+    pub(super) fn refill(&mut self) -> bool {
+        let Some(bytes) = self.queue.pop_front() else { return false };
+        self.queued -= bytes.len();
+        self.front.extend_from_slice(&bytes);
+        true
+    }
+
+    /// Takes bytes off the front.
+    pub(super) fn take(&mut self, len: usize) -> Bytes {
+        self.share.shrink(len as u64);
+        self.front.split_to(len.min(self.front.len())).freeze()
+    }
+
+    /// Whether nothing more will come.
+    pub(super) const fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether more may be read now.
+    pub(super) fn may_read(&self) -> bool {
+        let held = self.front.len() + self.queued;
+        !self.ended && (held < LEAST || (held < self.limit && !self.share.is_short()))
+    }
+
+    /// Reads once. The end of the stream and its failure are the same: nothing more will come.
+    pub(super) async fn read(&mut self) {
+        self.spare.reserve(self.size);
+        let read = self.reader.read_buf(&mut self.spare).await;
+        let len = read.unwrap_or_else(|error: io::Error| {
+            tracing::debug!(%error, "one side of a session broke off");
+            0
+        });
+        if len == 0 {
+            self.ended = true;
+            return;
+        }
+        self.size = if len >= self.size { (self.size * 2).min(LARGE) } else { self.size.max(2 * SMALL) / 2 };
+        self.share.grow_anyway(len as u64);
+        self.queued += len;
+        self.queue.push_back(self.spare.split().freeze());
+    }
+
+    /// Does `work`, reading ahead meanwhile.
+    pub(super) async fn during<F: Future>(&mut self, work: F) -> F::Output {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.read(), if self.may_read() => {}
+            }
+        }
+    }
+
+    /// Reads and throws away until the stream ends.
+    pub(super) async fn drain(&mut self) {
+        self.front.advance(self.front.len());
+        while !self.ended {
+            self.read().await;
+            self.queue.clear();
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What is counted and logged of sessions, once each, when they end. Labels are kinds and outcomes, never names.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
+    registry::Registry,
+};
+
+use crate::journal::Budgets;
+
+/// How a session ended. The same words stand in log, metric and recording.
+#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+pub enum Outcome {
+    /// The API server ended it, with a status of the command.
+    Completed,
+    /// The API server ended it without one.
+    ServerLeft,
+    /// The client went away first.
+    ClientLeft,
+    /// The policy ended it: its recording did not come along.
+    PolicyEnded,
+    /// The policy ended it: its stream could not be followed.
+    Unreadable,
+    /// The sidecar had to end.
+    Drained,
+}
+
+/// What became of a recording.
+#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+pub(crate) enum Shipped {
+    /// All of it is acknowledged.
+    Complete,
+    /// The rest of it was given up.
+    Lost,
+    /// The session never started.
+    Nothing,
+    /// No grant asks for it after all.
+    Unwanted,
+}
+
+impl Outcome {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ServerLeft => "server-left",
+            Self::ClientLeft => "client-left",
+            Self::PolicyEnded => "policy-ended",
+            Self::Unreadable => "unreadable",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ByOutcome {
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ByShipped {
+    result: Shipped,
+}
+
+/// The counters of all sessions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counters {
+    live: Gauge,
+    ended: Family<ByOutcome, Counter>,
+    refused: Counter,
+    output: Counter,
+    lost: Counter,
+    shipped: Family<ByShipped, Counter>,
+    broken: Counter,
+}
+
+/// What one session is counted in.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger(Arc<Counters>);
+
+impl Counters {
+    pub(super) fn register(registry: &mut Registry, budgets: &Budgets) -> Self {
+        let counters = Self::default();
+        let Self { live, ended, refused, output, lost, shipped, broken } = counters.clone();
+        let registry = registry.sub_registry_with_prefix("podwitness_session");
+        registry.register("live", "Recorded sessions under way", live);
+        registry.register("ended", "Recorded sessions that ended, by outcome", ended);
+        registry.register("refused", "Sessions refused because no recorder took them", refused);
+        registry.register("output_bytes", "Output that was shown in recorded sessions", output);
+        registry.register("lost_bytes", "Output that was shown and is not recorded", lost);
+        registry.register("recordings", "Recordings by what became of them", shipped);
+        registry.register("broken_uploads", "Uploads that broke off", broken);
+        registry.register_collector(Box::new(Held(budgets.clone())));
+        counters
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.inc();
+    }
+
+    pub(super) fn ledger(&self) -> Ledger {
+        Ledger(Arc::new(self.clone()))
+    }
+}
+
+impl Ledger {
+    /// A session started.
+    pub(super) fn started(&self) {
+        self.0.live.inc();
+    }
+
+    /// A session ended, with so much output shown, and so much of it not recorded.
+    pub(super) fn ended(&self, outcome: Outcome, output: u64, lost: u64) {
+        self.0.live.dec();
+        self.0.ended.get_or_create(&ByOutcome { outcome }).inc();
+        self.0.output.inc_by(output);
+        self.0.lost.inc_by(lost);
+    }
+
+    /// A recording was shipped, or not.
+    pub(crate) fn shipped(&self, result: Shipped) {
+        self.0.shipped.get_or_create(&ByShipped { result }).inc();
+    }
+
+    /// An upload broke off.
+    pub(crate) fn part_lost(&self) {
+        self.0.broken.inc();
+    }
+}
+
+/// What journals hold now.
+#[derive(Debug)]
+struct Held(Budgets);
+
+impl Collector for Held {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let gauges = [
+            ("memory_bytes", "Memory that recordings hold", &self.0.memory),
+            ("spool_bytes", "Disk that recordings hold", &self.0.disk),
+        ];
+        for (name, help, budget) in gauges {
+            let gauge = ConstGauge::new(budget.used());
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

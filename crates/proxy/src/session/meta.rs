@@ -1,0 +1,93 @@
+//! What a recording says of its session in its first line.
+
+use podwitness_core::{identity::Caller, request_info::RequestInfo};
+use podwitness_wire::{
+    cast::{Header, Kubernetes, Podwitness},
+    channel::{Protocol, Size},
+};
+use ulid::Ulid;
+
+use crate::PodIdentity;
+
+/// Cap on the text of a command or of a user agent in a header; a request target may hold 64 KiB.
+const MAX_TEXT: usize = 128 << 10;
+
+/// What is known of a session before it starts.
+#[derive(Clone, Debug)]
+pub struct SessionMeta {
+    /// Id of the session, also the `Audit-ID` of its request where the client set none.
+    pub id: Ulid,
+    /// The request, with namespace, pod and subresource.
+    pub request: RequestInfo,
+    /// Who makes it.
+    pub caller: Caller,
+    /// Container, empty where the request names none.
+    pub container: String,
+    /// Command with its arguments.
+    pub command: Vec<String>,
+    /// Whether a terminal is asked for.
+    pub tty: bool,
+    /// Whether the client sends input.
+    pub stdin: bool,
+    /// The client's `User-Agent`.
+    pub user_agent: String,
+}
+
+/// Where and when a session began.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub(super) pod: PodIdentity,
+    pub(super) cluster: String,
+    /// Unix seconds.
+    pub(super) started: i64,
+}
+
+/// The header of a session that speaks `protocol` on a terminal of `size`.
+pub(super) fn header(meta: &SessionMeta, origin: &Origin, protocol: Protocol, size: Size) -> Header {
+    Header {
+        version: 2,
+        width: size.cols.into(),
+        height: size.rows.into(),
+        timestamp: origin.started,
+        command: capped(&meta.command.join(" ")),
+        src_node: format!("{}.{}", origin.pod.name, origin.pod.namespace),
+        src_node_id: origin.pod.uid.clone(),
+        src_node_user: meta.caller.effective.name.clone(),
+        kubernetes: Some(Kubernetes {
+            pod_name: meta.request.name.clone(),
+            namespace: meta.request.namespace.clone(),
+            container: meta.container.clone(),
+            session_type: meta.request.subresource.clone(),
+        }),
+        podwitness: Some(podwitness(meta, origin, protocol)),
+        ..Header::default()
+    }
+}
+
+fn podwitness(meta: &SessionMeta, origin: &Origin, protocol: Protocol) -> Podwitness {
+    let Caller { authenticated, effective, verified } = &meta.caller;
+    let other = (authenticated.name != effective.name).then(|| authenticated.name.clone());
+    Podwitness {
+        session: meta.id.to_string(),
+        part: 0,
+        offset: 0,
+        cluster: origin.cluster.clone(),
+        namespace: origin.pod.namespace.clone(),
+        pod: origin.pod.name.clone(),
+        pod_uid: origin.pod.uid.clone(),
+        node: origin.pod.node.clone(),
+        container: meta.container.clone(),
+        user: effective.name.clone(),
+        groups: effective.groups.clone(),
+        authenticated_user: other.unwrap_or_default(),
+        verified: *verified,
+        user_agent: capped(&meta.user_agent),
+        subprotocol: protocol.as_str().to_owned(),
+        tty: meta.tty,
+        stdin: meta.stdin,
+    }
+}
+
+fn capped(text: &str) -> String {
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default().to_owned()
+}

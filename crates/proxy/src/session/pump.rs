@@ -1,0 +1,207 @@
+//! One direction of a session: bytes pass unchanged, unit by unit, and a decoder follows a copy.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::{Buf as _, Bytes};
+use podwitness_core::{failure::OnUnknown, status::Status};
+use podwitness_wire::{
+    channel::{self, ChannelError, Decoder, Source},
+    ws::{self, Opcode, Unit, Units},
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+
+use super::{ahead::Ahead, tap::Tap};
+use crate::{
+    enforce,
+    journal::{Budget, Journal},
+};
+
+/// What both directions of a session share.
+pub(super) struct Live {
+    pub(super) tap: Mutex<Tap>,
+    pub(super) journal: Journal,
+}
+
+/// Why a direction has come to its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Its source has ended, and everything was passed on.
+    Ended,
+    /// Nobody takes what it passes on.
+    Unwanted,
+    /// The recording does not come along.
+    Policy(Status),
+    /// The stream cannot be followed, and what cannot be followed does not happen.
+    Unreadable(Status),
+}
+
+/// One direction.
+pub(super) struct Pump<R, W> {
+    source: Source,
+    from: Ahead<R>,
+    to: W,
+    units: Units,
+    decoder: Decoder,
+    /// The stream could not be followed; the rest passes unseen.
+    blind: bool,
+    /// What is being written.
+    pending: Bytes,
+}
+
+/// What stands at the front of a direction.
+enum Front {
+    /// It goes on together, after waiting for the recording or not.
+    Unit(Unit, bool),
+    /// All of it goes on, unseen.
+    Blind,
+    /// More bytes are needed.
+    Nothing,
+}
+
+impl Live {
+    pub(super) fn into_tap(self) -> Tap {
+        self.tap.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn with_tap<T>(&self, with: impl FnOnce(&mut Tap) -> T) -> T {
+        with(&mut self.tap.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
+    pub(super) fn new(source: Source, from: R, to: W, limit: usize, memory: &Arc<Budget>) -> Self {
+        Self {
+            source,
+            from: Ahead::new(from, limit, memory),
+            to,
+            units: Units::new(),
+            decoder: Decoder::new(source),
+            blind: false,
+            pending: Bytes::new(),
+        }
+    }
+
+    /// Passes everything on. Dropped in between, the direction can still be ended with a message.
+    pub(super) async fn run(&mut self, live: &Live) -> Stop {
+        loop {
+            if self.flush_pending().await.is_err() {
+                return Stop::Unwanted;
+            }
+            let front = match self.front(live) {
+                Ok(front) => front,
+                Err(status) => return Stop::Unreadable(*status),
+            };
+            match front {
+                Front::Unit(unit, waits) => {
+                    if waits && let Err(status) = self.from.during(live.journal.room()).await {
+                        return Stop::Policy(status);
+                    }
+                    self.units.gone_on(unit);
+                    self.pending = self.from.take(unit.len);
+                }
+                Front::Blind => self.pending = self.from.take(self.from.front().len()),
+                Front::Nothing if self.from.refill() => {}
+                Front::Nothing if !self.from.ended() => {
+                    let flushed = self.from.during(self.to.flush()).await;
+                    if flushed.is_err() {
+                        return Stop::Unwanted;
+                    }
+                    self.from.read().await;
+                }
+                Front::Nothing => return self.end(live).await,
+            }
+        }
+    }
+
+    /// Looks at the next unit and records it.
+    fn front(&mut self, live: &Live) -> Result<Front, Box<Status>> {
+        if self.blind {
+            return Ok(self.pass_unseen(live));
+        }
+        let looked = self.units.peek(self.from.front()).map_err(Into::into);
+        let unit = match looked {
+            Ok(None) => return Ok(Front::Nothing),
+            Ok(Some(unit)) => unit,
+            Err(error) => return self.blinded(live, error),
+        };
+        let bytes = self.from.front().get(..unit.len).unwrap_or_default();
+        match live.with_tap(|tap| self.decoder.feed(bytes, |event| tap.see(event))) {
+            Ok(()) => Ok(Front::Unit(unit, !unit.control)),
+            Err(error) => self.blinded(live, error),
+        }
+    }
+
+    /// The stream cannot be followed: the policy says whether it goes on all the same.
+    fn blinded(&mut self, live: &Live, error: ChannelError) -> Result<Front, Box<Status>> {
+        match enforce::on_unknown(live.journal.policy(), "a stream that is no WebSocket stream") {
+            OnUnknown::Refuse(status) => Err(Box::new(status)),
+            OnUnknown::Forward => {
+                tracing::info!(%error, source = ?self.source, "a recorded stream cannot be followed any further");
+                self.blind = true;
+                Ok(self.pass_unseen(live))
+            }
+        }
+    }
+
+    fn pass_unseen(&self, live: &Live) -> Front {
+        let bytes = self.from.front().len() as u64;
+        if bytes == 0 {
+            return Front::Nothing;
+        }
+        if self.source == Source::Server {
+            live.with_tap(|tap| tap.unreadable(bytes));
+        }
+        Front::Blind
+    }
+
+    /// The source has ended: what stands there, a frame that is not whole, goes on like everything else.
+    async fn end(&mut self, live: &Live) -> Stop {
+        let rest = self.from.front().len();
+        if rest > 0 {
+            // Whatever is wrong with these bytes, no others follow.
+            let _ = live.with_tap(|tap| self.decoder.feed(self.from.front(), |event| tap.see(event)));
+            if let Err(status) = live.journal.room().await {
+                return Stop::Policy(status);
+            }
+            self.pending = self.from.take(rest);
+        }
+        let passed = self.flush_pending().await.is_ok() && self.to.shutdown().await.is_ok();
+        if passed { Stop::Ended } else { Stop::Unwanted }
+    }
+
+    async fn flush_pending(&mut self) -> io::Result<()> {
+        let Self { from, to, pending, .. } = self;
+        if pending.is_empty() {
+            return Ok(());
+        }
+        from.during(async {
+            while pending.has_remaining() {
+                to.write_buf(pending).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends the direction to the client with a message that kubectl prints: what is open is finished first, then the
+    /// status goes out on the error channel, then a close frame with code 1000 (with any other the message is lost).
+    pub(super) async fn say(&mut self, status: &Status) -> io::Result<()> {
+        self.flush_pending().await?;
+        if let Some(open) = self.units.finish() {
+            let mut message = vec![channel::ERROR];
+            message.extend(serde_json::to_vec(status).map_err(io::Error::other)?);
+            self.to.write_all(&open).await?;
+            self.to.write_all(&ws::encode(Opcode::Binary, &message, None)).await?;
+            self.to.write_all(&ws::close(1000, "")).await?;
+        }
+        self.to.shutdown().await
+    }
+
+    /// Reads and throws away what the source still says, until it ends.
+    pub(super) async fn drain(&mut self) {
+        self.from.drain().await;
+    }
+}

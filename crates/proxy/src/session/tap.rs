@@ -1,0 +1,198 @@
+//! What a relay sees, as lines of a journal.
+
+use std::time::Duration;
+
+use podwitness_wire::{
+    cast::{Encoder, Stream},
+    channel::{Event, Protocol, Size},
+    ws::Payload,
+};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::{Outcome, SessionMeta, meta, meta::Origin};
+use crate::journal::Journal;
+
+/// A terminal whose size nobody states.
+const DEFAULT_SIZE: Size = Size { cols: 80, rows: 24 };
+/// Buffers above this are not kept between frames.
+const KEPT: usize = 64 << 10;
+/// Cap on the message of a failed command.
+const MAX_MESSAGE: usize = 1024;
+
+/// Records one session.
+pub(super) struct Tap {
+    meta: SessionMeta,
+    origin: Origin,
+    protocol: Protocol,
+    started: Instant,
+    journal: Journal,
+    encoder: Encoder,
+    lines: Vec<u8>,
+    begun: bool,
+    output: u64,
+    exit: Option<String>,
+}
+
+/// What is left to be said of a session that is over.
+pub(super) struct Summary {
+    pub(super) output: u64,
+    pub(super) lost: u64,
+    pub(super) lasted: Duration,
+    pub(super) exit: Option<String>,
+}
+
+impl Tap {
+    pub(super) fn new(meta: SessionMeta, origin: Origin, protocol: Protocol, journal: Journal) -> Self {
+        Self {
+            meta,
+            origin,
+            protocol,
+            started: Instant::now(),
+            journal,
+            encoder: Encoder::new(),
+            lines: Vec::new(),
+            begun: false,
+            output: 0,
+            exit: None,
+        }
+    }
+
+    /// Records what was said.
+    pub(super) fn see(&mut self, event: Event<'_>) {
+        match event {
+            Event::Stdout(payload) => self.output(Stream::Stdout, payload),
+            Event::Stderr(payload) => self.output(Stream::Stderr, payload),
+            Event::Status(status) => self.status(status),
+            Event::Resize(size) => self.resize(size),
+        }
+    }
+
+    /// Sends the header, if it has not been sent: nobody has stated a size so far.
+    pub(super) fn begin(&mut self) {
+        self.begin_with(if self.meta.tty { DEFAULT_SIZE } else { Size::default() });
+    }
+
+    /// Output passes that cannot be read.
+    pub(super) fn unreadable(&mut self, bytes: u64) {
+        self.begin();
+        self.output += bytes;
+        self.journal.miss(bytes);
+    }
+
+    /// The session is over.
+    pub(super) fn close(mut self, outcome: Outcome) -> Summary {
+        self.begin();
+        let at = self.started.elapsed();
+        self.write(0, |encoder, lines| encoder.close(lines, at, outcome.as_str()));
+        self.journal.end();
+        Summary { output: self.output, lost: self.journal.lost(), lasted: at, exit: self.exit }
+    }
+
+    /// Whether the command has reported its end.
+    pub(super) const fn has_status(&self) -> bool {
+        self.exit.is_some()
+    }
+
+    fn begin_with(&mut self, size: Size) -> bool {
+        let first = !self.begun;
+        if first {
+            self.begun = true;
+            self.journal.begin(meta::header(&self.meta, &self.origin, self.protocol, size));
+        }
+        first
+    }
+
+    fn output(&mut self, stream: Stream, payload: Payload<'_>) {
+        self.begin();
+        let (at, len) = (self.started.elapsed(), payload.len() as u64);
+        self.output += len;
+        self.write(len, |encoder, lines| payload.read(|bytes| encoder.output(lines, at, stream, bytes)));
+    }
+
+    fn resize(&mut self, size: Size) {
+        if !self.begin_with(size) {
+            let at = self.started.elapsed();
+            self.write(0, |encoder, lines| encoder.resize(lines, at, size));
+        }
+    }
+
+    fn status(&mut self, status: &[u8]) {
+        let (None, Some(exit)) = (&self.exit, exit(status)) else { return };
+        self.begin();
+        let at = self.started.elapsed();
+        self.write(0, |encoder, lines| encoder.exit(lines, at, &exit));
+        self.exit = Some(exit);
+    }
+
+    /// Appends the lines that record so many bytes of output.
+    fn write(&mut self, output: u64, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+        encode(&mut self.encoder, &mut self.lines);
+        if !self.lines.is_empty() {
+            self.journal.append(self.started.elapsed(), &self.lines, output);
+        }
+        self.lines.clear();
+        if self.lines.capacity() > KEPT {
+            self.lines = Vec::new();
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Status {
+    status: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    details: Option<Details>,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    #[serde(default)]
+    causes: Vec<Cause>,
+}
+
+#[derive(Deserialize)]
+struct Cause {
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The exit of a command from its `metav1.Status`: a code, or the message of what went wrong instead. `None` while
+/// the status is not whole. Source: `k8s.io/kubernetes/pkg/kubelet/cri/streaming/remotecommand/exec.go`.
+fn exit(status: &[u8]) -> Option<String> {
+    let status: Status = serde_json::from_slice(status).ok()?;
+    if status.status == "Success" {
+        return Some("0".to_owned());
+    }
+    if status.reason == "NonZeroExitCode" {
+        let causes = status.details.map(|details| details.causes).unwrap_or_default();
+        let code = causes.iter().find(|cause| cause.reason == "ExitCode")?;
+        return code.message.parse().ok().map(|code: i32| code.to_string());
+    }
+    let message = format!("{}: {}", status.reason, status.message);
+    Some(message.get(..message.floor_char_boundary(MAX_MESSAGE))?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_is_a_code_or_a_message() {
+        let nonzero = br#"{"status":"Failure","reason":"NonZeroExitCode","message":"m",
+            "details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
+        let broken =
+            br#"{"metadata":{},"status":"Failure","reason":"InternalError","message":"no container"}"#;
+        assert_eq!(exit(br#"{"metadata":{},"status":"Success"}"#).as_deref(), Some("0"));
+        assert_eq!(exit(nonzero).as_deref(), Some("7"));
+        assert_eq!(exit(broken).as_deref(), Some("InternalError: no container"));
+        assert_eq!(exit(br#"{"status":"Fai"#), None);
+        assert_eq!(exit(b"plain text"), None);
+    }
+}

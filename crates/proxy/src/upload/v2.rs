@@ -1,0 +1,373 @@
+//! One part of a recording to one recorder: `POST /v2/record` and the acknowledgements in its response.
+//!
+//! Invariant: what counts as acknowledged ends with a whole line and was counted by the recorder; lines that it does
+//! not know are not sent to it, so bytes of its body and places in the journal are kept in pairs.
+
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use podwitness_core::{assertion, grant::AckLevel};
+use podwitness_wire::{
+    ack::{Ack, AckError, Reader},
+    cast::{Header, HeaderError, Part, line},
+};
+use thiserror::Error;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+use super::{
+    body::{Chunk, UploadBody},
+    connection::{Connection, RECORD},
+};
+use crate::journal::{Journal, Next};
+
+/// Response header in which a recorder announces what its acknowledgements survive.
+const ACK_LEVEL: &str = "podwitness-ack";
+/// How long the headers of the response may take.
+const HEADERS: Duration = Duration::from_secs(10);
+/// How long a recorder may say nothing at all: the reference's window.
+const WINDOW: Duration = Duration::from_secs(30);
+/// How long one that announces durable acknowledgements may let sent lines wait, so that there is time for another
+/// within the longest pause of a session.
+const STALL: Duration = Duration::from_secs(8);
+/// Lines that were sent and are not acknowledged, in chunks; above it sending waits.
+const MAX_IN_FLIGHT: usize = 4096;
+
+/// Why a recorder does not take a recording, or no longer.
+#[derive(Debug, Error)]
+pub(crate) enum UploadError {
+    /// Nothing answers at the address.
+    #[error("cannot connect")]
+    Dial(#[source] io::Error),
+    /// Somebody else has just found out.
+    #[error("another attempt has just failed")]
+    Again,
+    /// A step took too long.
+    #[error("no {0} in time")]
+    Slow(&'static str),
+    /// HTTP failed.
+    #[error("the connection failed")]
+    Http(#[source] hyper::Error),
+    /// The request cannot be built.
+    #[error("cannot make the request")]
+    Request(#[source] http::Error),
+    /// The probe was not answered with 200.
+    #[error("not a recorder of version 2: the probe was answered {0}")]
+    Probe(StatusCode),
+    /// The upload was refused.
+    #[error("the upload was answered {0}")]
+    Status(StatusCode),
+    /// Its acknowledgements survive less than a grant asks for.
+    #[error("its acknowledgements are {0:?}, and a grant asks for {1:?}")]
+    Weak(Option<AckLevel>, AckLevel),
+    /// The recorder reports an error.
+    #[error("the recorder says: {0}")]
+    Recorder(String),
+    /// The response cannot be read.
+    #[error(transparent)]
+    Ack(#[from] AckError),
+    /// The response ended first.
+    #[error("the recorder ended the upload early")]
+    Early,
+    /// Nothing came for too long.
+    #[error("the recorder acknowledged nothing for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The header cannot be written.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The spool cannot be read back.
+    #[error("cannot read the spool")]
+    Spool(#[source] io::Error),
+}
+
+impl UploadError {
+    /// Whether another connection may do better.
+    pub(super) const fn is_of_connection(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Slow(_))
+    }
+
+    /// Whether no recorder can do better.
+    pub(super) const fn is_final(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::Spool(_))
+    }
+}
+
+/// How far a recording has come over all its parts.
+pub(super) struct Progress {
+    header: Arc<Header>,
+    part: u32,
+}
+
+impl Progress {
+    pub(super) const fn new(header: Arc<Header>) -> Self {
+        Self { header, part: 0 }
+    }
+
+    /// The header line of the next part, which begins at `offset`. Other recorders get none of our own keys.
+    fn next_part(&mut self, offset: u64, ours: bool) -> Result<Vec<u8>, HeaderError> {
+        let number = self.part;
+        self.part = self.part.saturating_add(1);
+        if ours { self.header.to_line(Part { number, offset }) } else { self.header.to_plain_line() }
+    }
+}
+
+/// How an upload ended well.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum End {
+    /// Everything is acknowledged, and the recorder has closed its file.
+    Complete,
+    /// The journal was discarded; the upload is broken off.
+    Discarded,
+}
+
+/// An open upload, of which nothing was sent.
+pub(crate) struct Upload {
+    recorder: SocketAddr,
+    connection: Arc<Connection>,
+    level: Option<AckLevel>,
+    body: mpsc::Sender<Chunk>,
+    answer: Incoming,
+}
+
+impl Upload {
+    /// Opens an upload: the recorder has said that it takes it.
+    pub(super) async fn open(
+        connection: Arc<Connection>,
+        recorder: SocketAddr,
+        assertion: Option<&str>,
+        level: Option<AckLevel>,
+    ) -> Result<Self, UploadError> {
+        let (body, fed) = UploadBody::fed();
+        let request = request(recorder, assertion, fed).map_err(UploadError::Request)?;
+        let answer = timeout(HEADERS, connection.sender().send_request(request))
+            .await
+            .map_err(|_| UploadError::Slow("response"))?
+            .map_err(UploadError::Http)?;
+        if answer.status() != StatusCode::OK {
+            return Err(UploadError::Status(answer.status()));
+        }
+        let announced = answer.headers().get(ACK_LEVEL).and_then(|value| value.to_str().ok());
+        let announced = announced.and_then(AckLevel::parse);
+        if let Some(level) = level.filter(|level| announced < Some(*level)) {
+            return Err(UploadError::Weak(announced, level));
+        }
+        Ok(Self { recorder, connection, level: announced, body, answer: answer.into_body() })
+    }
+
+    /// The recorder.
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.recorder
+    }
+
+    /// What its acknowledgements survive, if it says so.
+    pub(super) const fn level(&self) -> Option<AckLevel> {
+        self.level
+    }
+
+    /// Uploads what nobody has acknowledged yet, and what comes, until the journal ends.
+    pub(super) async fn run(self, journal: &Journal, progress: &mut Progress) -> Result<End, UploadError> {
+        let mut run = Run::begin(self, journal, progress)?;
+        let ended = run.run().await;
+        if ended.as_ref().is_err_and(|error| matches!(error, UploadError::Http(_) | UploadError::Silent(_))) {
+            run.upload.connection.give_up();
+        }
+        ended
+    }
+}
+
+fn request(
+    recorder: SocketAddr,
+    assertion: Option<&str>,
+    body: UploadBody,
+) -> Result<Request<UploadBody>, http::Error> {
+    let mut request = Request::post(format!("http://{recorder}{RECORD}")).body(body)?;
+    if let Some(assertion) = assertion {
+        let mut value = HeaderValue::from_str(assertion)?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(assertion::HEADER, value);
+    }
+    Ok(request)
+}
+
+/// A running upload.
+///
+/// Cursors, in bytes of the body: `acked <= sent`; `in_flight` pairs ends of sent chunks with places in the journal.
+struct Run<'a> {
+    journal: &'a Journal,
+    upload: Upload,
+    acks: Reader,
+    /// Next place in the journal.
+    cursor: u64,
+    sent: u64,
+    in_flight: VecDeque<(u64, u64)>,
+    finished: bool,
+    /// The last frame of any kind.
+    heard: Instant,
+    /// The last frame that acknowledged something, or the first byte in flight since then.
+    moved: Instant,
+    header: Bytes,
+}
+
+/// What a turn of the loop found.
+enum Turn {
+    Frame(Option<Result<Bytes, hyper::Error>>),
+    Next(io::Result<Next>),
+    Room,
+    Late(Duration),
+}
+
+impl<'a> Run<'a> {
+    fn begin(upload: Upload, journal: &'a Journal, progress: &mut Progress) -> Result<Self, UploadError> {
+        let cursor = journal.acked();
+        let header = progress.next_part(cursor, upload.level.is_some())?;
+        let now = Instant::now();
+        Ok(Self {
+            journal,
+            upload,
+            acks: Reader::new(),
+            cursor,
+            sent: 0,
+            in_flight: VecDeque::new(),
+            finished: false,
+            heard: now,
+            moved: now,
+            header: header.into(),
+        })
+    }
+
+    async fn run(&mut self) -> Result<End, UploadError> {
+        let header = self.header.clone();
+        let mut ready = Some(self.chunk(header, self.cursor));
+        loop {
+            match self.turn(ready.is_some()).await {
+                Turn::Late(silence) => return Err(UploadError::Silent(silence)),
+                Turn::Room => match ready.take() {
+                    Some(chunk) => self.upload.body.try_send(chunk).map_err(|_| UploadError::Early)?,
+                    None => return Err(UploadError::Early),
+                },
+                Turn::Next(next) => match next.map_err(UploadError::Spool)? {
+                    Next::Lines(lines) => ready = self.lines(lines),
+                    Next::End => {
+                        self.finished = true;
+                        ready = Some(Chunk::End);
+                    }
+                    Next::Discarded => return Ok(End::Discarded),
+                },
+                Turn::Frame(frame) => {
+                    if self.frame(frame)? {
+                        return Ok(End::Complete);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for whatever comes first.
+    async fn turn(&mut self, ready: bool) -> Turn {
+        let (deadline, silence) = self.deadline();
+        let may_read = !ready && !self.finished && self.in_flight.len() < MAX_IN_FLIGHT;
+        tokio::select! {
+            biased;
+            frame = data(&mut self.upload.answer) => Turn::Frame(frame),
+            // A closed channel shows in the response, which says more.
+            Ok(_) = self.upload.body.reserve(), if ready => Turn::Room,
+            next = self.journal.next(self.cursor), if may_read => Turn::Next(next),
+            () = tokio::time::sleep_until(deadline) => Turn::Late(silence),
+        }
+    }
+
+    fn deadline(&self) -> (Instant, Duration) {
+        let waits = !self.in_flight.is_empty() && self.upload.level.is_some();
+        if waits && self.moved + STALL < self.heard + WINDOW {
+            (self.moved + STALL, STALL)
+        } else {
+            (self.heard + WINDOW, WINDOW)
+        }
+    }
+
+    /// The next chunk, if anything of these lines is for this recorder.
+    fn lines(&mut self, lines: Bytes) -> Option<Chunk> {
+        self.cursor += lines.len() as u64;
+        let lines = if self.upload.level.is_some() { lines } else { known(lines) };
+        let place = self.cursor;
+        if lines.is_empty() {
+            match self.in_flight.back_mut() {
+                Some((_, last)) => *last = place,
+                None => self.journal.ack(place),
+            }
+            return None;
+        }
+        Some(self.chunk(lines, place))
+    }
+
+    fn chunk(&mut self, bytes: Bytes, place: u64) -> Chunk {
+        if self.in_flight.is_empty() {
+            self.moved = Instant::now();
+        }
+        self.sent += bytes.len() as u64;
+        self.in_flight.push_back((self.sent, place));
+        Chunk::Lines(bytes)
+    }
+
+    /// Takes in a piece of the response, and tells whether the upload is complete.
+    fn frame(&mut self, frame: Option<Result<Bytes, hyper::Error>>) -> Result<bool, UploadError> {
+        let Some(bytes) = frame else {
+            if !self.finished || !self.acks.at_rest() {
+                return Err(UploadError::Early);
+            }
+            // The recorder has closed its file after everything it was sent.
+            self.acked(self.sent);
+            return Ok(true);
+        };
+        let (mut acked, mut failed) = (None, None);
+        self.acks.feed(&bytes.map_err(UploadError::Http)?, |ack| match ack {
+            Ack::Received(bytes) => acked = acked.max(Some(bytes)),
+            Ack::Failed(text) => failed = Some(text),
+        })?;
+        if let Some(bytes) = acked {
+            self.acked(bytes);
+        }
+        failed.map_or(Ok(false), |text| Err(UploadError::Recorder(text)))
+    }
+
+    fn acked(&mut self, bytes: u64) {
+        self.heard = Instant::now();
+        let mut place = None;
+        while let Some((_, at)) = self.in_flight.pop_front_if(|(end, _)| *end <= bytes) {
+            place = Some(at);
+        }
+        if let Some(place) = place {
+            self.moved = self.heard;
+            self.journal.ack(place);
+        }
+    }
+}
+
+/// The next bytes of a response.
+async fn data(answer: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
+    loop {
+        match answer.frame().await? {
+            Ok(frame) => {
+                if let Ok(bytes) = frame.into_data() {
+                    return Some(Ok(bytes));
+                }
+            }
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+/// Whole lines without those that only our recorders know.
+fn known(lines: Bytes) -> Bytes {
+    let additive = |line: &&[u8]| line::is_additive(line);
+    if !lines.split_inclusive(|byte| *byte == b'\n').any(|line| additive(&line)) {
+        return lines;
+    }
+    let kept = lines.split_inclusive(|byte| *byte == b'\n').filter(|line| !additive(line));
+    kept.collect::<Vec<_>>().concat().into()
+}
