@@ -36,6 +36,7 @@ print_help() {
 step() {
     local text=$1 log began status=0
     shift
+    refuse_condition "step '$text'"
     log=$(step_log "$text")
     say "▸ $text"
     began=$EPOCHREALTIME
@@ -52,6 +53,21 @@ step() {
         step_failed "$log" "$status"
     fi
     say "✓ $text ($(seconds_since "$began") s)"
+}
+
+# In a condition or before && and ||, bash ignores `set -e` in everything that is called: a build whose first command
+# fails would go on and pass.
+refuse_condition() {
+    local status
+    set +e
+    (
+        set -e
+        false
+        true
+    )
+    status=$?
+    set -e
+    ((status)) || die "$1 is called in a condition, where set -e has no effect; call it on a line of its own"
 }
 
 step_log() {
