@@ -42,14 +42,16 @@ version_flags() {
     echo "-s -w -X $package.gitVersion=$1 -X $package.gitMajor=$major -X $package.gitMinor=$minor -X $package.gitTreeState=clean"
 }
 
-# The committed go.mod is for one minor; for another the newest patch is looked up and the pins are moved to it.
+# The committed go.mod is for one minor. For another the newest patch is looked up, the pins are moved to it, and what
+# the old one required indirectly is forgotten: minors do not compile with each other's dependencies.
 select_minor() {
     local have version
     have=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
     [[ $have != v$1.* ]] || return 0
     version=$(go list -m -versions k8s.io/kubernetes | tr ' ' '\n' | grep -x "v$1\.[0-9]*" | tail -n 1) ||
         die "Kubernetes $1 is not published as a Go module (PODWITNESS_K8S is a minor like 1.34)"
-    sed -i -e "s|\(=> k8s.io/[a-z-]* \)v0\..*|\1${version/v1/v0}|" -e "s|\(k8s.io/kubernetes \)v1\..*|\1$version|" go.mod
+    sed -i -e "s|\(=> k8s.io/[a-z-]* \)v0\..*|\1${version/v1/v0}|" -e "s|\(k8s.io/kubernetes \)v1\..*|\1$version|" \
+        -e '/sigs.k8s.io\/kind /!{/\/\/ indirect/d}' -e '/^\tk8s.io\/[a-z-]* v0.[1-9]/d' go.mod
     GOFLAGS=-mod=mod go mod tidy
 }
 
