@@ -1,0 +1,135 @@
+//! Who calls: from a bearer token to a live pod and its role.
+//!
+//! The order keeps strangers cheap: signature first (no question to anyone), then the token's rate limit, then the
+//! API server's word (`TokenReview`), then the live pod.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::HeaderMap;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use kube::{
+    Api, Client,
+    api::PostParams,
+    runtime::reflector::{ObjectRef, Store},
+};
+use podwitness_core::inject::TOKEN_AUDIENCE;
+use podwitness_crd::Recorder;
+use podwitness_runtime::clock::Clock;
+use tokio::time::timeout;
+
+use super::{
+    keys::Keys,
+    limits::{Buckets, Rate},
+    pod::Pod,
+    pods::Pods,
+    refusal::Refusal,
+    role::{self, Role, Rules},
+    token::{self, Bound},
+};
+
+/// For one review.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Requests of one pod: a start, a few restarts, then one every five seconds.
+const POD_RATE: Rate = Rate { burst: 12, every: Duration::from_secs(5) };
+/// Pods that are told apart.
+const POD_CAP: usize = 65_536;
+
+/// A caller who is who he says.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// What the token says.
+    pub bound: Bound,
+    /// The live pod.
+    pub pod: Arc<Pod>,
+    /// What it is to us.
+    pub role: Role,
+}
+
+/// Checks callers.
+pub struct Access {
+    keys: Keys,
+    reviews: Api<TokenReview>,
+    pods: Pods,
+    recorders: Store<Recorder>,
+    system_namespace: String,
+    images: Vec<String>,
+    clock: Arc<dyn Clock>,
+    rates: Mutex<Buckets<String>>,
+}
+
+/// What tells our pods from others.
+#[derive(Clone, Debug)]
+pub struct Ours {
+    /// Namespace of the control plane and its recorders.
+    pub system_namespace: String,
+    /// Repositories of images that are our sidecar.
+    pub images: Vec<String>,
+}
+
+impl Access {
+    /// Checks callers against these caches and the API server.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        pods: Pods,
+        recorders: Store<Recorder>,
+        ours: Ours,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            keys: Keys::new(client.clone()),
+            reviews: Api::all(client),
+            pods,
+            recorders,
+            system_namespace: ours.system_namespace,
+            images: ours.images,
+            clock,
+            rates: Mutex::new(Buckets::new(POD_RATE, POD_CAP)),
+        }
+    }
+
+    /// The caller of a request.
+    ///
+    /// # Errors
+    /// Where the request has no token that can be believed, or its bearer may not enrol.
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let token = token::bearer(headers)?;
+        let keys = self.keys.with(&token::key_id(token)?).await?;
+        let bound = token::verify(token, &keys, self.clock.now_unix())?;
+        self.not_too_often(&bound.pod_uid)?;
+        bound.confirmed_by(&self.review(token).await?)?;
+        let pod = self.pods.find(&bound.namespace, &bound.pod, &bound.pod_uid).await?;
+        let rules = Rules { system_namespace: &self.system_namespace, images: &self.images };
+        let exists = |name: &str| self.recorders.get(&ObjectRef::new(name)).is_some();
+        let role = role::of_pod(&bound, &pod, rules, exists)?;
+        Ok(Caller { bound, pod, role })
+    }
+
+    fn not_too_often(&self, pod_uid: &str) -> Result<(), Refusal> {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.take(pod_uid.to_owned()).map_err(Refusal::TooMany)
+    }
+
+    async fn review(&self, token: &str) -> Result<TokenReviewStatus, Refusal> {
+        let audiences = Some(vec![TOKEN_AUDIENCE.to_owned()]);
+        let spec = TokenReviewSpec { audiences, token: Some(token.to_owned()) };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let answer = timeout(LIMIT, self.reviews.create(&PostParams::default(), &review)).await;
+        let answer = answer.map_err(|_| "it does not answer in time".to_owned());
+        match answer.and_then(|answer| answer.map_err(|error| error.to_string())) {
+            Ok(review) => Ok(review.status.unwrap_or_default()),
+            Err(error) => {
+                tracing::warn!(%error, "the API server cannot review a token");
+                Err(Refusal::Unavailable("the API server cannot review the token now"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;
