@@ -1,0 +1,197 @@
+//! From objects of the cluster to a [`World`]: pure, so that it is tested on objects as the API server gives them.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Service},
+        discovery::v1::EndpointSlice,
+    },
+    jiff::Timestamp,
+};
+use kube::{ResourceExt as _, core::PartialObjectMeta};
+use podwitness_core::{
+    address,
+    control::RecorderPeer,
+    inject::{RECORD_PORT, TUNNEL_PORT},
+    labels,
+};
+use podwitness_crd::{Grant, Recorder};
+
+use super::{pod::Pod, registry::Registry, world::NamespaceFacts};
+
+/// Namespaces of which anything has to be known: those with a grant tag or a break-glass time.
+#[must_use]
+pub fn namespaces(objects: &[Arc<PartialObjectMeta<Namespace>>]) -> BTreeMap<String, NamespaceFacts> {
+    let facts = objects.iter().map(|object| (object.name_any(), facts(object)));
+    facts.filter(|(_, facts)| *facts != NamespaceFacts::default()).collect()
+}
+
+fn facts(namespace: &PartialObjectMeta<Namespace>) -> NamespaceFacts {
+    let tags = namespace.labels().keys().filter_map(|key| key.strip_prefix(labels::TAG_PREFIX));
+    let until = namespace.annotations().get(labels::BYPASS_UNTIL);
+    NamespaceFacts {
+        tags: tags.map(ToOwned::to_owned).collect(),
+        bypass_until: until.and_then(|text| text.parse::<Timestamp>().ok()).map(Timestamp::as_second),
+    }
+}
+
+/// Grants by name.
+#[must_use]
+pub fn grants(objects: &[Arc<Grant>]) -> Vec<podwitness_core::grant::Grant> {
+    let mut grants: Vec<_> = objects.iter().map(|grant| grant.named()).collect();
+    grants.sort_by(|a, b| a.name.cmp(&b.name));
+    grants
+}
+
+/// Addresses of the API server: the Service `default/kubernetes` and what is behind it.
+#[must_use]
+pub fn api_servers(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Vec<SocketAddr> {
+    let mut found: Vec<SocketAddr> = services.iter().flat_map(|service| cluster_ips(service)).collect();
+    found.extend(slices.iter().flat_map(|slice| endpoints(slice)));
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn cluster_ips(service: &Service) -> Vec<SocketAddr> {
+    let Some(spec) = &service.spec else { return vec![] };
+    let ips = spec.cluster_ips.iter().flatten().filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let ports: Vec<u16> =
+        spec.ports.iter().flatten().filter_map(|port| u16::try_from(port.port).ok()).collect();
+    ips.flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(ip, *port))).collect()
+}
+
+fn endpoints(slice: &EndpointSlice) -> Vec<SocketAddr> {
+    let ips = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+    let ips = ips.filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let ports: Vec<u16> = slice
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|port| port.port.and_then(|port| u16::try_from(port).ok()))
+        .collect();
+    ips.flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(ip, *port))).collect()
+}
+
+/// Replicas that can take recordings now: enrolled, and their pods serve.
+#[must_use]
+pub fn peers(recorders: &[Arc<Recorder>], registry: &Registry, pods: &[Arc<Pod>]) -> Vec<RecorderPeer> {
+    let mut peers: Vec<RecorderPeer> = Vec::new();
+    for recorder in recorders {
+        let name = recorder.name_any();
+        for (uid, key) in registry.replicas(&name) {
+            let pod = pods.iter().find(|pod| pod.uid() == uid && pod.serves());
+            peers.extend(pod.and_then(|pod| peer(&name, &recorder.spec.tags, key, pod)));
+        }
+    }
+    peers.sort_by(|a, b| (&a.name, &a.replica).cmp(&(&b.name, &b.replica)));
+    peers
+}
+
+fn peer(name: &str, tags: &[String], key: &str, pod: &Pod) -> Option<RecorderPeer> {
+    Some(RecorderPeer {
+        name: name.to_owned(),
+        replica: pod.name().to_owned(),
+        tags: tags.to_vec(),
+        public_key: key.to_owned(),
+        address: address::of_key(&address::parse_key(key).ok()?),
+        port: RECORD_PORT,
+        endpoint: endpoint(pod)?,
+        ack: Some(pod.ack_level()),
+    })
+}
+
+/// UDP address of a replica's WireGuard end.
+#[must_use]
+pub fn endpoint(pod: &Pod) -> Option<SocketAddr> {
+    let ip = pod.status.pod_ip.as_deref()?.parse().ok()?;
+    Some(SocketAddr::new(ip, TUNNEL_PORT))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{
+        super::{
+            pod::testing::{pod, replica},
+            registry::Request,
+        },
+        *,
+    };
+
+    fn object<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+
+    const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+
+    fn enrolled() -> Registry {
+        let mut registry = Registry::default();
+        let sandbox = pod(replica()).sandbox();
+        let request =
+            Request { uid: "uid-rec", key: KEY, recorder: Some("podwitness"), sandbox, proof: None };
+        registry.claim(request).unwrap();
+        registry
+    }
+
+    fn recorder(name: &str) -> Arc<Recorder> {
+        object(
+            json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder", "metadata": {"name": name}, "spec": {}}),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_replica_is_published_while_its_pod_serves() {
+        let peers_of =
+            |pod_json: Value| peers(&[recorder("podwitness")], &enrolled(), &[Arc::new(pod(pod_json))]);
+        let found = peers_of(replica());
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].endpoint, "10.0.1.9:51820".parse().unwrap());
+        assert_eq!((found[0].tags[0].as_str(), found[0].public_key.as_str()), ("tag:podwitness", KEY));
+        assert_eq!(
+            found[0].address,
+            "fd70:6f64:7769:66e0:3ef6:9449:47a8:bb44".parse::<std::net::Ipv6Addr>().unwrap()
+        );
+        let mut unready = replica();
+        unready["status"]["conditions"][0]["status"] = json!("False");
+        assert!(peers_of(unready).is_empty());
+        let mut reborn = replica();
+        reborn["metadata"]["uid"] = json!("uid-next");
+        assert!(peers_of(reborn).is_empty());
+        assert!(peers(&[recorder("other")], &enrolled(), &[Arc::new(pod(replica()))]).is_empty());
+    }
+
+    #[test]
+    fn namespaces_are_known_by_their_tags_and_their_break_glass_time() {
+        let named = |name: &str, labels: Value, annotations: Value| {
+            object(json!({"metadata": {"name": name, "labels": labels, "annotations": annotations}}))
+        };
+        let found = namespaces(&[
+            named("shop", json!({"tag.podwitness.dev/prod": "", "app": "x"}), json!({})),
+            named("blog", json!({}), json!({"podwitness.dev/bypass-until": "2027-01-15T08:00:00Z"})),
+            named("odd", json!({}), json!({"podwitness.dev/bypass-until": "tomorrow"})),
+            named("plain", json!({}), json!({})),
+        ]);
+        let expected = [
+            ("blog".to_owned(), NamespaceFacts { tags: vec![], bypass_until: Some(1_800_000_000) }),
+            ("shop".to_owned(), NamespaceFacts { tags: vec!["prod".into()], bypass_until: None }),
+        ];
+        assert_eq!(found, expected.into());
+    }
+
+    #[test]
+    fn the_api_server_is_its_service_and_what_is_behind() {
+        let service = object(json!({"spec": {"clusterIPs": ["10.96.0.1", "fd00::1"],
+            "ports": [{"name": "https", "port": 443, "targetPort": 6443}]}}));
+        let slice = object(json!({"addressType": "IPv4", "ports": [{"name": "https", "port": 6443}],
+            "endpoints": [{"addresses": ["172.18.0.2"]}, {"addresses": ["172.18.0.3"]}]}));
+        let found: Vec<String> = api_servers(&[service], &[slice]).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.96.0.1:443", "172.18.0.2:6443", "172.18.0.3:6443", "[fd00::1]:443"]);
+    }
+}

@@ -1,0 +1,182 @@
+//! Everything that netmaps are made of, as one immutable snapshot, and the netmap of one pod out of it.
+//!
+//! Invariant: a pod learns only what concerns it: the grants whose `dst` fits it, and the recorders that those name.
+//! A recorder learns whom to believe, and nothing about grants or other recorders.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use podwitness_core::{
+    control::{Issuer, Netmap, RecorderPeer},
+    grant::{Grant, PodTarget, dst_fits},
+};
+
+use super::role::Role;
+
+/// A snapshot of all that netmaps are made of.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct World {
+    /// Id of the cluster.
+    pub cluster: String,
+    /// Every grant, by name.
+    pub grants: Vec<Grant>,
+    /// Every replica that can take recordings.
+    pub recorders: Vec<RecorderPeer>,
+    /// Namespaces of which anything has to be known.
+    pub namespaces: BTreeMap<String, NamespaceFacts>,
+    /// Addresses of the API server.
+    pub api_servers: Vec<SocketAddr>,
+    /// Keys that sign assertions.
+    pub issuers: Vec<Issuer>,
+    /// PEM roots of the control API's certificate.
+    pub roots: Vec<String>,
+}
+
+/// What labels and annotations say about a namespace.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct NamespaceFacts {
+    /// Grant tags, without prefix.
+    pub tags: Vec<String>,
+    /// Unix seconds until which connections are spliced raw.
+    pub bypass_until: Option<i64>,
+}
+
+/// A world under its number.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Grows with each world.
+    pub generation: u64,
+    /// The world.
+    pub world: World,
+}
+
+impl Published {
+    /// The netmap of the pod `namespace/pod`.
+    #[must_use]
+    pub fn netmap(&self, role: &Role, namespace: &str, pod: &str) -> Netmap {
+        let mut netmap = match role {
+            Role::Sidecar => self.world.of_sidecar(namespace, pod),
+            Role::Recorder(_) => self.world.common(),
+        };
+        netmap.generation = self.generation;
+        netmap
+    }
+}
+
+impl World {
+    fn of_sidecar(&self, namespace: &str, pod: &str) -> Netmap {
+        let facts = self.namespaces.get(namespace);
+        let tags = facts.map_or(&[][..], |facts| facts.tags.as_slice());
+        let target = PodTarget { namespace, name: Some(pod), tags };
+        let grants: Vec<Grant> =
+            self.grants.iter().filter(|grant| dst_fits(&grant.spec, target)).cloned().collect();
+        let recorders = self.recorders_of(&grants);
+        Netmap {
+            recorders,
+            grants,
+            api_servers: self.api_servers.clone(),
+            bypass_until: facts.and_then(|facts| facts.bypass_until),
+            ..self.common()
+        }
+    }
+
+    fn recorders_of(&self, grants: &[Grant]) -> Vec<RecorderPeer> {
+        let wanted: BTreeSet<&str> = grants
+            .iter()
+            .flat_map(|grant| &grant.spec.app.kubernetes)
+            .flat_map(|rule| &rule.recorder)
+            .map(String::as_str)
+            .collect();
+        let named = |peer: &&RecorderPeer| peer.tags.iter().any(|tag| wanted.contains(tag.as_str()));
+        self.recorders.iter().filter(named).cloned().collect()
+    }
+
+    fn common(&self) -> Netmap {
+        Netmap {
+            cluster: self.cluster.clone(),
+            issuers: self.issuers.clone(),
+            roots: self.roots.clone(),
+            ..Netmap::default()
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A grant from its name, its `dst` and the tag of its recorder.
+    pub fn grant(name: &str, dst: &str, tag: &str) -> Grant {
+        let app = json!({"tailscale.com/cap/kubernetes": [{"recorder": [tag]}]});
+        Grant {
+            name: name.into(),
+            spec: serde_json::from_value(json!({"src": ["*"], "dst": [dst], "app": app})).unwrap(),
+        }
+    }
+
+    /// A replica from its name and tag.
+    pub fn peer(replica: &str, tag: &str) -> RecorderPeer {
+        RecorderPeer {
+            name: "r".into(),
+            replica: replica.into(),
+            tags: vec![tag.into()],
+            public_key: replica.into(),
+            address: "fd70::1".parse().unwrap(),
+            port: 80,
+            endpoint: "10.0.0.9:51820".parse().unwrap(),
+            ack: None,
+        }
+    }
+
+    /// A world with two grants, two recorders and a tagged namespace.
+    pub fn world() -> World {
+        let issuer = Issuer { id: "i".into(), cluster: "c".into(), public_key: "k".into() };
+        World {
+            cluster: "c".into(),
+            grants: vec![grant("all", "*", "tag:a"), grant("prod", "tag:prod", "tag:b")],
+            recorders: vec![peer("ra", "tag:a"), peer("rb", "tag:b")],
+            namespaces: [(
+                "shop".to_owned(),
+                NamespaceFacts { tags: vec!["prod".into()], bypass_until: Some(7) },
+            )]
+            .into(),
+            api_servers: vec!["10.96.0.1:443".parse().unwrap()],
+            issuers: vec![issuer],
+            roots: vec!["PEM".into()],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::*, *};
+
+    fn names(netmap: &Netmap) -> (Vec<&str>, Vec<&str>) {
+        let grants = netmap.grants.iter().map(|grant| grant.name.as_str()).collect();
+        (grants, netmap.recorders.iter().map(|peer| peer.replica.as_str()).collect())
+    }
+
+    #[test]
+    fn a_pod_learns_the_grants_that_fit_it_and_the_recorders_they_name() {
+        let published = Published { generation: 3, world: world() };
+        let tagged = published.netmap(&Role::Sidecar, "shop", "till");
+        assert_eq!(names(&tagged), (vec!["all", "prod"], vec!["ra", "rb"]));
+        assert_eq!((tagged.generation, tagged.bypass_until), (3, Some(7)));
+        assert_eq!((tagged.api_servers.len(), tagged.issuers.len(), tagged.roots.len()), (1, 1, 1));
+        let plain = published.netmap(&Role::Sidecar, "blog", "web");
+        assert_eq!(names(&plain), (vec!["all"], vec!["ra"]));
+        assert_eq!(plain.bypass_until, None);
+    }
+
+    #[test]
+    fn a_recorder_learns_only_whom_to_believe() {
+        let netmap =
+            Published { generation: 3, world: world() }.netmap(&Role::Recorder("r".into()), "shop", "till");
+        assert_eq!(names(&netmap), (vec![], vec![]));
+        assert_eq!((netmap.cluster.as_str(), netmap.issuers.len(), netmap.api_servers.len()), ("c", 1, 0));
+    }
+}
