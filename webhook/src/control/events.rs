@@ -1,0 +1,120 @@
+//! Events on pods, published in the background: whoever reports one never waits.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tokio::sync::mpsc;
+
+use super::{pod::Pod, registry::Claimed};
+
+/// handlers --events--> publisher; when it is full, further Events are dropped: they are for people, and whoever
+/// causes that many is visible in the metrics.
+const CAPACITY: usize = 256;
+const REPORTER: &str = "podwitness-control";
+
+/// Where Events are handed in. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Events(mpsc::Sender<(Event, ObjectReference)>);
+
+/// Publishes Events until every [`Events`] is dropped.
+pub struct Publisher {
+    queue: mpsc::Receiver<(Event, ObjectReference)>,
+    recorder: Recorder,
+}
+
+/// Both ends.
+#[must_use]
+pub fn channel(client: Client) -> (Events, Publisher) {
+    let (sender, queue) = mpsc::channel(CAPACITY);
+    let recorder = Recorder::new(client, Reporter::from(REPORTER));
+    (Events(sender), Publisher { queue, recorder })
+}
+
+impl Events {
+    /// The pod has another key than before.
+    pub fn key_replaced(&self, pod: &Pod, how: Claimed) {
+        let note = match how {
+            Claimed::NewSandbox => "the pod enrolled another tunnel key in a new sandbox",
+            _ => "the pod enrolled another tunnel key and proved to hold the one before",
+        };
+        self.hand_in(EventType::Normal, "TunnelKeyReplaced", note, pod);
+    }
+
+    /// Somebody with the pod's token wanted another key to be the pod's.
+    pub fn key_refused(&self, pod: &Pod) {
+        let note = "a second tunnel key was refused; a container that holds the pod's podwitness.dev token asked for it";
+        self.hand_in(EventType::Warning, "TunnelKeyRefused", note, pod);
+    }
+
+    fn hand_in(&self, type_: EventType, reason: &str, note: &str, pod: &Pod) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note.to_owned()),
+            action: "Enrol".to_owned(),
+            secondary: None,
+        };
+        if self.0.try_send((event, reference(pod))).is_err() {
+            tracing::debug!(reason, "an Event is dropped");
+        }
+    }
+}
+
+impl Publisher {
+    /// Publishes what is handed in.
+    pub async fn run(mut self) {
+        while let Some((event, reference)) = self.queue.recv().await {
+            if let Err(error) = self.recorder.publish(&event, &reference).await {
+                tracing::warn!(%error, reason = event.reason, "cannot publish an Event");
+            }
+        }
+    }
+}
+
+fn reference(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{
+        super::{
+            pod::testing::{injected, pod},
+            testing::Api,
+        },
+        *,
+    };
+
+    #[tokio::test]
+    async fn a_refused_key_is_an_event_on_its_pod() {
+        let api = Api::default();
+        let path = "/apis/events.k8s.io/v1/namespaces/shop/events";
+        api.answer("POST", path, json!({"metadata": {}, "eventTime": null}));
+        let (events, publisher) = channel(api.client());
+        events.key_refused(&pod(injected()));
+        drop(events);
+        publisher.run().await;
+        let sent = &api.bodies("POST", path)[0];
+        assert_eq!((&sent["type"], &sent["reason"]), (&json!("Warning"), &json!("TunnelKeyRefused")));
+        assert_eq!(sent["regarding"]["uid"], json!("uid-till"));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_events() {
+        let (events, _publisher) = channel(Api::default().client());
+        for _ in 0..=CAPACITY {
+            events.key_replaced(&pod(injected()), Claimed::Proven);
+        }
+    }
+}

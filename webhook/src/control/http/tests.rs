@@ -1,0 +1,167 @@
+use http::{Request, StatusCode};
+use kube::Client;
+use podwitness_core::control::Update;
+use podwitness_runtime::drain::Drain;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    super::{
+        access::testing::{self as access, setup},
+        assertions::testing::assertions,
+        enrolments::Enrolments,
+        events,
+        pod::testing::{injected, pod},
+        pods::testing::pods,
+        token::testing::{Cluster, NOW, claims},
+        world::{Published, testing::world},
+    },
+    *,
+};
+
+const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+const OTHER: &str = "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=";
+
+struct Setup {
+    cluster: Cluster,
+    server: Server,
+    client: Client,
+    worlds: watch::Sender<Option<Arc<Published>>>,
+    _drain: drain::Signal,
+}
+
+fn server() -> Setup {
+    let access::Setup { api, cluster, access } = setup();
+    let (signal, drain) = Drain::new();
+    let worlds = watch::Sender::new(Some(Arc::new(Published { generation: 1, world: world() })));
+    let (assertions, clock) = assertions(NOW);
+    let enrolments = Enrolments::default();
+    let feeds = Feeds {
+        worlds: worlds.subscribe(),
+        enrolments: enrolments.clone(),
+        assertions: assertions.clone(),
+        pods: pods(vec![pod(injected())], api.client()),
+        drain,
+    };
+    let changed = Arc::new(Notify::new());
+    let enrol = Enrol { enrolments, assertions, worlds: worlds.subscribe(), changed };
+    let (events, publisher) = events::channel(api.client());
+    tokio::spawn(publisher.run());
+    let server = Server::new(Parts { access, enrol, feeds, events, metrics: Metrics::default(), clock });
+    let client = Client::new(server.router("10.0.0.7:40000".parse().unwrap()), "default");
+    Setup { cluster, server, client, worlds, _drain: signal }
+}
+
+impl Setup {
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> http::Response<kube::client::Body> {
+        let request =
+            Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
+        self.client.send(request.body(body.into().into()).unwrap()).await.unwrap()
+    }
+
+    async fn enrol(&self, key: &str) -> (StatusCode, Value) {
+        let body = json!({"publicKey": key}).to_string();
+        let response = self.send("POST", ENROL, &self.cluster.sign(&claims()), body).await;
+        let status = response.status();
+        let body = response.into_body().collect_bytes().await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+}
+
+async fn lines(body: kube::client::Body, count: usize) -> Vec<Update> {
+    use http_body_util::BodyExt as _;
+    let mut body = body;
+    let mut updates = Vec::new();
+    while updates.len() < count {
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        updates.push(serde_json::from_slice(frame.strip_suffix(b"\n").unwrap()).unwrap());
+    }
+    updates
+}
+
+#[tokio::test]
+async fn a_pod_enrols_and_follows_its_netmap() {
+    let setup = server();
+    let token = setup.cluster.sign(&claims());
+    let early = setup.send("GET", NETMAP, &token, "").await;
+    assert_eq!(early.status(), StatusCode::CONFLICT);
+    let (status, body) = setup.enrol(KEY).await;
+    assert_eq!(
+        (status, &body["address"]),
+        (StatusCode::OK, &json!("fd70:6f64:7769:66e0:3ef6:9449:47a8:bb44"))
+    );
+    let stream = setup.send("GET", NETMAP, &token, "").await;
+    assert_eq!(stream.headers()["content-type"], "application/x-ndjson");
+    let [Update::Netmap(netmap), Update::Assertion(_)] = &lines(stream.into_body(), 2).await[..] else {
+        panic!("not a netmap and an assertion")
+    };
+    assert_eq!((netmap.generation, netmap.grants.len()), (1, 2));
+    setup.worlds.send_replace(None);
+}
+
+#[tokio::test]
+async fn a_second_key_is_a_conflict_that_says_what_to_do() {
+    let setup = server();
+    assert_eq!(setup.enrol(KEY).await.0, StatusCode::OK);
+    assert_eq!(setup.enrol(KEY).await.0, StatusCode::OK);
+    let (status, body) = setup.enrol(OTHER).await;
+    assert_eq!(
+        (status, &body["kind"], &body["reason"]),
+        (StatusCode::CONFLICT, &json!("Status"), &json!("Conflict"))
+    );
+    assert!(body["message"].as_str().unwrap().contains("Podwitness-Assertion"));
+}
+
+#[tokio::test]
+async fn a_caller_chooses_nothing_but_its_key() {
+    let setup = server();
+    let token = setup.cluster.sign(&claims());
+    let more = json!({"publicKey": KEY, "tags": ["tag:admin"]}).to_string();
+    for (body, code) in [
+        (more.into_bytes(), 400),
+        (b"{}".to_vec(), 400),
+        (b"not json".to_vec(), 400),
+        (json!({"publicKey": "AAAA"}).to_string().into_bytes(), 400),
+        (vec![b' '; MAX_BODY + 1], 413),
+    ] {
+        assert_eq!(setup.send("POST", ENROL, &token, body).await.status().as_u16(), code);
+    }
+    assert!(setup.server.0.enrol.enrolments.lock().is_empty());
+}
+
+#[tokio::test]
+async fn strangers_get_a_status_and_nothing_else() {
+    let setup = server();
+    let stranger = Cluster::new("k9").sign(&claims());
+    for (method, path, code) in [
+        ("POST", ENROL, 401),
+        ("GET", NETMAP, 401),
+        ("GET", ENROL, 404),
+        ("DELETE", NETMAP, 404),
+        ("GET", "/metrics", 404),
+        ("GET", "/", 404),
+    ] {
+        let response = setup.send(method, path, &stranger, "").await;
+        assert_eq!(response.status().as_u16(), code, "{method} {path}");
+        let body = response.into_body().collect_bytes().await.unwrap();
+        let status: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&status["kind"], &status["code"]), (&json!("Status"), &json!(code)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_asks_too_often_is_slowed() {
+    let setup = server();
+    let mut slowed = 0;
+    for _ in 0..SOURCE_RATE.burst + 8 {
+        let response = setup.send("GET", NETMAP, "nonsense", "").await;
+        slowed += u32::from(response.status() == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert_eq!(slowed, 8);
+}
