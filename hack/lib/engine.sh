@@ -12,9 +12,9 @@ engine_run=/run/$engine_name
 engine_data=$cache/engine/$clone_id
 engine_socket=$engine_run/docker.sock
 shared_run=/run/podwitness
-# Not per namespace, and set by a kubelet unless it already finds its own values.
-kubelet_sysctls=(vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys
-    kernel/keys/root_maxbytes)
+# Set by every kubelet, for the whole machine; the last by Docker for kind's network, in the engine's network namespace.
+changed_sysctls=(vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys
+    kernel/keys/root_maxbytes net/ipv6/conf/all/forwarding)
 
 engine_start() {
     engine_alive && return
@@ -181,16 +181,17 @@ remove_cgroup() {
     find "$1" -depth -type d -exec rmdir {} +
 }
 
-# === kernel settings: saved by the first engine of this machine, put back by the last
+# === kernel settings: saved by the first cluster of this machine, put back by the last; only root can
 
 save_sysctls() {
     local name
+    ((EUID == 0)) || return 0
     mkdir -p "$shared_run"
     (
         flock 9
         mkdir -p "$shared_run/engines"
         if [[ -z $(ls "$shared_run/engines") ]]; then
-            for name in "${kubelet_sysctls[@]}"; do
+            for name in "${changed_sysctls[@]}"; do
                 [[ ! -r /proc/sys/$name ]] || printf '%s %s\n' "$name" "$(cat "/proc/sys/$name")"
             done >"$shared_run/sysctls"
         fi
