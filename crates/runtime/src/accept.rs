@@ -4,7 +4,12 @@
 //! backlog. Errors of a single connection are passed over; where the process is out of descriptors or memory, the
 //! loop pauses instead of spinning.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -13,6 +18,26 @@ use tokio::{
 
 /// Pause after an error that concerns more than one connection.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Listens on `addr`. The unspecified IPv6 address means every address of both families; where the machine has no IPv6
+/// it means every IPv4 address.
+///
+/// # Errors
+/// Where the address cannot be listened on.
+pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(addr).await {
+        Err(error) if addr.ip() == Ipv6Addr::UNSPECIFIED && no_ipv6(&error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, addr.port())).await
+        }
+        bound => bound,
+    }
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    // EAFNOSUPPORT has no kind of its own; EADDRNOTAVAIL is what a disabled but compiled-in IPv6 answers.
+    const EAFNOSUPPORT: i32 = 97;
+    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
 
 /// Handles connections, each in a task of its own, until `until` completes. Tasks in flight go on.
 pub async fn accept<H, F>(listener: TcpListener, max: usize, until: impl Future<Output = ()>, handle: H)
@@ -72,6 +97,13 @@ mod tests {
     };
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_unspecified_address_is_reached_over_ipv4() {
+        let listener = bind("[::]:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    }
 
     #[tokio::test]
     async fn above_the_cap_connections_wait_until_another_ends() {

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::{
-    accept::accept,
+    accept::{self, accept},
     drain,
     http::{Limits, serve_until, text},
     metrics::SharedRegistry,
@@ -63,7 +63,7 @@ impl Admin {
     /// Where the address cannot be listened on.
     pub async fn bind(self, addr: SocketAddr) -> Result<Bound, BindError> {
         let failed = |source| BindError { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let listener = accept::bind(addr).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         Ok(Bound { addr, listener, admin: self })
     }
