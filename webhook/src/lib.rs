@@ -1,1 +1,12 @@
-//! placeholder
+//! Admission and control plane of Podwitness: one image, two Deployments.
+//!
+//! `admit` adds the sidecar to pods and needs nothing but what it reads by watch; `control` keeps certificates, enrols
+//! pods and publishes netmaps. They are apart so that a busy control plane cannot stop the creation of pods: what
+//! they share is the certificate room, where `control` issues and both serve.
+
+pub mod admit;
+pub mod certs;
+pub mod config;
+pub mod control;
+pub mod grants;
+pub mod recorders;

@@ -1,0 +1,170 @@
+//! Settings of both roles, from the environment.
+
+use std::{net::SocketAddr, time::Duration};
+
+use podwitness_core::{inject::CONTROL_PORT, labels::SYSTEM_NAMESPACE};
+use podwitness_runtime::config::{Mistakes, Reader, Strings, parse};
+
+/// What `--help` says about the environment.
+pub const HELP: &str = "\
+Settings come from the environment:
+  POD_NAMESPACE                  namespace of the installation [podwitness-system]
+  PODWITNESS_ADMIN               address of health and metrics [[::]:8080]
+  PODWITNESS_LOG                 log filter [info]
+  PODWITNESS_LOG_FORMAT          text or json [text]
+  PODWITNESS_DRAIN               how long requests in flight may take at shutdown [25s]
+admit:
+  PODWITNESS_LISTEN              address of the webhook [[::]:8443]
+  PODWITNESS_SIDECAR_IMAGE       image of the injected sidecar (required)
+  PODWITNESS_IMAGE_PULL_SECRETS  names of pull secrets to add to injected pods, separated by commas
+  PODWITNESS_SPOOL_SIZE          size limit of the spool volume, of which half is used [512Mi]
+control:
+  PODWITNESS_LISTEN              address of the control API [[::]:8444]
+  PODWITNESS_SIDECAR_IMAGE       images of sidecars that may enrol, separated by commas; tags do not matter (required)";
+
+/// What both roles need.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Common {
+    /// Namespace of the installation.
+    pub namespace: String,
+    /// Address of health and metrics.
+    pub admin: SocketAddr,
+    /// Log filter.
+    pub log: String,
+    /// Log as JSON.
+    pub json: bool,
+    /// How long requests in flight may take at shutdown.
+    pub drain: Duration,
+}
+
+/// Settings of `admit`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AdmitConfig {
+    /// What both roles need.
+    pub common: Common,
+    /// Address of the webhook.
+    pub listen: SocketAddr,
+    /// Image of the injected sidecar.
+    pub image: String,
+    /// Pull secrets added to injected pods.
+    pub pull_secrets: Vec<String>,
+    /// Size limit of the spool volume in bytes.
+    pub spool_size: u64,
+}
+
+/// Settings of `control`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ControlConfig {
+    /// What both roles need.
+    pub common: Common,
+    /// Address of the control API.
+    pub listen: SocketAddr,
+    /// Images of sidecars that may enrol; tags do not matter.
+    pub images: Vec<String>,
+}
+
+impl AdmitConfig {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// Every setting that is missing or wrong.
+    pub fn read(strings: &dyn Strings) -> Result<Self, Mistakes> {
+        let mut read = Reader::new(strings);
+        let common = Common::read(&mut read);
+        let listen = listen(&mut read, 8443);
+        let image = read.required("PODWITNESS_SIDECAR_IMAGE", "an image reference", parse::text);
+        let pull_secrets =
+            read.or("PODWITNESS_IMAGE_PULL_SECRETS", "names separated by commas", Vec::new(), names);
+        let spool_size =
+            read.or("PODWITNESS_SPOOL_SIZE", "a size of at least 1Mi, such as 512Mi", 512 << 20, spool);
+        let complete = (|| {
+            Some(Self {
+                common: common?,
+                listen: listen?,
+                image: image?,
+                pull_secrets: pull_secrets?,
+                spool_size: spool_size?,
+            })
+        })();
+        read.finish(complete)
+    }
+}
+
+impl ControlConfig {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// Every setting that is missing or wrong.
+    pub fn read(strings: &dyn Strings) -> Result<Self, Mistakes> {
+        let mut read = Reader::new(strings);
+        let common = Common::read(&mut read);
+        let listen = listen(&mut read, CONTROL_PORT);
+        let images = read.required("PODWITNESS_SIDECAR_IMAGE", "image references separated by commas", names);
+        let complete = (|| Some(Self { common: common?, listen: listen?, images: images? }))();
+        read.finish(complete)
+    }
+}
+
+impl Common {
+    fn read(read: &mut Reader<'_>) -> Option<Self> {
+        let namespace = read.or("POD_NAMESPACE", "a namespace", SYSTEM_NAMESPACE.to_owned(), parse::text);
+        let admin = read.or("PODWITNESS_ADMIN", ADDRESS, unspecified(8080), parse::from_str);
+        let log = read.or("PODWITNESS_LOG", "a log filter", "info".to_owned(), parse::text);
+        let json = read.or("PODWITNESS_LOG_FORMAT", "text or json", false, |text| match text {
+            "text" => Some(false),
+            "json" => Some(true),
+            _ => None,
+        });
+        let drain = read.or("PODWITNESS_DRAIN", "a time such as 25s", DRAIN, parse::duration);
+        Some(Self { namespace: namespace?, admin: admin?, log: log?, json: json?, drain: drain? })
+    }
+}
+
+const ADDRESS: &str = "an address with port, such as [::]:8443";
+const DRAIN: Duration = Duration::from_secs(25);
+
+fn listen(read: &mut Reader<'_>, port: u16) -> Option<SocketAddr> {
+    read.or("PODWITNESS_LISTEN", ADDRESS, unspecified(port), parse::from_str)
+}
+
+fn unspecified(port: u16) -> SocketAddr {
+    (std::net::Ipv6Addr::UNSPECIFIED, port).into()
+}
+
+fn names(text: &str) -> Option<Vec<String>> {
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    names.iter().all(|name| !name.is_empty()).then_some(names)
+}
+
+fn spool(text: &str) -> Option<u64> {
+    parse::bytes(text).filter(|bytes| *bytes >= 1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
+        |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    #[test]
+    fn an_image_is_all_that_admission_has_to_be_told() {
+        let config = AdmitConfig::read(&env(&[("PODWITNESS_SIDECAR_IMAGE", "r.example/s:1")])).unwrap();
+        assert_eq!(config.common.namespace, SYSTEM_NAMESPACE);
+        assert_eq!((config.listen.port(), config.image.as_str()), (8443, "r.example/s:1"));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let strings = env(&[
+            ("PODWITNESS_LISTEN", "8443"),
+            ("PODWITNESS_ADMIN", "here"),
+            ("PODWITNESS_LOG_FORMAT", "xml"),
+            ("PODWITNESS_IMAGE_PULL_SECRETS", "a,,b"),
+            ("PODWITNESS_SPOOL_SIZE", "1Ki"),
+        ]);
+        assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 6);
+        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 4);
+    }
+}
