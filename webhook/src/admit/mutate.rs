@@ -1,0 +1,114 @@
+//! The whole of injection as one pure function.
+
+use json_patch::PatchOperation;
+use podwitness_core::{
+    inject::{CONTAINER, Inject},
+    labels,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Settings, check, container, dirs,
+    patch::{Patch, path},
+    pod::{self, items, others, text},
+    refusal::Refusal,
+    tuning, volumes,
+};
+
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+const NET_RAW: &str = "NET_RAW";
+
+/// What has to change in `pod` so that it is witnessed; nothing where it already is.
+///
+/// Idempotent by structure: what is there is compared with what should be, and only differences are patched, so that
+/// drift is repaired and a second pass changes nothing.
+///
+/// # Errors
+/// Where the pod cannot be injected, or may not run where injection is required.
+pub fn mutate(pod: &Value, settings: &Settings) -> Result<Vec<PatchOperation>, Refusal> {
+    check::pod(pod, settings)?;
+    let tuning = tuning::of(pod, settings)?;
+    let dirs = dirs::plan(pod)?;
+    let sidecar = container::sidecar(pod, settings, &tuning, &dirs);
+    let mut patch = Patch::default();
+    annotate(pod, settings, &sidecar, &mut patch);
+    for (number, dir) in dirs.iter().enumerate() {
+        dir.replace(number, &mut patch);
+    }
+    if settings.inject == Inject::Required {
+        drop_net_raw(pod, &mut patch);
+    }
+    volumes::place(pod, &volumes::all(settings.spool_size, dirs.len()), &mut patch)?;
+    add_pull_secrets(pod, settings, &mut patch);
+    // Last: every other operation names init containers by the positions they had.
+    container::place(pod, &sidecar, &mut patch);
+    Ok(patch.0)
+}
+
+/// Takes NET_RAW from every other container: with it a process could mark its packets as the sidecar's.
+fn drop_net_raw(pod: &Value, patch: &mut Patch) {
+    for container in others(pod) {
+        let context = container.value.get("securityContext").filter(|context| context.is_object());
+        let capabilities = context.and_then(|context| context.get("capabilities")).filter(|c| c.is_object());
+        let drop =
+            capabilities.and_then(|capabilities| capabilities.get("drop")).filter(|drop| drop.is_array());
+        let dropped = items(capabilities, "drop").iter().filter_map(Value::as_str);
+        if dropped.map(check::normalised).any(|capability| matches!(capability.as_str(), "ALL" | NET_RAW)) {
+            continue;
+        }
+        let at = |rest: &[&str]| container.path(rest);
+        match (context, capabilities, drop) {
+            (None, ..) => patch.add(&at(&["securityContext"]), json!({"capabilities": {"drop": [NET_RAW]}})),
+            (_, None, _) => patch.add(&at(&["securityContext", "capabilities"]), json!({"drop": [NET_RAW]})),
+            (.., None) => patch.add(&at(&["securityContext", "capabilities", "drop"]), json!([NET_RAW])),
+            _ => patch.add(&at(&["securityContext", "capabilities", "drop", "-"]), json!(NET_RAW)),
+        }
+    }
+}
+
+fn add_pull_secrets(pod: &Value, settings: &Settings, patch: &mut Patch) {
+    let present = items(pod.pointer("/spec"), "imagePullSecrets");
+    let mut exists = pod.pointer("/spec/imagePullSecrets").is_some_and(Value::is_array);
+    for name in &settings.pull_secrets {
+        if !present.iter().any(|secret| text(secret, "name") == name) {
+            patch.append(&path(["spec", "imagePullSecrets"]), &mut exists, json!({"name": name}));
+        }
+    }
+}
+
+/// What kubectl and people read.
+fn annotate(pod: &Value, settings: &Settings, sidecar: &Value, patch: &mut Patch) {
+    let first = items(pod.pointer("/spec"), "containers").first().map(|container| text(container, "name"));
+    let mut wanted = vec![(labels::STATUS, status(settings, sidecar))];
+    // Who names the sidecar as default would find that nobody may enter it.
+    if pod::annotation(pod, DEFAULT_CONTAINER).is_none_or(|set| set == CONTAINER) {
+        wanted.push((DEFAULT_CONTAINER, first.unwrap_or_default().to_owned()));
+    }
+    if !pod.pointer("/metadata/annotations").is_some_and(Value::is_object) {
+        patch.add(&path(["metadata", "annotations"]), json!({}));
+    }
+    for (key, value) in wanted {
+        if pod::annotation(pod, key) != Some(&value) {
+            patch.add(&path(["metadata", "annotations", key]), Value::from(value));
+        }
+    }
+}
+
+fn status(settings: &Settings, sidecar: &Value) -> String {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "configHash": digest(sidecar),
+        "profile": settings.profile,
+        "credentials": settings.credentials,
+    })
+    .to_string()
+}
+
+/// Sixteen hexadecimal digits that change with the sidecar's definition.
+fn digest(sidecar: &Value) -> String {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, sidecar.to_string().as_bytes());
+    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+//! What injection depends on besides the pod.
+
+use std::collections::BTreeMap;
+
+use podwitness_core::inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap};
+
+/// Everything that [`super::mutate`] needs to know. Made anew for each pod from what the caches hold.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// How binding injection is in the pod's namespace.
+    pub inject: Inject,
+    /// How the pod's connections are to be intercepted.
+    pub profile: Profile,
+    /// What containers hold as token.
+    pub credentials: Credentials,
+    /// The namespace's annotations in our domain: defaults for those of the pod.
+    pub namespace_annotations: BTreeMap<String, String>,
+    /// Image of the sidecar.
+    pub image: String,
+    /// Pull secrets to add to the pod.
+    pub pull_secrets: Vec<String>,
+    /// Size limit of the spool volume in bytes.
+    pub spool_size: u64,
+    /// The control API.
+    pub control: ControlAddress,
+    /// PEM roots under which the control API's certificate stands.
+    pub control_ca: String,
+    /// What holds before the first netmap: whether a grant that fails closed means the pod.
+    pub until_netmap: UntilNetmap,
+}
