@@ -83,7 +83,7 @@ fn constrain(spec: &mut Schema) {
         "write pods as pod:NAMESPACE/NAME; both may hold *",
     );
     schema::list(spec, &["ip"], 256, 512);
-    schema::cap_items(spec, &[APP, KUBERNETES], 64);
+    schema::cap_items(spec, &[APP, KUBERNETES], 32);
     constrain_rule(spec);
 }
 
@@ -96,9 +96,9 @@ fn constrain_rule(spec: &mut Schema) {
         "!self.enforceRecorder || self.recorder.size() > 0",
         "enforceRecorder without a recorder would refuse every request; name a tag in recorder",
     );
-    schema::list(spec, &at("recorder"), 64, 128);
+    schema::list(spec, &at("recorder"), 16, 128);
     schema::rule(spec, &at("recorder"), schema::TAGS, schema::TAGS_MESSAGE);
-    schema::list(spec, &at("namespaces"), 256, 253);
+    schema::list(spec, &at("namespaces"), 64, 253);
     schema::list(spec, &at("verbs"), 32, 32);
     schema::rule(
         spec,
@@ -106,7 +106,7 @@ fn constrain_rule(spec: &mut Schema) {
         "self.all(v, v.matches('^[a-z*]+$'))",
         "verbs are lower-case API verbs such as get, list, create or *",
     );
-    schema::list(spec, &at("resources"), 256, 253);
+    schema::list(spec, &at("resources"), 64, 128);
     schema::rule(
         spec,
         &at("resources"),
