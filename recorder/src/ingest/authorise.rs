@@ -46,6 +46,17 @@ pub enum Door {
     Plain,
 }
 
+/// How a connection's other end stands before it has said anything.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    /// It did not come through the tunnel, whatever its address says: nothing is read from it.
+    Foreign,
+    /// A key that has shown no assertion yet.
+    Strange,
+    /// It may stay.
+    Admitted,
+}
+
 /// Why a request is not served.
 #[derive(Debug, Error)]
 pub(super) enum Refused {
@@ -79,12 +90,21 @@ impl Refused {
 }
 
 impl Door {
-    /// Whether `from` may keep a connection without having shown anything yet.
-    pub(super) fn admits(&self, from: IpAddr) -> bool {
+    /// How `from` stands.
+    pub(super) fn standing(&self, from: IpAddr) -> Standing {
         match self {
-            Self::Plain => true,
-            Self::Tunnel(gate) => peer(gate.as_ref(), from).is_ok_and(|peer| peer.admitted),
+            Self::Plain => Standing::Admitted,
+            Self::Tunnel(gate) => match peer(gate.as_ref(), from) {
+                Ok(TunnelPeer { admitted: true, .. }) => Standing::Admitted,
+                Ok(_) => Standing::Strange,
+                Err(_) => Standing::Foreign,
+            },
         }
+    }
+
+    /// Whether `from` has shown an assertion, or needs none.
+    pub(super) fn admits(&self, from: IpAddr) -> bool {
+        self.standing(from) == Standing::Admitted
     }
 
     /// Whose upload a request from `from` is. A valid assertion admits the peer.

@@ -12,7 +12,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{Door, Ingest};
+use super::{Door, Ingest, authorise::Standing};
 
 /// Connections at a time, of all peers.
 const MAX_CONNECTIONS: usize = 8192;
@@ -43,7 +43,13 @@ impl Ingest {
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let counted = match self.parts.peers.connect(from, door.admits(from)) {
+        let standing = door.standing(from);
+        if standing == Standing::Foreign {
+            tracing::debug!(%from, "a connection did not come through the tunnel");
+            self.parts.metrics.refused("foreign");
+            return;
+        }
+        let counted = match self.parts.peers.connect(from, standing == Standing::Admitted) {
             Ok(counted) => counted,
             Err(refused) => {
                 tracing::debug!(%from, %refused, "a connection is refused");

@@ -23,7 +23,7 @@ use tokio::{
 use super::*;
 use crate::{peers::Caps, store::meta::Meta};
 
-const FROM: &str = "10.0.0.9";
+const FROM: &str = "fd00::9";
 const HEADER: &str =
     "{\"version\":2,\"width\":0,\"height\":0,\"timestamp\":1700000000,\"srcNode\":\"a\",\"env\":null}\n";
 
@@ -298,7 +298,7 @@ async fn a_part_is_uploaded_once_and_later_parts_lie_beside_it() {
     let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(names, ["s.0.cast", "s.1.cast"]);
     assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), header(0));
-    assert!(files[0].parent().unwrap().ends_with("2023/11/14/unverified/10.0.0.9"));
+    assert!(files[0].parent().unwrap().ends_with("2023/11/14/unverified/fd00--9"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,12 +354,12 @@ async fn an_upload_above_its_cap_ends_in_an_error_frame() {
     assert_eq!(lab.only().0, HEADER.as_bytes());
 }
 
-/// A gate that knows nobody.
-struct Nobody;
+/// A gate that knows one peer, who never shows an assertion.
+struct Strangers(IpAddr, podwitness_tunnel::PublicKey);
 
-impl Gatekeeper for Nobody {
-    fn peer(&self, _: std::net::Ipv6Addr) -> Option<TunnelPeer> {
-        None
+impl Gatekeeper for Strangers {
+    fn peer(&self, from: std::net::Ipv6Addr) -> Option<TunnelPeer> {
+        (from == self.0).then_some(TunnelPeer { key: self.1, admitted: false })
     }
 
     fn admit(&self, _: &podwitness_tunnel::PublicKey, _: Duration) -> bool {
@@ -367,10 +367,15 @@ impl Gatekeeper for Nobody {
     }
 }
 
+fn strangers(from: &str) -> Door {
+    let key = podwitness_tunnel::PrivateKey::generate().unwrap().public();
+    Door::Tunnel(Arc::new(Strangers(from.parse().unwrap(), key)))
+}
+
 #[tokio::test(start_paused = true)]
 async fn refusals_are_over_with_their_headers() {
     let lab = Lab::with(|parts| parts.peers = Peers::new(Caps { burst: 0, ..Caps::default() }), 0);
-    let stranger = || Door::Tunnel(Arc::new(Nobody));
+    let stranger = || strangers(FROM);
     for (door, method, path, status) in [
         (stranger(), "POST", "/v2/record", 403),
         (stranger(), "HEAD", "/v2/record", 403),
@@ -393,12 +398,21 @@ async fn refusals_are_over_with_their_headers() {
 #[tokio::test(start_paused = true)]
 async fn a_stranger_cannot_keep_a_connection() {
     let lab = Lab::new();
-    let mut stream = lab.connect(Door::Tunnel(Arc::new(Nobody)));
+    let mut stream = lab.connect(strangers(FROM));
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let before = Instant::now();
     let mut sink = Vec::new();
     stream.read_to_end(&mut sink).await.unwrap();
     assert!(before.elapsed() <= Duration::from_secs(11));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_from_what_did_not_come_through_the_tunnel() {
+    let lab = Lab::new();
+    let before = Instant::now();
+    let mut stream = lab.connect(strangers("fd00::7"));
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(before.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

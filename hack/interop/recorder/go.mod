@@ -1,0 +1,3 @@
+module podwitness.dev/hack/interop/recorder
+
+go 1.24

@@ -1,0 +1,180 @@
+//! A recorder as a child process, and a client of it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{Digest, SHA256, digest};
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::{
+    Request,
+    body::{Frame, Incoming},
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use podwitness_wire::ack::{Ack, Reader};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::{net::TcpStream, sync::mpsc, task::spawn_blocking, time::timeout};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_podwitness-recorder");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const HEADER: &str = "{\"version\":2,\"width\":80,\"height\":24,\"timestamp\":1700000000,\"env\":null}\n";
+
+pub struct Recorder {
+    pub plain: SocketAddr,
+    admin: SocketAddr,
+    child: Option<Child>,
+    dir: tempfile::TempDir,
+}
+
+impl Recorder {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(PROGRAM)
+            .args(["ingest", "--listen-plain", "127.0.0.1:0"])
+            .env("PODWITNESS_ADMIN", "127.0.0.1:0")
+            .env("PODWITNESS_STORE", dir.path())
+            .env("PODWITNESS_DRAIN", "4s")
+            .env("PODWITNESS_LOG_FORMAT", "json")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let lines = log.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let listening = lines.into_iter().find(|line| line["message"] == "listening").expect("it starts");
+        // So that the program never waits for somebody to read its log.
+        thread::spawn(move || log.for_each(drop));
+        let address = |key: &str| {
+            let text = listening[key].as_str().unwrap();
+            text.trim_start_matches("Some(").trim_end_matches(')').parse().unwrap()
+        };
+        Self { plain: address("plain"), admin: address("admin"), child: Some(child), dir }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        timeout(PATIENCE, spawn_blocking(move || child.wait())).await.unwrap().unwrap().unwrap()
+    }
+
+    /// The one recording and its metadata.
+    pub fn only(&self) -> (Vec<u8>, Value) {
+        let [cast] = self.casts().try_into().unwrap();
+        let meta = std::fs::read(cast.with_extension("json")).unwrap();
+        (std::fs::read(cast).unwrap(), serde_json::from_slice(&meta).unwrap())
+    }
+
+    /// SHA-256 of every recording in hexadecimal digits, sorted.
+    pub fn sums(&self) -> Vec<String> {
+        let sum = |cast: PathBuf| digest(&SHA256, &std::fs::read(cast).unwrap());
+        let hex = |sum: Digest| sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut sums: Vec<String> = self.casts().into_iter().map(|cast| hex(sum(cast))).collect();
+        sums.sort();
+        sums
+    }
+
+    fn casts(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        find(self.dir.path(), &mut found);
+        found
+    }
+
+    pub async fn admin_status(&self, path: &str) -> u16 {
+        let io = TokioIo::new(TcpStream::connect(self.admin).await.unwrap());
+        let (mut sender, connection) = http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", "x").body(Empty::<Bytes>::new()).unwrap();
+        sender.send_request(request).await.unwrap().status().as_u16()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended already.
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+    }
+}
+
+/// A request body that is written step by step.
+pub struct Writer(mpsc::Sender<Bytes>);
+
+impl Writer {
+    /// False where nobody reads any more.
+    pub async fn send(&self, text: &str) -> bool {
+        self.0.send(Bytes::from(text.to_owned())).await.is_ok()
+    }
+}
+
+/// Begins an upload over h2c with prior knowledge.
+pub async fn upload(to: SocketAddr) -> (Writer, Incoming) {
+    let io = TokioIo::new(TcpStream::connect(to).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let (writer, lines) = mpsc::channel(4);
+    let frames = stream::unfold(lines, |mut lines| async {
+        let line: Bytes = lines.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(Frame::data(line)), lines))
+    });
+    let request = Request::post(format!("http://{to}/v2/record"));
+    let request = request.body(StreamBody::new(Box::pin(frames))).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    (Writer(writer), response.into_body())
+}
+
+/// The frames of a response.
+pub struct Acks {
+    body: Incoming,
+    reader: Reader,
+    seen: std::collections::VecDeque<Ack>,
+}
+
+pub fn acks(body: Incoming) -> Acks {
+    Acks { body, reader: Reader::new(), seen: std::collections::VecDeque::new() }
+}
+
+impl Acks {
+    /// The next frame; `None` where the response has ended, or broke off.
+    pub async fn next(&mut self) -> Option<Ack> {
+        while self.seen.is_empty() {
+            let frame = timeout(PATIENCE, self.body.frame()).await.expect("a frame in time")?.ok()?;
+            self.reader.feed(&frame.into_data().unwrap(), |ack| self.seen.push_back(ack)).unwrap();
+        }
+        self.seen.pop_front()
+    }
+}
+
+pub fn line(at: u32, text: &str) -> String {
+    format!("[{at},\"o\",\"{text}\"]\n")
+}
+
+/// Runs the program to its end: its exit code, and what it said.
+pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> (i32, String) {
+    let output = Command::new(PROGRAM).args(arguments).envs(settings.iter().copied()).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn find(dir: &Path, found: &mut Vec<PathBuf>) {
+    for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            find(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "cast") {
+            found.push(path);
+        }
+    }
+}
