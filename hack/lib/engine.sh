@@ -60,8 +60,9 @@ remember_process() {
     printf '%s %s\n' "$1" "$(start_time "$1")"
 }
 
+# Empty for a process that is gone or only waits to be reaped.
 start_time() {
-    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20
+    sed -e 's/.*) //' -e '/^[ZX]/d' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20
 }
 
 engine_alive() {
