@@ -33,8 +33,19 @@ pub enum Error {
         /// What the kernel refused.
         what: netlink::Error,
     },
-    /// The UDP port, or the tasks of the userspace back end.
-    #[error("the userspace tunnel cannot be started: {0}")]
+    /// The UDP port.
+    #[error("UDP port {port} cannot be bound: {why}")]
+    Port {
+        /// The port, 0 for any.
+        port: u16,
+        /// Why not.
+        why: io::Error,
+    },
+    /// The userspace back end carries no packets any more.
+    #[error("the userspace tunnel has ended; its interface may have been removed")]
+    Ended,
+    /// The userspace back end could not be started, or broke.
+    #[error("the userspace tunnel does not work: {0}")]
     Device(String),
     /// The userspace back end's configuration socket.
     #[error("the configuration socket {path} cannot be made: {why}")]
@@ -55,7 +66,7 @@ pub enum Error {
         why: io::Error,
     },
     /// The tunnel admits its peers itself.
-    #[error("a recorder's tunnel admits its peers itself; it takes no list of them")]
+    #[error("a recorder's tunnel admits its peers itself; it takes no list of them and dials none")]
     Gated,
     /// The privileged thread.
     #[error(transparent)]

@@ -44,6 +44,13 @@ pub(crate) struct LinkPlan {
     pub(crate) mtu: Option<u16>,
 }
 
+/// A link that is configured and up.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready {
+    pub(crate) index: u32,
+    pub(crate) mtu: u16,
+}
+
 // === impl LinkPlan ===
 
 impl LinkPlan {
@@ -56,13 +63,13 @@ impl LinkPlan {
         }
     }
 
-    /// Gives the link address and MTU and brings it up; its index. For a privileged job.
-    pub(crate) fn configure(&self, netlink: &mut Netlink) -> Result<u32, netlink::Error> {
+    /// Gives the link address and MTU and brings it up. For a privileged job.
+    pub(crate) fn configure(&self, netlink: &mut Netlink) -> Result<Ready, netlink::Error> {
         let link = netlink.link(&self.name)?.ok_or_else(|| netlink::Error::vanished(&self.name))?;
         let mtu = self.mtu(netlink)?;
         netlink.bring_up(link.index, mtu)?;
         netlink.add_address(link.index, self.address)?;
-        Ok(link.index)
+        Ok(Ready { index: link.index, mtu })
     }
 
     fn mtu(&self, netlink: &mut Netlink) -> Result<u16, netlink::Error> {
@@ -82,12 +89,12 @@ impl LinkPlan {
 impl Interface {
     pub(crate) fn new(
         plan: LinkPlan,
-        index: u32,
+        link: Ready,
         mark: u32,
         privileged: Arc<dyn Privileged>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            index,
+            index: link.index,
             address: plan.address,
             mark,
             backend: plan.backend,

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use crate::{
     Backend, Error, Options, PrivateKey,
-    interface::{Interface, LinkPlan},
+    interface::{Interface, LinkPlan, Ready},
     netlink::{self, Netlink},
     privileged::{self, Privileged},
     wireguard::Handle,
@@ -21,12 +21,12 @@ pub(crate) async fn open(options: &Options, privileged: Arc<dyn Privileged>) -> 
         let plan = plan.clone();
         move || make(&plan, device, &key, port)
     };
-    let index = privileged::run(privileged.as_ref(), made).await??;
-    Interface::new(plan, index, options.mark, privileged)
+    let link = privileged::run(privileged.as_ref(), made).await??;
+    Interface::new(plan, link, options.mark, privileged)
 }
 
 /// The privileged part. An interface that an earlier run of ours left is replaced: its key is not this one.
-fn make(plan: &LinkPlan, device: Handle, key: &PrivateKey, port: Option<u16>) -> Result<u32, Error> {
+fn make(plan: &LinkPlan, device: Handle, key: &PrivateKey, port: Option<u16>) -> Result<Ready, Error> {
     let mut netlink = Netlink::new();
     netlink.delete_link(&plan.name)?;
     netlink.add_wireguard(&plan.name).map_err(without_wireguard)?;

@@ -15,6 +15,7 @@
 
 mod error;
 mod gate;
+mod hub;
 mod interface;
 mod kernel;
 mod key;
@@ -26,6 +27,7 @@ mod privileged;
 mod socket;
 mod tun;
 mod tunnel;
+mod userspace;
 mod wireguard;
 
 pub use error::Error;

@@ -9,11 +9,12 @@ use std::{
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
-    Backend, Error, Gate, Options, PREFIX, Peer, PeerStatus, ProvisionalLimits,
+    Backend, Error, Gate, Options, Peer, PeerStatus, ProvisionalLimits,
+    hub::{self, Hub},
     interface::Interface,
     kernel,
     privileged::Privileged,
-    tun::{self, Userspace},
+    userspace::{self, Userspace},
 };
 
 /// A WireGuard tunnel: an interface with an address of its own, and peers.
@@ -28,7 +29,14 @@ pub enum Tunnel {
 pub struct KernelTunnel(Interface);
 
 /// A tunnel carried by this process on a TUN device.
-pub struct TunTunnel(Userspace);
+pub struct TunTunnel(Carrier);
+
+enum Carrier {
+    /// For the few peers of a list.
+    Few(Userspace),
+    /// For whoever the gate lets in.
+    Many(Hub),
+}
 
 /// A recorder's tunnel and the gate that decides who is a peer of it.
 pub struct RecorderTunnel {
@@ -71,10 +79,9 @@ impl Tunnel {
         limits: ProvisionalLimits,
         privileged: Arc<dyn Privileged>,
     ) -> Result<RecorderTunnel, Error> {
-        let gate = Gate::new(&options.private_key, limits);
-        let userspace = tun::open(options, Some(gate.clone()), privileged).await?;
-        userspace.interface.route_prefix(prefix(), PREFIX_LENGTH).await?;
-        let tunnel = Self::Tun(TunTunnel(userspace));
+        let hub = hub::open(options, limits, privileged).await?;
+        let gate = hub.gate.clone();
+        let tunnel = Self::Tun(TunTunnel(Carrier::Many(hub)));
         opened(&tunnel, options);
         Ok(RecorderTunnel { tunnel, gate })
     }
@@ -136,7 +143,8 @@ impl Tunnel {
     pub async fn status(&self) -> Result<Vec<PeerStatus>, Error> {
         match self {
             Self::Kernel(KernelTunnel(interface)) => interface.status().await,
-            Self::Tun(TunTunnel(userspace)) => userspace.status().await,
+            Self::Tun(TunTunnel(Carrier::Few(userspace))) => userspace.interface.status().await,
+            Self::Tun(TunTunnel(Carrier::Many(hub))) => Ok(hub.status()),
         }
     }
 
@@ -144,7 +152,8 @@ impl Tunnel {
     pub async fn failed(&self) -> Error {
         match self {
             Self::Kernel(_) => std::future::pending().await,
-            Self::Tun(TunTunnel(userspace)) => userspace.failed().await,
+            Self::Tun(TunTunnel(Carrier::Few(userspace))) => userspace.failed().await,
+            Self::Tun(TunTunnel(Carrier::Many(hub))) => hub.failed().await,
         }
     }
 
@@ -155,7 +164,8 @@ impl Tunnel {
     pub async fn close(self) -> Result<(), Error> {
         match self {
             Self::Kernel(KernelTunnel(interface)) => interface.remove().await,
-            Self::Tun(TunTunnel(userspace)) => userspace.close().await,
+            Self::Tun(TunTunnel(Carrier::Few(userspace))) => userspace.close().await,
+            Self::Tun(TunTunnel(Carrier::Many(hub))) => hub.close().await,
         }
     }
 
@@ -166,34 +176,27 @@ impl Tunnel {
     ) -> Result<Self, Error> {
         match backend {
             Backend::Kernel => kernel::open(options, privileged).await.map(KernelTunnel).map(Self::Kernel),
-            Backend::Tun => tun::open(options, None, privileged).await.map(TunTunnel).map(Self::Tun),
+            Backend::Tun => {
+                let userspace = userspace::open(options, privileged).await?;
+                Ok(Self::Tun(TunTunnel(Carrier::Few(userspace))))
+            }
         }
     }
 
     fn interface(&self) -> &Interface {
         match self {
             Self::Kernel(KernelTunnel(interface)) => interface,
-            Self::Tun(TunTunnel(userspace)) => &userspace.interface,
+            Self::Tun(TunTunnel(Carrier::Few(userspace))) => &userspace.interface,
+            Self::Tun(TunTunnel(Carrier::Many(hub))) => &hub.interface,
         }
     }
 
     fn gate(&self) -> Option<&Gate> {
         match self {
-            Self::Kernel(_) => None,
-            Self::Tun(TunTunnel(userspace)) => userspace.gate(),
+            Self::Tun(TunTunnel(Carrier::Many(hub))) => Some(&hub.gate),
+            Self::Kernel(_) | Self::Tun(TunTunnel(Carrier::Few(_))) => None,
         }
     }
-}
-
-/// Bits of [`PREFIX`].
-const PREFIX_LENGTH: u8 = 48;
-
-fn prefix() -> Ipv6Addr {
-    let mut octets = [0; 16];
-    for (octet, value) in octets.iter_mut().zip(PREFIX) {
-        *octet = value;
-    }
-    Ipv6Addr::from(octets)
 }
 
 fn opened(tunnel: &Tunnel, options: &Options) {

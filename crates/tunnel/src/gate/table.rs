@@ -64,10 +64,6 @@ impl Table {
         Self { limits, provisional: HashMap::new(), admitted: HashMap::new(), addresses: HashMap::new() }
     }
 
-    pub(super) fn knows(&self, key: &PublicKey) -> bool {
-        self.provisional.contains_key(key) || self.admitted.contains_key(key)
-    }
-
     pub(super) fn sizes(&self) -> GateSizes {
         GateSizes { provisional: self.provisional.len(), admitted: self.admitted.len() }
     }
@@ -101,17 +97,13 @@ impl Table {
         Ok(gone)
     }
 
-    /// Notes that data came from the address; whether a peer has it.
-    pub(super) fn heard(&mut self, from: Ipv6Addr, now: Instant) -> bool {
-        let Some(key) = self.addresses.get(&from) else {
-            return false;
-        };
+    /// Notes that something came in the session of the peer.
+    pub(super) fn heard(&mut self, key: &PublicKey, now: Instant) {
         if let Some(peer) = self.admitted.get_mut(key) {
             peer.heard = now;
         } else if let Some(peer) = self.provisional.get_mut(key) {
             peer.proven = true;
         }
-        true
     }
 
     pub(super) fn admit(&mut self, key: &PublicKey, until: Instant, now: Instant) -> Result<(), AdmitError> {

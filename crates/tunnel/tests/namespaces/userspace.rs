@@ -1,0 +1,89 @@
+//! A sidecar on the userspace back end.
+
+use podwitness_tunnel::Backend;
+
+use crate::scenarios;
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn two_ends_talk_through_the_tunnel() {
+    scenarios::two_ends_talk(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn ipv4_carries_the_tunnel_too() {
+    scenarios::ipv4_carries_it_too(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn peers_and_routes_are_exactly_those_that_were_set() {
+    scenarios::peers_are_exactly_those_that_were_set(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_sidecar_that_restarts_with_a_new_key_is_served() {
+    scenarios::a_sidecar_restarts_with_a_new_key(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_recorder_that_restarts_with_a_new_key_is_reached() {
+    scenarios::a_recorder_restarts_with_a_new_key(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_recorder_that_restarts_with_its_key_is_reached() {
+    scenarios::a_recorder_restarts_with_its_key(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_connection_outlives_a_change_of_address() {
+    scenarios::a_connection_outlives_a_change_of_address(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_recorder_that_moves_is_reached_at_its_new_endpoint() {
+    scenarios::a_recorder_moves(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn lost_packets_lose_no_bytes() {
+    scenarios::lost_packets_lose_no_bytes(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn packets_fill_the_link_and_are_never_cut() {
+    scenarios::packets_fill_the_link_and_are_never_cut(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn dialled_sockets_carry_mark_and_tunnel_address() {
+    scenarios::sockets_carry_the_mark(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_closed_tunnel_leaves_nothing_and_can_be_opened_again() {
+    scenarios::a_closed_tunnel_leaves_nothing(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn what_an_earlier_run_left_is_replaced() {
+    scenarios::what_an_earlier_run_left_is_replaced(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn keepalives_flow_only_when_asked_for() {
+    scenarios::keepalives_flow_only_when_asked_for(Backend::Tun);
+}
