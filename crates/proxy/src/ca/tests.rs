@@ -31,7 +31,8 @@ fn verify(ca: &PodCa, leaf: &CertifiedKey, name: &str, now: i64) -> Result<(), r
 fn a_leaf_is_good_for_every_name_and_address_of_the_api_server_and_no_other() {
     let (ca, _dir) = ca();
     let leaf = ca.mint(&["10.96.0.1".parse().unwrap(), "fd00::1".parse().unwrap()], NOW).unwrap();
-    for name in ["kubernetes", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"] {
+    for name in ["kubernetes", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"]
+    {
         verify(&ca, &leaf, name, NOW).unwrap();
     }
     for address in ["10.96.0.1", "fd00::1"] {
@@ -89,7 +90,9 @@ fn a_damaged_ca_is_not_replaced() {
     let (_, dir) = ca();
     let path = dir.path().join(FILE);
     let text = fs::read_to_string(&path).unwrap();
-    for damaged in ["", "x", &text[..text.len() / 2], &text[text.find("-----BEGIN CERT").unwrap()..]] {
+    let (half, _) = text.split_at(text.len() / 2);
+    let (_, no_key) = text.split_at(text.find("-----BEGIN CERT").unwrap());
+    for damaged in ["", "x", half, no_key] {
         fs::write(&path, damaged).unwrap();
         let error = PodCa::load_or_create(dir.path(), &[], NOW).unwrap_err();
         assert!(matches!(error, CaError::Damaged(_)), "{error}");

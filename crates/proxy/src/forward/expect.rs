@@ -5,6 +5,7 @@
 //! server answers at once instead, the body is never read.
 
 use std::{
+    future::pending,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -16,7 +17,7 @@ use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, ext::on_informational};
 use tokio::{
     sync::watch,
-    time::{Duration, Sleep, sleep},
+    time::{Duration, timeout},
 };
 
 use crate::body::{Body, BoxError};
@@ -54,12 +55,11 @@ struct Gate(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Gate {
     fn new(mut wanted: watch::Receiver<bool>) -> Self {
-        let patience: Sleep = sleep(PATIENCE);
         Self(Box::pin(async move {
-            tokio::select! {
-                // The sender lives as long as the exchange; if it is gone, so is whoever would read the body.
-                _ = wanted.wait_for(|asked| *asked) => {}
-                () = patience => {}
+            let word = timeout(PATIENCE, wanted.wait_for(|asked| *asked)).await.map(|word| word.is_ok());
+            // The exchange is over: the server has answered and wants no body.
+            if word == Ok(false) {
+                pending::<()>().await;
             }
         }))
     }

@@ -3,6 +3,7 @@
 use std::{error::Error, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::future::join;
 use http::{Response, header::SEC_WEBSOCKET_PROTOCOL};
 use hyper::{
     body::Incoming,
@@ -11,7 +12,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use podwitness_core::{failure::OnUnknown, status::Status};
 use podwitness_wire::channel::Protocol;
-use tokio::io::copy_bidirectional;
+use tokio::{
+    io::{AsyncWriteExt as _, copy_bidirectional},
+    time::{Duration, timeout},
+};
 
 use super::Decision;
 use crate::{
@@ -26,6 +30,9 @@ use crate::{
     stream::Rewound,
     upstream::Io,
 };
+
+/// How long the end of a connection may take to be said.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Passes the answer on and relays what follows it.
 pub(super) fn switch(
@@ -88,7 +95,10 @@ async fn relay(
         None => tokio::select! {
             // Each side learns of the other's end by its own; why it ended concerns nobody here.
             _ = copy_bidirectional(&mut client, &mut server) => {}
-            () = proxy.drain.over() => {}
+            () = proxy.drain.over() => {
+                // The peers learn that it is over; whether they hear it changes nothing.
+                let _ = timeout(FAREWELL, join(client.shutdown(), server.shutdown())).await;
+            }
         },
     }
     Ok(())

@@ -1,0 +1,415 @@
+//! A pod without a pod: clients that trust the in-pod CA, the proxy, and an API server of the test's making.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1 as client1, http2 as client2},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use podwitness_core::{
+    control::Netmap,
+    grant::Grant,
+    inject::{Inject, UntilNetmap},
+};
+use podwitness_proxy::{
+    BoxedStream, Dial, Intercepted, PodCa, PodIdentity, Proxy, ProxyConfig, Wiring, api_names,
+};
+use podwitness_runtime::{clock::SystemClock, drain};
+use prometheus_client::registry::Registry;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    sign::SingleCertAndKey,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, DuplexStream, duplex},
+    sync::watch,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
+
+pub type TestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+pub type Answering = BoxFuture<'static, Response<TestBody>>;
+pub type Tls = TlsStream<DuplexStream>;
+
+/// The Service's address, as every client of a pod knows it.
+pub const SERVICE: &str = "10.96.0.1:443";
+
+pub fn service() -> SocketAddr {
+    SERVICE.parse().unwrap()
+}
+
+pub fn full(text: impl Into<Bytes>) -> TestBody {
+    Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub fn empty() -> TestBody {
+    full("")
+}
+
+pub fn now() -> i64 {
+    podwitness_runtime::clock::Clock::now_unix(&SystemClock)
+}
+
+// === The API server
+
+#[derive(Clone)]
+enum Behaviour {
+    Http(Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>),
+    Raw(Arc<dyn Fn(BoxedStream) -> BoxFuture<'static, ()> + Send + Sync>),
+}
+
+/// An API server of which each dialled connection is a new one.
+#[derive(Clone)]
+pub struct Server {
+    behaviour: Behaviour,
+    http2: bool,
+    max_streams: u32,
+    /// How many connections were made.
+    pub connections: Arc<AtomicUsize>,
+    /// Every change makes all connections go away gracefully.
+    pub go_away: Arc<watch::Sender<u32>>,
+}
+
+impl Server {
+    pub fn new<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response<TestBody>> + Send + 'static,
+    {
+        Self::with(Behaviour::Http(Arc::new(move |request| answer(request).boxed())))
+    }
+
+    /// A server that is handed the byte stream under TLS.
+    pub fn raw<F>(serve: impl Fn(BoxedStream) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::with(Behaviour::Raw(Arc::new(move |stream| serve(stream).boxed()))).http1()
+    }
+
+    fn with(behaviour: Behaviour) -> Self {
+        let go_away = Arc::new(watch::Sender::new(0));
+        Self { behaviour, http2: true, max_streams: 100, connections: Arc::default(), go_away }
+    }
+
+    /// Speaks HTTP/1.1 only.
+    pub fn http1(mut self) -> Self {
+        self.http2 = false;
+        self
+    }
+
+    pub fn max_streams(mut self, max: u32) -> Self {
+        self.max_streams = max;
+        self
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    async fn serve(self, io: DuplexStream, tls: Arc<ServerConfig>) {
+        let Ok(stream) = TlsAcceptor::from(tls).accept(io).await else { return };
+        let answer = match self.behaviour {
+            Behaviour::Raw(serve) => return serve(Box::new(stream)).await,
+            Behaviour::Http(answer) => answer,
+        };
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let service = service_fn(move |request| {
+            let answering = answer(request);
+            async move { Ok::<_, Infallible>(answering.await) }
+        });
+        let mut go_away = self.go_away.subscribe();
+        let io = TokioIo::new(stream);
+        if is_http2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(self.max_streams)
+                .max_header_list_size(2 << 20);
+            let mut connection = pin!(builder.serve_connection(io, service));
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = go_away.changed() => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = connection.await;
+        } else {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(None).max_headers(600).max_buf_size(2 << 20);
+            let _ = builder.serve_connection(io, service).with_upgrades().await;
+        }
+    }
+}
+
+/// The way to a [`Server`]; other addresses are refused.
+struct ToServer {
+    server: Server,
+    http2: Arc<ServerConfig>,
+    http1: Arc<ServerConfig>,
+    /// Where raw connections end, for addresses that are no API server's.
+    elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
+}
+
+impl Dial for ToServer {
+    fn dial(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<BoxedStream>> {
+        let (near, far) = duplex(64 << 10);
+        if to != service() {
+            let result = self.elsewhere.as_ref().map(|elsewhere| elsewhere(to, far));
+            let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+            return std::future::ready(result.map(|()| Box::new(near) as BoxedStream).ok_or(refused)).boxed();
+        }
+        self.server.connections.fetch_add(1, Ordering::SeqCst);
+        let tls = if self.server.http2 { &self.http2 } else { &self.http1 };
+        tokio::spawn(self.server.clone().serve(far, Arc::clone(tls)));
+        std::future::ready(Ok(Box::new(near) as BoxedStream)).boxed()
+    }
+}
+
+struct Nowhere;
+
+impl Dial for Nowhere {
+    fn dial(&self, _: SocketAddr) -> BoxFuture<'static, io::Result<BoxedStream>> {
+        std::future::ready(Err(io::ErrorKind::HostUnreachable.into())).boxed()
+    }
+}
+
+// === The pod
+
+pub struct Setup {
+    pub server: Server,
+    pub netmap: Option<Netmap>,
+    pub until_netmap: UntilNetmap,
+    pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
+    /// Trust a CA that did not sign the server.
+    pub distrust: bool,
+}
+
+impl Setup {
+    pub fn new(server: Server) -> Self {
+        Self {
+            server,
+            netmap: Some(Netmap::default()),
+            until_netmap: UntilNetmap::Open,
+            elsewhere: None,
+            distrust: false,
+        }
+    }
+
+    pub fn grants(mut self, grants: &[Grant]) -> Self {
+        self.netmap = Some(Netmap { grants: grants.to_vec(), ..Netmap::default() });
+        self
+    }
+
+    pub fn start(self) -> Pod {
+        let dir = tempfile::tempdir().unwrap();
+        let names = api_names("cluster.local");
+        let ca = |name: &str| {
+            let dir = dir.path().join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            PodCa::load_or_create(&dir, &names, now()).unwrap()
+        };
+        let (pod_ca, cluster_ca) = (ca("pod"), ca("cluster"));
+        let trusted = roots(if self.distrust { &pod_ca } else { &cluster_ca });
+        let client_roots = roots(&pod_ca);
+        let upstream = Arc::new(ToServer {
+            server: self.server.clone(),
+            http2: server_config(&cluster_ca, &[b"h2", b"http/1.1"]),
+            http1: server_config(&cluster_ca, &[b"http/1.1"]),
+            elsewhere: self.elsewhere,
+        });
+        let (signal, watch) = drain::Drain::new();
+        let netmap = watch::Sender::new(self.netmap.map(Arc::new));
+        let wiring = Wiring {
+            pod_ca,
+            upstream_roots: trusted,
+            netmap: netmap.subscribe(),
+            assertion: watch::Sender::new(None).subscribe(),
+            upstream,
+            recorders: Arc::new(Nowhere),
+            drain: watch,
+            clock: Arc::new(SystemClock),
+        };
+        let mut registry = Registry::default();
+        let proxy = Proxy::new(config(self.until_netmap, dir.path()), wiring, &mut registry).unwrap();
+        Pod { proxy, server: self.server, client_roots, registry, signal: Some(signal), netmap, _dir: dir }
+    }
+}
+
+fn config(until_netmap: UntilNetmap, dir: &std::path::Path) -> ProxyConfig {
+    let spool = podwitness_proxy::Spool { dir: dir.join("spool"), limit: 1 << 24 };
+    std::fs::create_dir_all(&spool.dir).unwrap();
+    ProxyConfig {
+        pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
+        inject: Inject::Required,
+        until_netmap,
+        spool: Some(spool),
+        api_server: service(),
+        listeners: vec!["127.0.0.1:15443".parse().unwrap()],
+        cluster_domain: "cluster.local".into(),
+    }
+}
+
+fn roots(ca: &PodCa) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.certificate_pem().as_bytes()).unwrap()).unwrap();
+    roots
+}
+
+fn server_config(ca: &PodCa, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    let leaf = ca.mint(&[service().ip()], now()).unwrap();
+    let mut config = ServerConfig::builder_with_provider(default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(leaf)));
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}
+
+pub struct Pod {
+    pub proxy: Arc<Proxy>,
+    pub server: Server,
+    pub client_roots: RootCertStore,
+    pub registry: Registry,
+    pub signal: Option<drain::Signal>,
+    pub netmap: watch::Sender<Option<Arc<Netmap>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Pod {
+    pub fn start(server: Server) -> Self {
+        Setup::new(server).start()
+    }
+
+    /// A connection on its way to `to`, intercepted.
+    pub fn tcp(&self, to: &str) -> DuplexStream {
+        let (near, far) = duplex(64 << 10);
+        let (proxy, original) = (Arc::clone(&self.proxy), to.parse().unwrap());
+        tokio::spawn(async move { proxy.serve(Intercepted { stream: far, original }).await });
+        near
+    }
+
+    /// A TLS connection to the API server.
+    pub async fn tls(&self, alpn: &[&[u8]]) -> Tls {
+        self.tls_with(SERVICE, "kubernetes.default.svc", alpn).await.unwrap()
+    }
+
+    pub async fn tls_with(&self, to: &str, name: &str, alpn: &[&[u8]]) -> io::Result<Tls> {
+        let mut config = ClientConfig::builder_with_provider(default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.client_roots.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, self.tcp(to)).await
+    }
+
+    /// An HTTP/1.1 client.
+    pub async fn http1(&self) -> client1::SendRequest<TestBody> {
+        let io = TokioIo::new(self.tls(&[]).await);
+        let mut builder = client1::Builder::new();
+        builder.max_headers(600).max_buf_size(2 << 20);
+        let (sender, connection) = builder.handshake(io).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        sender
+    }
+
+    /// An HTTP/2 client.
+    pub async fn http2(&self) -> client2::SendRequest<TestBody> {
+        let io = TokioIo::new(self.tls(&[b"h2"]).await);
+        let mut builder = client2::Builder::new(TokioExecutor::new());
+        let (sender, connection) = builder.max_header_list_size(2 << 20).handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// The value of a metric with all its labels, zero where there is none.
+    pub fn metric(&self, line: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let found = text.lines().find_map(|l| l.strip_prefix("podwitness_proxy_")?.strip_prefix(line));
+        found.map_or(0, |value| value.trim().parse().unwrap())
+    }
+}
+
+// === Requests
+
+pub fn get(path: &str) -> Request<TestBody> {
+    request("GET", path, "secret")
+}
+
+pub fn request(method: &str, path: &str, token: &str) -> Request<TestBody> {
+    Request::builder()
+        .method(method)
+        .uri(format!("https://10.96.0.1{path}"))
+        .header("authorization", format!("Bearer {token}"))
+        .body(empty())
+        .unwrap()
+}
+
+/// The same in the form HTTP/1.1 wants.
+pub fn get1(path: &str) -> Request<TestBody> {
+    let mut request = get(path);
+    *request.uri_mut() = path.parse().unwrap();
+    request.headers_mut().insert("host", "10.96.0.1".parse().unwrap());
+    request
+}
+
+pub async fn text(response: Response<Incoming>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+/// Reads to the end of a head (an empty line).
+pub async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A body fed piece by piece; it ends when the sender is dropped.
+pub fn fed() -> (tokio::sync::mpsc::Sender<&'static str>, TestBody) {
+    let (feed, mut fed) = tokio::sync::mpsc::channel::<&'static str>(1);
+    let frames = futures_util::stream::poll_fn(move |cx| {
+        fed.poll_recv(cx)
+            .map(|piece| piece.map(|text| Ok(http_body::Frame::data(Bytes::from_static(text.as_bytes())))))
+    });
+    (feed, http_body_util::StreamBody::new(frames).boxed_unsync())
+}
+
+/// A grant for everyone and every pod.
+pub fn grant(enforce: bool) -> Grant {
+    let rule = serde_json::json!({"recorder": ["tag:podwitness"], "enforceRecorder": enforce});
+    let spec =
+        serde_json::json!({"src": ["*"], "dst": ["*"], "app": {"tailscale.com/cap/kubernetes": [rule]}});
+    Grant { name: "all".into(), spec: serde_json::from_value(spec).unwrap() }
+}
+
+/// Waits until something holds; the test's own patience is a virtual minute.
+pub async fn eventually(holds: impl Fn() -> bool) {
+    for _ in 0..60_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    panic!("it never held");
+}

@@ -1,0 +1,185 @@
+//! What is terminated, what is passed on raw, what is closed.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use http::Response;
+use podwitness_core::{control::Netmap, inject::UntilNetmap};
+use rustls::{
+    ClientConfig,
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{PrivateKeyDer, ServerName},
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio_rustls::TlsConnector;
+
+use crate::harness::*;
+
+type Seen = Arc<Mutex<Vec<SocketAddr>>>;
+
+/// A pod in which every other address answers with what it is told.
+fn pod_with(setup: impl FnOnce(&mut Setup)) -> (Pod, Seen) {
+    let seen = Seen::default();
+    let seen_too = Arc::clone(&seen);
+    let mut with = Setup::new(Server::new(|_| async { Response::new(full("api")) }));
+    with.elsewhere = Some(Arc::new(move |to, mut far: DuplexStream| {
+        seen_too.lock().unwrap().push(to);
+        tokio::spawn(async move {
+            let mut word = [0; 5];
+            far.read_exact(&mut word).await.unwrap();
+            far.write_all(&word).await.unwrap();
+        });
+    }));
+    setup(&mut with);
+    (with.start(), seen)
+}
+
+/// Whether what is said comes back from the far end of a raw connection.
+async fn echoes(pod: &Pod, to: &str, word: &[u8; 5]) -> bool {
+    let mut tcp = pod.tcp(to);
+    tcp.write_all(word).await.unwrap();
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer).await.unwrap();
+    answer == word
+}
+
+/// Begins like a ClientHello, and is none.
+const TLS_LIKE: &[u8; 5] = &[0x16, 2, 0, 0, 0];
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_for_the_api_server_by_name_or_address_gets_a_leaf_for_it() {
+    let (pod, seen) = pod_with(|_| ());
+    let mut open = Vec::new();
+    for (to, name) in [
+        (SERVICE, "kubernetes"),
+        (SERVICE, "kubernetes.default.svc.cluster.local"),
+        (SERVICE, "10.96.0.1"),
+        ("127.0.0.1:15443", "localhost"),
+        ("127.0.0.1:15443", "127.0.0.1"),
+        ("192.0.2.7:6443", "kubernetes.default"),
+    ] {
+        let tls = pod.tls_with(to, name, &[]).await;
+        open.push(tls.unwrap_or_else(|error| panic!("{to} {name}: {error}")));
+    }
+    assert!(seen.lock().unwrap().is_empty());
+    eventually(|| pod.metric("connections_total{outcome=\"Terminated\"}") == 6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strange_name_for_a_known_address_is_terminated_under_the_address() {
+    let (pod, seen) = pod_with(|_| ());
+    let error = pod.tls_with(SERVICE, "example.org", &[]).await.unwrap_err();
+    assert!(error.to_string().contains("not valid for name"), "{error}");
+    eventually(|| pod.metric("connections_total{outcome=\"Handshake\"}") == 1).await;
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_none_of_ours_is_passed_on_raw_with_all_it_said() {
+    let (pod, seen) = pod_with(|_| ());
+    let other = "192.0.2.7:6443";
+    assert!(echoes(&pod, other, b"hello").await);
+    assert!(echoes(&pod, other, TLS_LIKE).await);
+    assert_eq!(*seen.lock().unwrap(), [other.parse().unwrap(); 2]);
+    assert_eq!(pod.metric("connections_total{outcome=\"Foreign\"}"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_speaks_first_is_waited_for_where_it_is_none_of_ours() {
+    let greeting: Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync> = Arc::new(|_, mut far| {
+        tokio::spawn(async move { far.write_all(b"220 hi").await });
+    });
+    let (pod, _) = pod_with(|setup| setup.elsewhere = Some(greeting));
+    let mut answer = String::new();
+    pod.tcp("192.0.2.7:6443").read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "220 hi");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_towards_the_api_server_is_closed_in_time() {
+    let (pod, _) = pod_with(|_| ());
+    let mut answer = Vec::new();
+    pod.tcp(SERVICE).read_to_end(&mut answer).await.unwrap();
+    assert_eq!(pod.metric("connections_total{outcome=\"Silent\"}"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_to_the_proxy_itself_never_loops() {
+    let (pod, seen) = pod_with(|_| ());
+    let tls = pod.tls_with("127.0.0.1:15443", "localhost", &[]).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(tls);
+    let (mut client, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(text(client.send_request(get1("/version")).await.unwrap()).await, "api");
+    assert_eq!(pod.server.connections(), 1, "the Service was dialled");
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+fn closed() -> Netmap {
+    Netmap {
+        grants: vec![grant(true)],
+        api_servers: vec!["192.0.2.9:6443".parse().unwrap()],
+        ..Netmap::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_tls_reaches_an_api_server_only_under_fail_open() {
+    let open = Netmap { grants: vec![grant(false)], ..closed() };
+    for (netmap, until, to, passes) in [
+        (Some(open), UntilNetmap::Closed, "192.0.2.9:6443", true),
+        (Some(closed()), UntilNetmap::Open, "192.0.2.9:6443", false),
+        (Some(closed()), UntilNetmap::Open, "192.0.2.7:6443", true),
+        (None, UntilNetmap::Open, "192.0.2.7:6443", true),
+        (None, UntilNetmap::Closed, "192.0.2.7:6443", false),
+    ] {
+        let (pod, seen) = pod_with(|setup| {
+            setup.netmap = netmap.clone();
+            setup.until_netmap = until;
+        });
+        assert_eq!(echoes(&pod, to, b"hello").await, passes, "{netmap:?} {to}");
+        assert_eq!(seen.lock().unwrap().len(), usize::from(passes));
+        assert_eq!(pod.metric("connections_total{outcome=\"Refused\"}"), u64::from(!passes));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_recording_is_suspended_everything_is_passed_on_raw() {
+    let until = |seconds| Some(Netmap { bypass_until: Some(now() + seconds), ..closed() });
+    let (pod, seen) = pod_with(|setup| setup.netmap = until(3600));
+    assert!(echoes(&pod, "192.0.2.9:6443", b"hello").await);
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    assert_eq!(pod.metric("connections_total{outcome=\"Bypass\"}"), 1);
+    pod.netmap.send_replace(until(-1).map(Arc::new));
+    assert!(!echoes(&pod, "192.0.2.9:6443", b"hello").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_the_netmap_adds_gets_its_leaf_at_once() {
+    let (pod, _) = pod_with(|_| ());
+    pod.tls(&[]).await;
+    pod.netmap.send_replace(Some(Arc::new(closed())));
+    pod.tls_with("192.0.2.9:6443", "192.0.2.9", &[]).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_certificate_is_answered_with_the_way_out() {
+    let (pod, _) = pod_with(|_| ());
+    let key = rcgen::generate_simple_self_signed(["ana".to_owned()]).unwrap();
+    let der = PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
+    let config = ClientConfig::builder_with_provider(default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(pod.client_roots.clone())
+        .with_client_auth_cert(vec![key.cert.der().clone()], der)
+        .unwrap();
+    let name = ServerName::try_from("kubernetes").unwrap();
+    let mut tls = TlsConnector::from(Arc::new(config)).connect(name, pod.tcp(SERVICE)).await.unwrap();
+    tls.write_all(b"GET /version HTTP/1.1\r\nHost: kubernetes\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tls.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("use a token"), "{answer}");
+    assert_eq!(pod.server.connections(), 0);
+}

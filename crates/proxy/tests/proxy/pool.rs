@@ -1,0 +1,180 @@
+//! The pool of connections to the API server.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+
+use crate::harness::*;
+
+/// A server whose watches say one word and then nothing until the test lets them.
+fn watching() -> (Server, Arc<AtomicUsize>, Arc<Semaphore>) {
+    let (open, end) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let (counted, waited) = (Arc::clone(&open), Arc::clone(&end));
+    let server = Server::new(move |request: Request<Incoming>| {
+        let (open, end) = (Arc::clone(&counted), Arc::clone(&waited));
+        async move {
+            if !request.uri().to_string().contains("watch") {
+                return Response::new(full("answer"));
+            }
+            open.fetch_add(1, Ordering::SeqCst);
+            let (feed, body) = fed();
+            tokio::spawn(async move {
+                let _ = feed.send("event").await;
+                let _ = end.acquire().await;
+            });
+            Response::new(body)
+        }
+    });
+    (server, open, end)
+}
+
+async fn watch(pod: &Pod, token: &str) -> Incoming {
+    let mut client = pod.http2().await;
+    let answer = client.send_request(request("GET", "/api/v1/pods?watch=1", token)).await.unwrap();
+    let mut body = answer.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "event");
+    body
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_101st_watch_is_not_held_up_by_a_hundred_others() {
+    let (server, open, _end) = watching();
+    let pod = Pod::start(server);
+    let mut watches = Vec::new();
+    for _ in 0..101 {
+        watches.push(watch(&pod, "secret").await);
+    }
+    assert_eq!((open.load(Ordering::SeqCst), pod.server.connections()), (101, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn simultaneous_watches_share_connections_up_to_the_peers_limit_whatever_it_is() {
+    let (server, open, _end) = watching();
+    let pod = Pod::start(server.max_streams(10));
+    let watches = futures_util::future::join_all((0..45).map(|_| watch(&pod, "secret"))).await;
+    assert_eq!((open.load(Ordering::SeqCst), pod.server.connections(), watches.len()), (45, 5, 45));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_watch_frees_its_place() {
+    let (server, _open, end) = watching();
+    let pod = Pod::start(server.max_streams(1));
+    for _ in 0..5 {
+        let body = watch(&pod, "secret").await;
+        end.add_permits(1);
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "");
+        end.forget_permits(1);
+    }
+    let abandoned = watch(&pod, "secret").await;
+    drop(abandoned);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _next = watch(&pod, "secret").await;
+    assert_eq!(pod.server.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_and_lists_and_credentials_do_not_share_connections() {
+    let (server, ..) = watching();
+    let pod = Pod::start(server);
+    let _watch = watch(&pod, "a").await;
+    let mut client = pod.http2().await;
+    for token in ["a", "b", "a", "b"] {
+        let answer = client.send_request(request("GET", "/api/v1/pods", token)).await.unwrap();
+        assert_eq!(text(answer).await, "answer");
+    }
+    assert_eq!(pod.server.connections(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_nobody_reads_holds_up_no_other() {
+    let server = Server::new(|request: Request<Incoming>| async move {
+        let flood = "x".repeat(if request.uri().to_string().contains("flood") { 8 << 20 } else { 10 });
+        Response::new(full(flood))
+    });
+    let pod = Pod::start(server);
+    let mut client = pod.http2().await;
+    let mut unread = Vec::new();
+    for _ in 0..30 {
+        unread.push(client.send_request(get("/api/v1/pods?watch=1&flood")).await.unwrap());
+    }
+    let mut other = pod.http2().await;
+    let answer = other.send_request(get("/api/v1/pods?watch=1")).await.unwrap();
+    assert_eq!(text(answer).await, "xxxxxxxxxx");
+    assert_eq!(pod.server.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_goes_away_finishes_its_answers_and_another_takes_over() {
+    let (server, _open, end) = watching();
+    let pod = Pod::start(server.clone());
+    let before = watch(&pod, "secret").await;
+    server.go_away.send_modify(|n| *n += 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _after = watch(&pod, "secret").await;
+    assert_eq!(pod.server.connections(), 2);
+    end.add_permits(2);
+    assert_eq!(before.collect().await.unwrap().to_bytes(), "", "the first ends as it should");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_credential_costs_its_own_connection_only() {
+    let server = Server::new(|request: Request<Incoming>| async move {
+        let mut answer = Response::new(full("answer"));
+        if request.headers()["authorization"] == "Bearer bad" {
+            *answer.status_mut() = http::StatusCode::UNAUTHORIZED;
+        }
+        answer
+    });
+    let pod = Pod::start(server);
+    let mut client = pod.http2().await;
+    for (token, status, connections) in
+        [("good", 200, 1), ("bad", 401, 2), ("good", 200, 2), ("bad", 401, 3), ("good", 200, 3)]
+    {
+        let answer = client.send_request(request("GET", "/version", token)).await.unwrap();
+        assert_eq!((answer.status().as_u16(), pod.server.connections()), (status, connections), "{token}");
+        assert_eq!(text(answer).await, "answer");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_kept_while_used_and_closed_when_idle() {
+    for server in [
+        Server::new(|_| async { Response::new(full("a")) }),
+        Server::new(|_| async { Response::new(full("a")) }).http1(),
+    ] {
+        let pod = Pod::start(server);
+        let mut client = pod.http2().await;
+        for _ in 0..10 {
+            assert_eq!(text(client.send_request(get("/version")).await.unwrap()).await, "a");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert_eq!((pod.server.connections(), pod.metric("upstream_connections")), (1, 1));
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(pod.metric("upstream_connections"), 0);
+        assert_eq!(text(client.send_request(get("/version")).await.unwrap()).await, "a");
+        assert_eq!(pod.server.connections(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failed_attempt_answers_everyone_who_waited_for_it() {
+    let pod =
+        Setup { distrust: true, ..Setup::new(Server::new(|_| async { Response::new(empty()) })) }.start();
+    let client = pod.http2().await;
+    let ask = || {
+        let mut client = client.clone();
+        async move { client.send_request(get("/version")).await.unwrap().status().as_u16() }
+    };
+    let answers = futures_util::future::join_all((0..50).map(|_| ask())).await;
+    assert!(answers.iter().all(|status| *status == 503));
+    assert_eq!(pod.server.connections(), 1);
+}

@@ -1,0 +1,259 @@
+//! Upgrades and sessions: decided before anything goes upstream, relayed byte for byte.
+
+use std::time::Duration;
+
+use http::Response;
+use podwitness_core::{control::Netmap, inject::UntilNetmap, status::Status};
+use podwitness_runtime::drain::Drained;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::harness::*;
+
+const EXEC: &str = "/api/v1/namespaces/n/pods/p/exec?command=sh&stdout=1";
+const ATTACH: &str = "/api/v1/namespaces/n/pods/p/attach?stdout=1";
+
+fn upgrade(path: &str, protocol: &str, more: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n{more}\r\n")
+}
+
+fn websocket(path: &str) -> String {
+    let more = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
+    upgrade(path, "websocket", more)
+}
+
+/// A server that switches protocols, says a first word in the same breath, then repeats what it hears in capitals;
+/// its answer shows the request's head. Reviews and other requests get an empty answer.
+fn switching() -> Server {
+    Server::raw(|mut stream| async move {
+        let head = read_head(&mut stream).await;
+        if !head.contains("Upgrade:") {
+            return stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+        }
+        let chosen = if head.contains("v5.channel.k8s.io") {
+            "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n"
+        } else {
+            ""
+        };
+        let seen = head.replace("\r\n", "|");
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nuPGRADE: websocket\r\nConnection: Upgrade\r\nX-Seen: {seen}\r\n{chosen}\r\n"
+        );
+        // One write: the first bytes of the session come with the head.
+        let mut first = answer.into_bytes();
+        first.extend_from_slice(&frame(b"\x01first"));
+        stream.write_all(&first).await.unwrap();
+        let mut buf = [0; 1024];
+        while let Ok(len @ 1..) = stream.read(&mut buf).await {
+            buf[..len].make_ascii_uppercase();
+            stream.write_all(&buf[..len]).await.unwrap();
+        }
+    })
+}
+
+/// An unmasked binary frame.
+fn frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82, u8::try_from(payload.len()).unwrap()];
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// A masked binary frame with a mask of zeros.
+fn masked(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Says `head` and the first bytes of a session in one breath; the answer's head and what follows it.
+async fn converse(pod: &Pod, head: &str) -> (String, Tls) {
+    let mut tls = pod.tls(&[]).await;
+    let mut first = head.as_bytes().to_vec();
+    first.extend_from_slice(&masked(b"\0early"));
+    tls.write_all(&first).await.unwrap();
+    (read_head(&mut tls).await, tls)
+}
+
+async fn hear(tls: &mut Tls, expected: &[u8]) {
+    let mut heard = vec![0; expected.len()];
+    tls.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_both_sides_said_too_early_arrives_first() {
+    for (grants, head) in [
+        (vec![], websocket(EXEC)),
+        (vec![grant(false)], websocket(EXEC)),
+        (vec![], websocket("/api/v1/namespaces/n/pods?watch=1")),
+    ] {
+        let pod = Setup::new(switching()).grants(&grants).start();
+        let (answer, mut tls) = converse(&pod, &head).await;
+        assert!(
+            answer.starts_with(
+                "HTTP/1.1 101 Switching Protocols\r\nuPGRADE: websocket\r\nConnection: Upgrade\r\n"
+            ),
+            "{answer}"
+        );
+        hear(&mut tls, &frame(b"\x01first")).await;
+        hear(&mut tls, &masked(b"\0EARLY")).await;
+        tls.write_all(&masked(b"\0later")).await.unwrap();
+        hear(&mut tls, &masked(b"\0LATER")).await;
+        // Two connections at most: one is the question who is calling.
+        assert!(pod.server.connections() <= 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorded_session_asks_for_nothing_that_cannot_be_recorded() {
+    let pod = Setup::new(switching()).grants(&[grant(false)]).start();
+    let (answer, _tls) = converse(&pod, &websocket(EXEC)).await;
+    assert!(!answer.contains("permessage-deflate"), "{answer}");
+    assert!(answer.to_lowercase().contains("|audit-id: "), "{answer}");
+    assert_eq!(pod.metric("upgrades_total{purpose=\"Exec\",outcome=\"Recorded\"}"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_no_grant_wants_passes_as_it_is_and_is_counted() {
+    let pod = Pod::start(switching());
+    let (answer, _tls) = converse(&pod, &websocket(EXEC)).await;
+    assert!(answer.contains("permessage-deflate") && !answer.to_lowercase().contains("audit-id"), "{answer}");
+    assert_eq!(pod.metric("upgrades_total{purpose=\"Exec\",outcome=\"NoGrant\"}"), 1);
+    assert_eq!(pod.server.connections(), 1, "nobody was asked who is calling");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_recorded_passes_unrecorded_under_fail_open_and_is_refused_under_fail_closed() {
+    let spdy = |path| upgrade(path, "SPDY/3.1", "");
+    for (head, purpose) in [
+        (spdy(EXEC), "Exec"),
+        (websocket(ATTACH), "Attach"),
+        (spdy("/api/v1/namespaces/n/pods/p/portforward"), "PortForward"),
+        (websocket("/api/v1/nodes/x/proxy/exec/n/p/c"), "Node"),
+        (websocket("/api/v1/namespaces/n/services/s/proxy/"), "Opaque"),
+        (upgrade(EXEC, "websocket", "Sec-WebSocket-Protocol: v3.channel.k8s.io\r\n"), "Exec"),
+        (websocket("/api/v1/watch"), "Unknown"),
+    ] {
+        let open = Setup::new(switching()).grants(&[grant(false)]).start();
+        let (answer, _tls) = converse(&open, &head).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        let unrecorded = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"Unrecorded\"}}");
+        assert_eq!(open.metric(&unrecorded), 1, "{purpose}");
+
+        let closed = Setup::new(switching()).grants(&[grant(true)]).start();
+        let mut tls = closed.tls(&[]).await;
+        tls.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_head(&mut tls).await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        let length = answer.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        tls.read_exact(&mut body).await.unwrap();
+        let body = String::from_utf8(body).unwrap();
+        let status: Status = serde_json::from_str(&body).unwrap();
+        assert!(
+            status.message.contains("Grant \"all\"") && status.message.contains("cannot be recorded"),
+            "{body}"
+        );
+        let refused = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"Refused\"}}");
+        assert_eq!(closed.metric(&refused), 1, "{purpose}");
+        assert_eq!(closed.server.connections(), 0, "nothing went upstream");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_run_through_a_node_is_held_to_the_policy_too() {
+    let run = "POST /api/v1/nodes/x/proxy/run/n/p/c?cmd=id HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+    let closed =
+        Setup::new(Server::new(|_| async { Response::new(full("uid=0")) })).grants(&[grant(true)]).start();
+    let mut tls = closed.tls(&[]).await;
+    tls.write_all(run.as_bytes()).await.unwrap();
+    assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 403 "));
+    assert_eq!(closed.server.connections(), 0);
+    let open = Pod::start(Server::new(|_| async { Response::new(full("uid=0")) }));
+    let mut tls = open.tls(&[]).await;
+    tls.write_all(run.as_bytes()).await.unwrap();
+    assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_netmap_a_closed_pod_asks_to_try_again() {
+    let mut setup = Setup::new(switching());
+    (setup.netmap, setup.until_netmap) = (None, UntilNetmap::Closed);
+    let pod = setup.start();
+    let (answer, _tls) = converse(&pod, &upgrade(ATTACH, "SPDY/3.1", "")).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 2\r\n"), "{answer}");
+    pod.netmap.send_replace(Some(Netmap::default().into()));
+    let (answer, _tls) = converse(&pod, &upgrade(ATTACH, "SPDY/3.1", "")).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_declines_is_heard_with_its_body() {
+    let server = Server::new(|_| async {
+        let mut answer = Response::new(full("{\"message\":\"pods \\\"p\\\" not found\"}"));
+        *answer.status_mut() = http::StatusCode::NOT_FOUND;
+        answer
+    });
+    let pod = Pod::start(server.http1());
+    let mut tls = pod.tls(&[]).await;
+    tls.write_all(websocket(EXEC).as_bytes()).await.unwrap();
+    assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 404 Not Found\r\n"));
+    hear(&mut tls, b"{\"message\":\"pods \\\"p\\\" not found\"}").await;
+    assert_eq!(pod.metric("upgrades_total{purpose=\"Exec\",outcome=\"Declined\"}"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_tokens_in_one_upgrade_are_refused() {
+    let pod = Pod::start(switching());
+    let more = "Authorization: Bearer a\r\nSec-WebSocket-Protocol: v5.channel.k8s.io, \
+                base64url.bearer.authorization.k8s.io.YQ\r\n";
+    let (answer, _tls) = converse(&pod, &upgrade(EXEC, "websocket", more)).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(pod.server.connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_is_none_to_us_is_none_to_the_server() {
+    let pod = Pod::start(
+        Server::new(|request: http::Request<hyper::body::Incoming>| async move {
+            let upgrades =
+                request.headers().contains_key("upgrade") || request.headers().contains_key("connection");
+            Response::new(full(upgrades.to_string()))
+        })
+        .http1(),
+    );
+    for head in [
+        "Upgrade: websocket\r\n",
+        "Connection: Upgrade\r\n",
+        "Connection: keep-alive\r\nUpgrade: SPDY/3.1\r\n",
+    ] {
+        let mut tls = pod.tls(&[]).await;
+        tls.write_all(format!("GET {EXEC} HTTP/1.1\r\nHost: x\r\n{head}\r\n").as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 200 "));
+        hear(&mut tls, b"false").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_sessions_and_lets_nothing_new_in() {
+    let mut pod = Pod::start(switching());
+    let (_, mut session) = converse(&pod, &websocket(EXEC)).await;
+    let mut idle = pod.http1().await;
+    let drained = tokio::spawn(pod.signal.take().unwrap().drain(Duration::from_secs(600)));
+    eventually(|| idle.is_closed()).await;
+    assert!(idle.send_request(get1("/version")).await.is_err());
+    hear(&mut session, &frame(b"\x01first")).await;
+    hear(&mut session, &masked(b"\0EARLY")).await;
+    assert!(!drained.is_finished());
+    drop(session);
+    assert_eq!(drained.await.unwrap(), Drained::All);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_outlives_the_drain_is_ended() {
+    let mut pod = Pod::start(switching());
+    let (_, mut session) = converse(&pod, &websocket(EXEC)).await;
+    assert_eq!(pod.signal.take().unwrap().drain(Duration::from_secs(30)).await, Drained::Deadline);
+    let mut rest = Vec::new();
+    session.read_to_end(&mut rest).await.unwrap();
+}

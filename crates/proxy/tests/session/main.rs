@@ -1,0 +1,19 @@
+//! Recorded sessions between a client, an API server and recorders that are all in-process: duplex pipes, paused
+//! clocks.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may fail by panicking"
+)]
+
+mod bulk;
+mod closed;
+mod kit;
+mod lines;
+mod open;
+mod recorder;
+mod refuse;

@@ -1,0 +1,208 @@
+//! A recorder in-process: HTTP/2 with prior knowledge over duplex pipes, and the switches that make it misbehave.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use podwitness_proxy::{BoxedStream, Dial};
+use podwitness_wire::ack::Ack;
+use tokio::{
+    io::duplex,
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinSet},
+};
+
+/// How a recorder behaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mood {
+    /// Takes everything and acknowledges it at once.
+    Good,
+    /// Takes everything and acknowledges nothing new; it says that it lives.
+    Forgetful,
+    /// Reads nothing and says nothing.
+    Stuck,
+    /// Answers uploads with this status.
+    Refusing(u16),
+    /// Cannot be dialled.
+    Down,
+}
+
+/// How the body of an upload ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ended {
+    /// It has not.
+    Not,
+    /// As it should.
+    Cleanly,
+    /// In the middle.
+    Broken,
+}
+
+/// An upload as it came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub body: Vec<u8>,
+    pub ended: Ended,
+    pub assertion: Option<String>,
+}
+
+pub struct Recorder {
+    /// What it announces; `None` for one that knows nothing of us.
+    level: Option<&'static str>,
+    pub mood: watch::Sender<Mood>,
+    pub uploads: Mutex<Vec<Seen>>,
+    pub dials: Mutex<usize>,
+    connections: Mutex<Vec<AbortHandle>>,
+}
+
+/// Recorders by address.
+#[derive(Clone, Default)]
+pub struct Network(Arc<Mutex<HashMap<SocketAddr, Arc<Recorder>>>>);
+
+type AckBody = UnsyncBoxBody<Bytes, io::Error>;
+
+impl Network {
+    pub fn add(&self, address: &str, level: Option<&'static str>) -> Arc<Recorder> {
+        let recorder = Arc::new(Recorder {
+            level,
+            mood: watch::channel(Mood::Good).0,
+            uploads: Mutex::default(),
+            dials: Mutex::default(),
+            connections: Mutex::default(),
+        });
+        self.0.lock().unwrap().insert(address.parse().unwrap(), Arc::clone(&recorder));
+        recorder
+    }
+}
+
+impl Dial for Network {
+    fn dial(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<BoxedStream>> {
+        let recorder = self.0.lock().unwrap().get(&to).cloned();
+        Box::pin(async move {
+            let recorder = recorder.ok_or(io::ErrorKind::HostUnreachable)?;
+            *recorder.dials.lock().unwrap() += 1;
+            if *recorder.mood.borrow() == Mood::Down {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            Ok(Box::new(recorder.connect()) as BoxedStream)
+        })
+    }
+}
+
+impl Recorder {
+    /// From here on it cannot be dialled, and whatever was connected is cut.
+    pub fn die(&self) {
+        self.mood.send_replace(Mood::Down);
+        self.connections.lock().unwrap().drain(..).for_each(|connection| connection.abort());
+    }
+
+    pub fn dials(&self) -> usize {
+        *self.dials.lock().unwrap()
+    }
+
+    pub fn uploads(&self) -> Vec<Seen> {
+        self.uploads.lock().unwrap().clone()
+    }
+
+    /// The text of the only upload.
+    pub fn only(&self) -> String {
+        let uploads = self.uploads();
+        assert_eq!(uploads.len(), 1, "{uploads:?}");
+        String::from_utf8(uploads[0].body.clone()).unwrap()
+    }
+
+    fn connect(self: &Arc<Self>) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + use<> {
+        let (near, far) = duplex(64 << 10);
+        let recorder = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            // Uploads die with their connection.
+            let uploads = Arc::new(Mutex::new(JoinSet::new()));
+            let service = service_fn(|request| {
+                let answer = recorder.answer(request, &uploads);
+                async move { answer }
+            });
+            let _ = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(far), service)
+                .await;
+        });
+        self.connections.lock().unwrap().push(task.abort_handle());
+        near
+    }
+
+    fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        uploads: &Mutex<JoinSet<()>>,
+    ) -> Result<Response<AckBody>, io::Error> {
+        let (frames, mut queue) = mpsc::unbounded_channel();
+        let body = StreamBody::new(futures_util::stream::poll_fn(move |cx| queue.poll_recv(cx)));
+        let mut response = Response::new(body.boxed_unsync());
+        if let Some(level) = self.level {
+            response.headers_mut().insert("podwitness-ack", level.parse().unwrap());
+        }
+        assert_eq!(request.uri().path(), "/v2/record");
+        if request.method() == "HEAD" {
+            return Ok(response);
+        }
+        if let Mood::Refusing(status) = *self.mood.borrow() {
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            return Ok(response);
+        }
+        let assertion = request.headers().get("podwitness-assertion");
+        let assertion = assertion.map(|value| value.to_str().unwrap().to_owned());
+        let index = {
+            let mut seen = self.uploads.lock().unwrap();
+            seen.push(Seen { body: Vec::new(), ended: Ended::Not, assertion });
+            seen.len() - 1
+        };
+        uploads.lock().unwrap().spawn(Arc::clone(self).receive(request.into_body(), index, frames));
+        Ok(response)
+    }
+
+    async fn receive(
+        self: Arc<Self>,
+        mut body: Incoming,
+        index: usize,
+        frames: mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>,
+    ) {
+        let mut mood = self.mood.subscribe();
+        let mut alive = tokio::time::interval(Duration::from_secs(4));
+        let mut safe = 0;
+        loop {
+            let now = *mood.borrow_and_update();
+            if now == Mood::Good {
+                safe = self.uploads.lock().unwrap()[index].body.len() as u64;
+                let _ = frames.send(Ok(Frame::data(Ack::Received(safe).to_line().into())));
+            }
+            tokio::select! {
+                _ = mood.changed() => {}
+                _ = alive.tick(), if now != Mood::Stuck => {
+                    let _ = frames.send(Ok(Frame::data(Ack::Received(safe).to_line().into())));
+                }
+                frame = body.frame(), if now != Mood::Stuck => match frame {
+                    Some(Ok(frame)) => {
+                        let bytes = frame.into_data().unwrap();
+                        self.uploads.lock().unwrap()[index].body.extend_from_slice(&bytes);
+                    }
+                    other => {
+                        let ended = if other.is_none() { Ended::Cleanly } else { Ended::Broken };
+                        self.uploads.lock().unwrap()[index].ended = ended;
+                        return;
+                    }
+                },
+            }
+        }
+    }
+}
