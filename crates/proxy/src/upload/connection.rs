@@ -3,6 +3,9 @@
 //! A connection is used once its recorder has answered `HEAD /v2/record` with 200. It carries at most [`MAX_STREAMS`]
 //! uploads; one that was not used for [`IDLE`] is closed. Whoever needs a new connection to an address waits while
 //! somebody else is opening one.
+//!
+//! The probe carries our assertion, because a recorder of ours answers nobody who has shown none, and a renewed one is
+//! shown by another probe: a recorder forgets a key whose assertion has run out, and sessions last longer.
 
 use std::{
     collections::HashMap,
@@ -14,10 +17,14 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::{sleep, timeout};
+use podwitness_core::assertion;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::{body::UploadBody, v2::UploadError};
 use crate::{BoxedStream, Dial};
@@ -34,11 +41,13 @@ const MAX_STREAMS: usize = 32;
 /// Bytes of one upload that the HTTP library holds.
 const SEND_BUFFER: usize = 256 << 10;
 
+type Assertion = watch::Receiver<Option<Arc<str>>>;
 type Driver = http2::Connection<TokioIo<BoxedStream>, UploadBody, TokioExecutor>;
 
 /// All connections.
 pub(super) struct Connections {
     dial: Arc<dyn Dial>,
+    assertion: Assertion,
     /// By address; as many as netmaps have named.
     lanes: Mutex<HashMap<SocketAddr, Arc<Lane>>>,
 }
@@ -56,8 +65,8 @@ pub(super) struct Connection {
 }
 
 impl Connections {
-    pub(super) fn new(dial: Arc<dyn Dial>) -> Self {
-        Self { dial, lanes: Mutex::default() }
+    pub(super) fn new(dial: Arc<dyn Dial>, assertion: Assertion) -> Self {
+        Self { dial, assertion, lanes: Mutex::default() }
     }
 
     /// A connection to a recorder at `to` that takes another upload, and whether it was there already. `hopeless` is
@@ -91,11 +100,13 @@ impl Connections {
             .await
             .map_err(|_| UploadError::Slow("connection"))?
             .map_err(UploadError::Dial)?;
-        let probed = timeout(PROBE, probe(stream, to)).await.map_err(|_| UploadError::Slow("probe"))?;
+        let mut assertion = self.assertion.clone();
+        let head = head(to, &mut assertion).map_err(UploadError::Request)?;
+        let probed = timeout(PROBE, probe(stream, head)).await.map_err(|_| UploadError::Slow("probe"))?;
         let (sender, driver) = probed?;
         let connection =
             Arc::new(Connection { sender, spent: AtomicBool::new(false), used: AtomicBool::new(true) });
-        tokio::spawn(drive(driver, Arc::downgrade(&connection)));
+        tokio::spawn(drive(driver, Arc::downgrade(&connection), to, assertion));
         Ok(connection)
     }
 }
@@ -125,7 +136,7 @@ impl Connection {
 /// HTTP/2 on a stream, and whether a recorder of version 2 is behind it.
 async fn probe(
     stream: BoxedStream,
-    to: SocketAddr,
+    head: Request<UploadBody>,
 ) -> Result<(http2::SendRequest<UploadBody>, Driver), UploadError> {
     let (mut sender, mut driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -133,8 +144,7 @@ async fn probe(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(UploadError::Http)?;
-    let head = Request::head(format!("http://{to}{RECORD}")).body(UploadBody::empty());
-    let answer = sender.send_request(head.map_err(UploadError::Request)?);
+    let answer = sender.send_request(head);
     let answer = tokio::select! {
         answer = answer => answer.map_err(UploadError::Http)?,
         ended = &mut driver => return Err(ended.err().map_or(UploadError::Early, UploadError::Http)),
@@ -145,10 +155,36 @@ async fn probe(
     }
 }
 
+/// The probe, with the newest assertion.
+fn head(to: SocketAddr, assertion: &mut Assertion) -> Result<Request<UploadBody>, http::Error> {
+    let mut request = Request::head(format!("http://{to}{RECORD}")).body(UploadBody::empty())?;
+    if let Some(text) = assertion.borrow_and_update().as_deref() {
+        assert_with(&mut request, text)?;
+    }
+    Ok(request)
+}
+
+/// Shows the recorder whose key carries the connection.
+pub(super) fn assert_with(request: &mut Request<UploadBody>, assertion: &str) -> Result<(), http::Error> {
+    let mut value = HeaderValue::from_str(assertion)?;
+    value.set_sensitive(true);
+    request.headers_mut().insert(assertion::HEADER, value);
+    Ok(())
+}
+
 /// Keeps a connection going as long as it is used.
-async fn drive(mut driver: Driver, connection: Weak<Connection>) {
+async fn drive(mut driver: Driver, connection: Weak<Connection>, to: SocketAddr, mut assertion: Assertion) {
     loop {
         tokio::select! {
+            Ok(()) = assertion.changed() => {
+                if let Some(connection) = connection.upgrade()
+                    && let Ok(head) = head(to, &mut assertion)
+                {
+                    // The answer says nothing that the next upload would not; the connection is driven on meanwhile.
+                    tokio::spawn(timeout(PROBE, connection.sender.clone().send_request(head)));
+                }
+                continue;
+            }
             ended = &mut driver => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "connection to a recorder ended");

@@ -135,7 +135,8 @@ impl Uploads {
         assertion: watch::Receiver<Option<Arc<str>>>,
         drain: drain::Watch,
     ) -> Self {
-        Self { connections: Connections::new(dial), netmap, assertion, drain, health: Health::default() }
+        let connections = Connections::new(dial, assertion.clone());
+        Self { connections, netmap, assertion, drain, health: Health::default() }
     }
 
     /// What is known of the recorders of a plan without asking any.

@@ -6,10 +6,10 @@
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use podwitness_core::{assertion, grant::AckLevel};
+use podwitness_core::grant::AckLevel;
 use podwitness_wire::{
     ack::{Ack, AckError, Reader},
     cast::{Header, HeaderError, Part, line},
@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     body::{Chunk, UploadBody},
-    connection::{Connection, RECORD},
+    connection::{Connection, RECORD, assert_with},
 };
 use crate::journal::{Journal, Next};
 
@@ -187,9 +187,7 @@ fn request(
 ) -> Result<Request<UploadBody>, http::Error> {
     let mut request = Request::post(format!("http://{recorder}{RECORD}")).body(body)?;
     if let Some(assertion) = assertion {
-        let mut value = HeaderValue::from_str(assertion)?;
-        value.set_sensitive(true);
-        request.headers_mut().insert(assertion::HEADER, value);
+        assert_with(&mut request, assertion)?;
     }
     Ok(request)
 }
