@@ -176,6 +176,3 @@ impl Drop for Recording {
         self.0.journal.end();
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -97,6 +97,3 @@ impl Shipment {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
