@@ -19,7 +19,7 @@ use podwitness_runtime::{
     admin::{self, Admin},
     clock::{Clock as _, SystemClock},
     drain::{self, Drain},
-    readiness::Readiness,
+    readiness::{BlockReady, Readiness},
 };
 use rustls::{
     RootCertStore,
@@ -80,8 +80,8 @@ pub struct Bound {
     log_socket: LogSocket,
     listener: Listener,
     proxy: Arc<Proxy>,
-    interception: Option<Interception>,
-    credentials: Credentials,
+    interception: Option<(Interception, BlockReady)>,
+    credentials: (Credentials, BlockReady),
     agent: Agent,
     driver: Driver,
     tunnel: Keeper,
@@ -123,6 +123,8 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
     let interception = Interception::new(&config.env, kernel, own, agent.netmap.clone(), metrics.clone());
     let interception = install(interception, config.env.inject).await?;
+    let interception = interception.map(|interception| (interception, readiness.block("interception")));
+    let credentials = (credentials, readiness.block("credentials"));
     Ok(Bound {
         admin: admin_server.addr,
         readiness,
@@ -154,20 +156,20 @@ impl Bound {
     /// Where interception cannot be kept up any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
         let mut tasks = JoinSet::new();
-        let credentials = self.readiness.block("credentials");
-        tasks.spawn(self.credentials.follow(credentials));
+        let (credentials, written) = self.credentials;
+        tasks.spawn(credentials.follow(written));
         tasks.spawn(self.admin_server.run(self.signal.watch()));
         tasks.spawn(self.log_socket.run());
         tasks.spawn(self.driver.run());
         tasks.spawn(self.tunnel.run());
         tasks.spawn(show_link(self.agent.link, self.metrics));
-        let Some(interception) = self.interception else {
+        let Some((interception, proven)) = self.interception else {
             drain_after(shutdown, self.signal).await;
             return Ok(());
         };
         tasks.spawn(serve(self.listener, self.proxy, interception.probe(), self.signal.watch()));
         tokio::select! {
-            Err(error) = interception.keep(self.readiness.block("interception")) => Err(error.into()),
+            Err(error) = interception.keep(proven) => Err(error.into()),
             () = drain_after(shutdown, self.signal) => Ok(()),
         }
     }

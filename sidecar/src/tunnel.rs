@@ -2,12 +2,18 @@
 //!
 //! Invariant: nothing waits for it but a dial through it, whose caller bounds the time.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use podwitness_core::{control::Netmap, inject};
 use podwitness_proxy::{BoxedStream, Dial};
-use podwitness_tunnel::{Options, PrivateKey, Tunnel};
+use podwitness_tunnel::{Options, PrivateKey, Tunnel, address};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{kernel::Kernel, metrics::Metrics, netmap};
@@ -18,7 +24,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Pause after its peers could not be set.
 const PEERS_PAUSE: Duration = Duration::from_secs(5);
 
-type Published = watch::Sender<Option<Arc<Tunnel>>>;
+/// A tunnel with the addresses that it leads to.
+#[derive(Clone)]
+struct Open {
+    tunnel: Arc<Tunnel>,
+    peers: Arc<BTreeSet<Ipv6Addr>>,
+}
+
+type Published = watch::Sender<Option<Open>>;
 
 /// Keeps the tunnel open.
 pub struct Keeper {
@@ -29,9 +42,9 @@ pub struct Keeper {
     metrics: Metrics,
 }
 
-/// Dials recorders through the tunnel, as soon as there is one.
+/// Dials recorders through the tunnel, as soon as it leads to them.
 #[derive(Clone)]
-pub struct Recorders(watch::Receiver<Option<Arc<Tunnel>>>);
+pub struct Recorders(watch::Receiver<Option<Open>>);
 
 impl Keeper {
     /// A keeper, and the way through the tunnel that it will keep.
@@ -67,12 +80,11 @@ impl Keeper {
     }
 
     async fn keep(&mut self, tunnel: Arc<Tunnel>) {
-        self.tunnel.send_replace(Some(Arc::clone(&tunnel)));
         self.metrics.tunnel.set(1);
         self.netmap.mark_changed();
         let broken = tokio::select! {
             error = tunnel.failed() => error,
-            () = follow(&tunnel, &mut self.netmap) => return,
+            () = follow(&tunnel, &mut self.netmap, &self.tunnel) => return,
         };
         tracing::warn!(error = %broken, "the tunnel broke; it is opened anew");
         self.metrics.tunnel.set(0);
@@ -81,14 +93,32 @@ impl Keeper {
 }
 
 /// Sets the peers at each change; ends only when no netmap will come any more.
-async fn follow(tunnel: &Tunnel, netmaps: &mut watch::Receiver<Option<Arc<Netmap>>>) {
+async fn follow(
+    tunnel: &Arc<Tunnel>,
+    netmaps: &mut watch::Receiver<Option<Arc<Netmap>>>,
+    published: &Published,
+) {
     while netmaps.changed().await.is_ok() {
         let Some(netmap) = netmaps.borrow_and_update().clone() else { continue };
-        if let Err(error) = tunnel.set_peers(netmap::peers(&netmap)).await {
-            tracing::warn!(%error, "the tunnel does not take its peers; trying again");
-            sleep(PEERS_PAUSE).await;
-            netmaps.mark_changed();
+        let peers = netmap::peers(&netmap);
+        let addresses = peers.iter().map(|peer| address(&peer.key)).collect();
+        match tunnel.set_peers(peers).await {
+            Ok(()) => {
+                let open = Open { tunnel: Arc::clone(tunnel), peers: Arc::new(addresses) };
+                published.send_replace(Some(open));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the tunnel does not take its peers; trying again");
+                sleep(PEERS_PAUSE).await;
+                netmaps.mark_changed();
+            }
         }
+    }
+}
+
+impl Open {
+    fn leads_to(&self, to: SocketAddrV6) -> bool {
+        self.peers.contains(to.ip())
     }
 }
 
@@ -99,9 +129,9 @@ impl Dial for Recorders {
             let SocketAddr::V6(to) = to else {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "a tunnel address is of IPv6"));
             };
-            let tunnel = tunnels.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
-            let tunnel = tunnel.ok_or(io::ErrorKind::NotConnected)?;
-            let stream = tunnel.dial(to).await?;
+            let leads_there = |open: &Option<Open>| open.as_ref().is_some_and(|open| open.leads_to(to));
+            let open = tunnels.wait_for(leads_there).await.map_err(io::Error::other)?.clone();
+            let stream = open.ok_or(io::ErrorKind::NotConnected)?.tunnel.dial(to).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as BoxedStream)
         })

@@ -25,6 +25,8 @@ pub const SERVICE_V6: &str = "[fd00:10:96::1]:443";
 pub const ENDPOINT: &str = "172.18.0.2:6443";
 /// The same API server behind an address that nobody told us.
 pub const GATEWAY: &str = "172.18.0.9:6443";
+/// The control plane.
+pub const CONTROL: &str = "10.96.3.4:8444";
 /// Something else.
 pub const OTHER: &str = "172.18.0.9:443";
 
@@ -43,7 +45,21 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// With servers in the world that say so, and a listener in the pod that says whom the client wanted.
     pub fn new() -> Self {
+        let lab = Self::wired();
+        for server in [SERVICE, SERVICE_V6, ENDPOINT, GATEWAY, OTHER] {
+            serve(lab.world.run(|| TcpListener::bind(server)).unwrap(), |_| "world".into());
+        }
+        for loopback in ["127.0.0.1", "::1"] {
+            let address = SocketAddr::new(loopback.parse().unwrap(), LISTENER);
+            serve(lab.pod.run(|| TcpListener::bind(address)).unwrap(), |stream| original(stream).to_string());
+        }
+        lab
+    }
+
+    /// Without any server.
+    pub fn wired() -> Self {
         let (pod, world) = (Netns::new("pod"), Netns::new("world"));
         pod.ip(&format!("link add eth0 type veth peer name eth0 netns {}", world.name));
         for (netns, v4, v6) in
@@ -55,19 +71,11 @@ impl Lab {
         }
         pod.ip("route add default via 10.244.0.1");
         pod.ip("-6 route add default via fd00:10:244::1");
-        for address in ["10.96.0.1/32", "172.18.0.2/32", "172.18.0.9/32"] {
+        for address in ["10.96.0.1/32", "10.96.3.4/32", "172.18.0.2/32", "172.18.0.9/32"] {
             world.ip(&format!("addr add {address} dev lo"));
         }
         world.ip("addr add fd00:10:96::1/128 dev lo nodad");
-        let lab = Self { pod, world };
-        for server in [SERVICE, SERVICE_V6, ENDPOINT, GATEWAY, OTHER] {
-            serve(lab.world.run(|| TcpListener::bind(server)).unwrap(), |_| "world".into());
-        }
-        for loopback in ["127.0.0.1", "::1"] {
-            let address = SocketAddr::new(loopback.parse().unwrap(), LISTENER);
-            serve(lab.pod.run(|| TcpListener::bind(address)).unwrap(), |stream| original(stream).to_string());
-        }
-        lab
+        Self { pod, world }
     }
 
     /// Runs `work` with a netlink socket of the pod.

@@ -3,6 +3,8 @@
 //! Every test needs root, `ip` and `nft`, and says so; `cargo test -- --include-ignored` runs them.
 
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod listing;
@@ -12,5 +14,9 @@ mod netns;
 mod redirect;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod sidecar;
+#[cfg(test)]
+mod through;
 #[cfg(test)]
 mod tunnel;

@@ -1,0 +1,235 @@
+//! The whole sidecar in a pod, with an API server and a control plane in its world.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use podwitness_core::{
+    control::Netmap,
+    inject::{ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, SidecarEnv, UntilNetmap},
+};
+use podwitness_proxy::PodIdentity;
+use podwitness_runtime::tls;
+use podwitness_sidecar::{
+    api_server::ApiServer,
+    app,
+    config::{Config, Paths},
+    kernel::Kernel,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    cluster::{CONTROL_NAME, Cluster},
+    lab::{CONTROL, ENDPOINT, Lab, SERVICE, eventually},
+};
+
+/// A pod's volumes and, while it runs, its sidecar.
+struct Pod {
+    lab: Lab,
+    cluster: Cluster,
+    volumes: TempDir,
+}
+
+/// A sidecar that runs until it is stopped or dropped.
+struct Running {
+    _runtime: Runtime,
+    stop: oneshot::Sender<()>,
+    ended: mpsc::Receiver<Result<(), String>>,
+}
+
+impl Pod {
+    fn new(netmap: Netmap) -> Self {
+        tls::install_provider();
+        let lab = Lab::wired();
+        let cluster = Cluster::start(&lab.world, netmap);
+        let volumes = tempfile::tempdir().unwrap();
+        for dir in ["state", "spool", "source", "serviceaccount"] {
+            fs::create_dir(volumes.path().join(dir)).unwrap();
+        }
+        let pod = Self { lab, cluster, volumes };
+        fs::write(pod.volume("token"), "ours").unwrap();
+        for (name, content) in [("token", "theirs"), ("namespace", "shop"), ("ca.crt", &pod.cluster.ca)] {
+            fs::write(pod.volume("source").join(name), content).unwrap();
+        }
+        pod
+    }
+
+    fn volume(&self, name: &str) -> PathBuf {
+        self.volumes.path().join(name)
+    }
+
+    fn config(&self, inject: Inject) -> Config {
+        let control: SocketAddr = CONTROL.parse().unwrap();
+        let text = |name: &str| self.volume(name).to_str().unwrap().to_owned();
+        Config {
+            env: SidecarEnv {
+                control: ControlAddress {
+                    name: CONTROL_NAME.into(),
+                    port: control.port(),
+                    addresses: vec![control.ip()],
+                },
+                control_ca: self.cluster.control_ca.clone(),
+                until_netmap: UntilNetmap::Closed,
+                inject,
+                profile: Profile::Interface,
+                credentials: Credentials::Passthrough,
+                service_accounts: vec![ServiceAccountDir {
+                    container: "app".into(),
+                    source: text("source"),
+                    target: text("serviceaccount"),
+                }],
+                log_level: "info".into(),
+                spool_limit: 1 << 20,
+            },
+            pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
+            api_server: ApiServer { host: "10.96.0.1".into(), port: 443 },
+            cluster_domain: "cluster.local".into(),
+            paths: Paths {
+                state: self.volume("state"),
+                spool: self.volume("spool"),
+                token: self.volume("token"),
+                cluster_ca: vec![self.volume("nothing"), self.volume("source").join("ca.crt")],
+            },
+        }
+    }
+
+    /// Starts a sidecar and waits until it is ready.
+    fn start(&self, inject: Inject) -> Running {
+        let config = self.config(inject);
+        // Threads of the runtime, and the privileged one, are made here and so are in the pod.
+        let (runtime, kernel) = self.lab.pod.run(|| {
+            let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            (runtime, Kernel::start().unwrap())
+        });
+        let ((stop, stopped), (say, ended)) = (oneshot::channel(), mpsc::sync_channel(1));
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        runtime.spawn(async move {
+            let bound = app::bind(config, kernel, Arc::new(|_| Ok(()))).await.unwrap();
+            let readiness = bound.readiness();
+            let running = bound.run(async { drop(stopped.await) });
+            let announced = async {
+                readiness.ready().await;
+                ready.send(()).unwrap();
+                std::future::pending::<()>().await;
+            };
+            let outcome = tokio::select! { outcome = running => outcome, () = announced => Ok(()) };
+            say.send(outcome.map_err(|error| error.to_string())).unwrap();
+        });
+        is_ready.recv_timeout(Duration::from_secs(60)).unwrap();
+        Running { _runtime: runtime, stop, ended }
+    }
+
+    /// What a program in the pod reads from the API server at `to`, trusting the bundle that it finds.
+    fn get(&self, to: &str, path: &str) -> Result<String, String> {
+        let bundle = fs::read(self.volume("serviceaccount/ca.crt")).unwrap();
+        self.lab.pod.run(|| {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(get(to.parse().unwrap(), path, &bundle)).map_err(|error| error.to_string())
+        })
+    }
+}
+
+impl Running {
+    fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.ended.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+    }
+}
+
+/// Only the first certificate of the bundle is trusted: that of the in-pod CA.
+async fn get(to: SocketAddr, path: &str, bundle: &[u8]) -> anyhow::Result<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(bundle).take(1).map(Result::unwrap));
+    let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let stream = TcpStream::connect(to).await?;
+    let mut stream = TlsConnector::from(Arc::new(tls)).connect(ServerName::from(to.ip()), stream).await?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+fn netmap(generation: u64) -> Netmap {
+    let api_servers = [SERVICE, ENDPOINT].map(|address| address.parse().unwrap()).into();
+    Netmap { generation, cluster: "c".into(), api_servers, ..Netmap::default() }
+}
+
+fn has_table(lab: &Lab) -> bool {
+    lab.pod.nft(&["list", "tables"]).contains("table inet podwitness")
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_ready_sidecar_serves_the_api_server_under_the_in_pod_ca() {
+    let pod = Pod::new(netmap(1));
+    let running = pod.start(Inject::Required);
+    let answer = pod.get(SERVICE, "/version").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("/version for Bearer t"), "{answer}");
+    // That address became known with the netmap.
+    eventually("the endpoint is intercepted", || pod.get(ENDPOINT, "/version").is_ok());
+    assert_eq!(pod.cluster.control.keys().len(), 1);
+    running.stop();
+    assert!(has_table(&pod.lab), "rules stay when the sidecar ends");
+    assert!(pod.get(SERVICE, "/version").is_err(), "a dead sidecar refuses");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_restart_keeps_ca_key_and_netmap_and_needs_no_control_plane() {
+    let pod = Pod::new(netmap(1));
+    let running = pod.start(Inject::Required);
+    eventually("the netmap is kept", || pod.volume("state/netmap.json").exists());
+    running.stop();
+    let bundle = fs::read(pod.volume("serviceaccount/ca.crt")).unwrap();
+    let key = fs::read(pod.volume("state/tunnel.key")).unwrap();
+    pod.lab.world.ip("addr del 10.96.3.4/32 dev lo");
+    let running = pod.start(Inject::Required);
+    assert!(pod.get(SERVICE, "/version").is_ok());
+    assert!(pod.get(ENDPOINT, "/version").is_ok());
+    assert_eq!(fs::read(pod.volume("serviceaccount/ca.crt")).unwrap(), bundle);
+    assert_eq!(fs::read(pod.volume("state/tunnel.key")).unwrap(), key);
+    running.stop();
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_netmap_that_loses_an_address_lets_it_go() {
+    let pod = Pod::new(netmap(1));
+    let running = pod.start(Inject::Required);
+    eventually("the endpoint is intercepted", || pod.get(ENDPOINT, "/version").is_ok());
+    pod.cluster.control.publish(Netmap { api_servers: vec![SERVICE.parse().unwrap()], ..netmap(2) });
+    eventually("the endpoint is let go", || {
+        // Past the sidecar, the API server shows its own certificate, which the in-pod CA did not sign.
+        pod.get(ENDPOINT, "/version").is_err_and(|error| error.contains("certificate"))
+    });
+    running.stop();
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn in_an_optional_pod_a_dead_sidecar_opens() {
+    let pod = Pod::new(netmap(1));
+    let running = pod.start(Inject::Optional);
+    assert!(pod.get(SERVICE, "/version").is_ok());
+    running.stop();
+    eventually("elements expire", || {
+        pod.get(SERVICE, "/version").is_err_and(|error| error.contains("certificate"))
+    });
+}
