@@ -8,5 +8,6 @@ pub mod admit;
 pub mod certs;
 pub mod config;
 pub mod control;
+mod failures;
 pub mod grants;
 pub mod recorders;

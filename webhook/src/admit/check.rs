@@ -4,9 +4,7 @@
 //! A mark on a packet exempts it from interception, and setting one takes NET_ADMIN or NET_RAW: that nobody but the
 //! sidecar has them is the boundary. A pod that already carries the sidecar is checked like any other.
 
-use podwitness_core::inject::{
-    CONTAINER, Credentials, Inject, Profile, TOKEN_AUDIENCE, UID, VOLUME_IDENTITY,
-};
+use podwitness_core::inject::{CONTAINER, Credentials, Inject, Profile, TOKEN_AUDIENCE, UID, VOLUME_PREFIX};
 use serde_json::Value;
 
 use super::{
@@ -68,7 +66,8 @@ fn reserved(pod: &Value) -> Result<(), Refusal> {
         runs_as_sidecar(container.value.get("securityContext"), container.name())?;
     }
     for volume in pod::volumes(pod) {
-        let ours = text(volume, "name") == VOLUME_IDENTITY && pod::sidecar(pod).is_some();
+        // What bears a name of ours is repaired or refused by name.
+        let ours = text(volume, "name").starts_with(VOLUME_PREFIX);
         if !ours && audiences(volume).any(|audience| audience == TOKEN_AUDIENCE) {
             let name = text(volume, "name");
             let message = format!(

@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{CertsError, WEBHOOK_CONFIGURATION};
+use crate::failures::Failures;
 
 /// Pause between looks, so that a configuration which was replaced is filled again.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -37,6 +38,7 @@ impl Publisher {
     /// Publishes whatever `roots` holds, for ever; `first` is held until it was there once.
     pub async fn run(self, mut roots: watch::Receiver<Option<Arc<str>>>, first: BlockReady) {
         let mut first = Some(first);
+        let mut failures = Failures::of("tell the API server our roots");
         loop {
             let current = roots.borrow_and_update().clone();
             let pause = match current {
@@ -44,11 +46,11 @@ impl Publisher {
                 Some(bundle) => match self.publish(&bundle).await {
                     Ok(()) => {
                         drop(first.take());
+                        failures.clear();
                         PERIOD
                     }
                     Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "the API server is not told our roots; trying again");
+                        failures.note(&error);
                         RETRY
                     }
                 },

@@ -10,6 +10,7 @@ use super::{
     ADMIT, AUTHORITY_SECRET, Authority, CONTROL, CertsError, Leaf, WEBHOOK_CONFIGURATION, bundle,
     secret::{self, Entries, Written},
 };
+use crate::failures::Failures;
 
 /// Pause between looks when all is well.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -42,18 +43,17 @@ impl Keeper {
     /// Looks every minute until the drain; `first` is held until everything was there once.
     pub async fn run(self, first: BlockReady, drain: drain::Watch) {
         let mut first = Some(first);
+        let mut failures = Failures::of("renew certificates");
         loop {
             let pause = match self.pass().await {
                 Ok(Written::Stored) => {
                     drop(first.take());
+                    failures.clear();
                     PERIOD
                 }
                 Ok(Written::Conflict) => RETRY,
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "certificates are not renewed; trying again"
-                    );
+                    failures.note(&error);
                     RETRY
                 }
             };

@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
 use super::{CertsError, Leaf, mint, secret};
+use crate::failures::Failures;
 
 /// The certificate that is served, and the roots to tell others.
 #[derive(Debug)]
@@ -52,25 +53,26 @@ impl Served {
     pub async fn follow(&self, client: &Client, namespace: &str, first: BlockReady) {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let mut first = Some(first);
+        let mut failures = Failures::of("serve our certificate");
         let mut changes = watch_object(secrets, self.leaf.secret).default_backoff().boxed();
         while let Some(change) = changes.next().await {
-            match change {
-                Ok(Some(secret)) => match self.take(&secret::entries(&secret)) {
-                    Ok(()) => drop(first.take()),
-                    Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::error!(error, "the certificate in the Secret is not taken");
-                    }
-                },
-                Ok(None) => tracing::info!(secret = self.leaf.secret, "waiting for the certificate"),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(
-                        error,
-                        secret = self.leaf.secret,
-                        "cannot watch the certificate; trying again"
-                    );
+            let taken = match change {
+                Ok(Some(secret)) => self.take(&secret::entries(&secret)),
+                Ok(None) => {
+                    tracing::info!(secret = self.leaf.secret, "waiting for the certificate");
+                    continue;
                 }
+                Err(error) => {
+                    failures.note(&error);
+                    continue;
+                }
+            };
+            match taken {
+                Ok(()) => {
+                    drop(first.take());
+                    failures.clear();
+                }
+                Err(error) => failures.note(&error),
             }
         }
     }

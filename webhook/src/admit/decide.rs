@@ -1,0 +1,90 @@
+//! From a pod and its namespace to a verdict.
+
+use json_patch::PatchOperation;
+use podwitness_core::inject::Inject;
+use serde_json::Value;
+
+use super::{
+    Settings, mutate,
+    namespaces::Namespace,
+    pod,
+    refusal::{Reason, Refusal},
+    tuning,
+};
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// What becomes of a pod.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It is patched; nothing to patch means that it is as it should be.
+    Injected {
+        patch: Vec<PatchOperation>,
+        /// Values that were passed over.
+        warnings: Vec<String>,
+    },
+    /// It needs no sidecar.
+    Skipped(&'static str),
+    /// It cannot be injected, and need not be.
+    LetThrough(Refusal),
+    /// It may not run.
+    Refused(Refusal),
+}
+
+impl Verdict {
+    /// The name in metrics and audit annotations.
+    pub(super) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Injected { patch, .. } if patch.is_empty() => "unchanged",
+            Self::Injected { .. } => "injected",
+            Self::Skipped(_) => "skipped",
+            Self::LetThrough(_) => "let-through",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Why, for metrics and audit annotations; empty where nothing has to be explained.
+    pub(super) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Injected { .. } => "",
+            Self::Skipped(reason) => reason,
+            Self::LetThrough(refusal) | Self::Refused(refusal) => refusal.reason.as_str(),
+        }
+    }
+
+    /// What cannot be done is refused only where it is required.
+    pub(super) fn failed(refusal: Refusal, inject: Inject) -> Self {
+        match inject {
+            Inject::Required => Self::Refused(refusal),
+            Inject::Optional => Self::LetThrough(refusal),
+        }
+    }
+}
+
+/// Whether the pod is left out, and why.
+///
+/// A mirror pod shows what a node runs by itself. Whoever sets that annotation on another pod gets a pod that no
+/// kubelet runs (`pkg/kubelet/pod/mirror_client.go`), and cannot take it away again.
+pub(super) fn skipped(pod: &Value, namespace: &Namespace) -> Option<&'static str> {
+    let label = |key: &str| pod.pointer("/metadata/labels")?.get(key)?.as_str().map(ToOwned::to_owned);
+    if pod::annotation(pod, MIRROR).is_some() {
+        return Some("mirror");
+    }
+    namespace.exempts(&label).then_some("exempt")
+}
+
+/// The verdict on a pod that is not left out.
+pub(super) fn decide(pod: &Value, settings: Result<Settings, Refusal>, inject: Inject) -> Verdict {
+    let injected = settings.and_then(|settings| {
+        let patch = mutate(pod, &settings)?;
+        Ok(Verdict::Injected { patch, warnings: tuning::warnings(pod, &settings) })
+    });
+    injected.unwrap_or_else(|refusal| Verdict::failed(refusal, inject))
+}
+
+/// A pod as JSON, where the object is one at all.
+pub(super) fn as_pod(object: Option<&Value>) -> Result<&Value, Refusal> {
+    object
+        .filter(|object| object.get("spec").is_some_and(Value::is_object))
+        .ok_or_else(|| Reason::Malformed.because("the review holds no pod"))
+}

@@ -1,0 +1,85 @@
+//! What a namespace says about the pods in it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use podwitness_core::{
+    inject::{Credentials, Inject, Profile},
+    labels,
+};
+
+use super::refusal::{Reason, Refusal};
+
+/// Labels and annotations of a namespace, read.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Namespace {
+    inject: Option<String>,
+    profile: Option<String>,
+    credentials: Option<String>,
+    /// Tags by which grants name it, without prefix.
+    pub(super) tags: Vec<String>,
+    /// Annotations in our domain.
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+impl Namespace {
+    /// Keeps what matters here.
+    pub(super) fn read(meta: &ObjectMeta) -> Self {
+        let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
+        let tags = meta.labels.iter().flatten().filter_map(|(key, _)| key.strip_prefix(labels::TAG_PREFIX));
+        let annotations = meta.annotations.iter().flatten();
+        Self {
+            inject: label(labels::INJECT),
+            profile: label(labels::PROFILE),
+            credentials: label(labels::CREDENTIALS),
+            tags: tags.map(ToOwned::to_owned).collect(),
+            annotations: annotations
+                .filter(|(key, _)| key.split('/').next() == Some(labels::DOMAIN))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+        }
+    }
+
+    /// Whether and how binding injection is asked for. An unknown value is taken for the stricter one: the policy on
+    /// namespaces refuses it, and who gets past that asked for something.
+    pub(super) fn inject(&self) -> Option<Inject> {
+        self.inject.as_deref().map(|text| Inject::parse(text).unwrap_or(Inject::Required))
+    }
+
+    /// How connections are intercepted.
+    pub(super) fn profile(&self) -> Result<Profile, Refusal> {
+        known(self.profile.as_deref(), labels::PROFILE, Profile::parse)
+    }
+
+    /// What containers hold as token.
+    pub(super) fn credentials(&self) -> Result<Credentials, Refusal> {
+        known(self.credentials.as_deref(), labels::CREDENTIALS, Credentials::parse)
+    }
+
+    /// Whether pods with these labels are left out: every term of the annotation, `key=value` or `key`, has to hold.
+    /// An annotation without terms leaves nobody out.
+    pub(super) fn exempts(&self, labels: &impl Fn(&str) -> Option<String>) -> bool {
+        let Some(terms) = self.annotations.get(labels::EXEMPT).filter(|terms| !terms.trim().is_empty())
+        else {
+            return false;
+        };
+        terms.split(',').map(str::trim).all(|term| match term.split_once('=') {
+            Some((key, value)) => labels(key).as_deref() == Some(value),
+            None => labels(term).is_some(),
+        })
+    }
+}
+
+fn known<T: Default>(
+    value: Option<&str>,
+    key: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T, Refusal> {
+    let Some(value) = value else { return Ok(T::default()) };
+    parse(value).ok_or_else(|| {
+        Reason::Unavailable.because(format!("namespace label {key}={value} is not known to this version"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! The webhook's HTTP side: decodes, asks for a verdict, encodes.
+//!
+//! Anybody in the cluster may call it; all that a stranger learns is how a pod of theirs would be patched, which holds
+//! no secret.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use podwitness_core::inject::Inject;
+use podwitness_runtime::metrics::SharedRegistry;
+use tokio::time::Instant;
+
+use super::{decide::Verdict, metrics::Metrics, review, world::World};
+
+/// Cap on the body of a review; a pod may have 1.5 MiB, and a review may hold two. What is longer is answered 413.
+const MAX_BODY: usize = 4 << 20;
+
+#[derive(Clone)]
+struct Shared {
+    world: Arc<World>,
+    metrics: Metrics,
+}
+
+/// `POST /mutate/required`, `/mutate/optional`: what the webhook entry is for; `/mutate`: what the namespace's label
+/// says.
+pub(super) fn router(world: Arc<World>, registry: &SharedRegistry) -> Router {
+    let shared = Shared { world, metrics: Metrics::register(registry) };
+    Router::new()
+        .route("/mutate", post(by_label))
+        .route("/mutate/{mode}", post(by_entry))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(shared)
+}
+
+async fn by_label(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    shared.review(None, &headers, &body).await
+}
+
+async fn by_entry(
+    State(shared): State<Shared>,
+    Path(mode): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match Inject::parse(&mode) {
+        Some(mode) => shared.review(Some(mode), &headers, &body).await,
+        None => (StatusCode::NOT_FOUND, "the entries are required and optional\n").into_response(),
+    }
+}
+
+impl Shared {
+    async fn review(&self, mode: Option<Inject>, headers: &HeaderMap, body: &[u8]) -> Response {
+        let begun = Instant::now();
+        if !is_json(headers) {
+            self.metrics.malformed();
+            return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json\n").into_response();
+        }
+        let request = match review::read(body) {
+            Ok(request) => request,
+            Err(error) => {
+                self.metrics.malformed();
+                return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
+            }
+        };
+        let verdict = review::judge(&request, mode, &self.world).await;
+        let namespace = request.namespace.as_deref().unwrap_or_default();
+        log(&verdict, namespace, &request.name, request.dry_run);
+        let answer = Json(review::answer(&request, &verdict)).into_response();
+        self.metrics.judged(&verdict, begun.elapsed());
+        answer
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    media_type
+        .split(';')
+        .next()
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn log(verdict: &Verdict, namespace: &str, name: &str, dry_run: bool) {
+    let (decision, reason) = (verdict.as_str(), verdict.reason());
+    match verdict {
+        Verdict::Refused(refusal) | Verdict::LetThrough(refusal) => {
+            tracing::info!(namespace, name, dry_run, decision, reason, message = %refusal, "review");
+        }
+        _ => tracing::debug!(namespace, name, dry_run, decision, reason, "review"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

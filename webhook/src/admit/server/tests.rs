@@ -1,0 +1,186 @@
+use axum::{
+    body::{Body, to_bytes},
+    http::Request,
+};
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use podwitness_core::labels;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::admit::{
+    testing::{apply, pod, with},
+    world::tests::world,
+};
+
+struct Server {
+    router: Router,
+    registry: SharedRegistry,
+}
+
+fn server(labels: &[(&str, &str)]) -> Server {
+    let registry = SharedRegistry::new();
+    Server { router: router(Arc::new(world("shop", labels, &[])), &registry), registry }
+}
+
+fn review(pod: &Value) -> Value {
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "u1", "name": "pod", "namespace": "shop", "operation": "CREATE", "dryRun": true,
+        "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "userInfo": {"username": "ana", "groups": ["dev"], "extra": {"later": ["x"]}},
+        "object": pod, "oldObject": null, "options": {"kind": "CreateOptions"}}})
+}
+
+impl Server {
+    async fn send(&self, path: &str, content_type: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
+        let request =
+            Request::post(path).header("content-type", content_type).body(Body::from(body)).unwrap();
+        let response = TowerToHyperService::new(self.router.clone()).call(request).await.unwrap();
+        (response.status(), to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec())
+    }
+
+    /// The response part of the answer to a review.
+    async fn review(&self, path: &str, review: &Value) -> Value {
+        let (status, body) = self.send(path, "application/json", serde_json::to_vec(review).unwrap()).await;
+        assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+        let answer: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (&answer["apiVersion"], &answer["response"]["uid"]),
+            (&json!("admission.k8s.io/v1"), &json!("u1"))
+        );
+        answer["response"].clone()
+    }
+
+    fn counted(&self, decision: &str, reason: &str) -> bool {
+        let line =
+            format!("podwitness_admission_reviews_total{{decision=\"{decision}\",reason=\"{reason}\"}} 1");
+        self.registry.encode().unwrap().contains(&line)
+    }
+}
+
+fn patch(response: &Value) -> Vec<json_patch::PatchOperation> {
+    let bytes: Vec<u8> = serde_json::from_value(response["patch"].clone()).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_pod_is_patched_and_keeps_fields_that_nobody_here_knows() {
+    let server = server(&[(labels::INJECT, "required")]);
+    let pod = with(pod(), "/spec/later", json!({"field": [1]}));
+    let response = server.review("/mutate/required", &review(&pod)).await;
+    assert_eq!((&response["allowed"], &response["patchType"]), (&json!(true), &json!("JSONPatch")));
+    assert_eq!(response["auditAnnotations"], json!({"decision": "injected"}));
+    let after = apply(pod.clone(), &patch(&response));
+    assert_eq!(after["spec"]["initContainers"][0]["name"], "podwitness");
+    assert_eq!(after["spec"]["later"], pod["spec"]["later"]);
+    assert!(server.counted("injected", ""));
+
+    let again = server.review("/mutate/required", &review(&after)).await;
+    assert_eq!((&again["allowed"], again.get("patch")), (&json!(true), None));
+    assert!(server.counted("unchanged", ""));
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_injected_is_refused_where_required_and_warned_about_where_not() {
+    let server = server(&[(labels::INJECT, "required")]);
+    let on_host = review(&with(pod(), "/spec/hostNetwork", json!(true)));
+    let refused = server.review("/mutate/required", &on_host).await;
+    assert_eq!((&refused["allowed"], &refused["status"]["code"]), (&json!(false), &json!(403)));
+    assert!(refused["status"]["message"].as_str().unwrap().contains("hostNetwork"), "{refused}");
+    assert!(server.counted("refused", "host-network"));
+
+    let passed = server.review("/mutate/optional", &on_host).await;
+    assert_eq!((&passed["allowed"], passed.get("patch")), (&json!(true), None));
+    assert!(passed["warnings"][0].as_str().unwrap().contains("hostNetwork"), "{passed}");
+    assert_eq!(passed["auditAnnotations"], json!({"decision": "let-through: host-network"}));
+    assert!(server.counted("let-through", "host-network"));
+}
+
+#[tokio::test]
+async fn without_an_entry_the_namespaces_label_decides() {
+    let on_host = review(&with(pod(), "/spec/hostNetwork", json!(true)));
+    for (label, allowed) in [("required", false), ("optional", true)] {
+        let server = server(&[(labels::INJECT, label)]);
+        assert_eq!(server.review("/mutate", &on_host).await["allowed"], json!(allowed), "{label}");
+    }
+    let unlabelled = server(&[]);
+    assert_eq!(unlabelled.review("/mutate", &on_host).await["allowed"], json!(true));
+    assert!(unlabelled.counted("skipped", "no-label"));
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_allowed_as_it_is() {
+    let server = server(&[(labels::INJECT, "required")]);
+    let mirror = with(pod(), "/metadata/annotations", json!({"kubernetes.io/config.mirror": "x"}));
+    let mut system = review(&pod());
+    system["request"]["namespace"] = json!("kube-system");
+    let mut deployment = review(&pod());
+    deployment["request"]["resource"] = json!({"group": "apps", "version": "v1", "resource": "deployments"});
+    let mut update = review(&pod());
+    update["request"]["operation"] = json!("UPDATE");
+    for (review, reason) in [
+        (review(&mirror), "mirror"),
+        (system, "system-namespace"),
+        (deployment, "not-a-new-pod"),
+        (update, "not-a-new-pod"),
+    ] {
+        let response = server.review("/mutate/required", &review).await;
+        assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None), "{reason}");
+        assert_eq!(response["auditAnnotations"]["decision"], format!("skipped: {reason}"));
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_annotation_is_a_warning_where_injection_is_optional() {
+    let server = server(&[(labels::INJECT, "optional")]);
+    let wrong = with(pod(), "/metadata/annotations", json!({labels::MEMORY_LIMIT: "1Mi"}));
+    let response = server.review("/mutate/optional", &review(&wrong)).await;
+    assert!(response.get("patch").is_some());
+    assert!(response["warnings"][0].as_str().unwrap().contains(labels::MEMORY_LIMIT), "{response}");
+}
+
+#[tokio::test]
+async fn a_namespace_that_cannot_be_read_holds_back_only_what_is_required() {
+    let server = server(&[(labels::INJECT, "required")]);
+    let mut elsewhere = review(&pod());
+    elsewhere["request"]["namespace"] = json!("elsewhere");
+    assert_eq!(server.review("/mutate/required", &elsewhere).await["allowed"], json!(false));
+    assert_eq!(server.review("/mutate", &elsewhere).await["allowed"], json!(false));
+    assert_eq!(server.review("/mutate/optional", &elsewhere).await["allowed"], json!(true));
+}
+
+#[tokio::test]
+async fn a_review_without_a_pod_is_refused_in_a_review() {
+    let server = server(&[(labels::INJECT, "required")]);
+    for object in [json!(null), json!({}), json!({"spec": 7}), json!({"spec": {"containers": []}})] {
+        let response = server.review("/mutate/required", &review(&object)).await;
+        assert_eq!(response["allowed"], json!(false), "{object}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_review_is_answered_4xx() {
+    let server = server(&[]);
+    let mut old = review(&pod());
+    old["apiVersion"] = json!("admission.k8s.io/v1beta1");
+    let mut empty = review(&pod());
+    empty.as_object_mut().unwrap().remove("request");
+    let json = "application/json";
+    for (body, content_type, status, says) in [
+        (b"{".to_vec(), json, 400, "no AdmissionReview"),
+        (b"[]".to_vec(), json, 400, "no AdmissionReview"),
+        (old.to_string().into_bytes(), json, 400, "v1beta1"),
+        (empty.to_string().into_bytes(), json, 400, "no request"),
+        (review(&pod()).to_string().into_bytes(), "application/yaml", 415, "application/json"),
+        (vec![b' '; MAX_BODY + 1], json, 413, ""),
+    ] {
+        let (code, body) = server.send("/mutate/required", content_type, body).await;
+        let body = String::from_utf8(body).unwrap();
+        assert!(code.as_u16() == status && body.contains(says), "{status}: {code} {body}");
+    }
+    let text = server.registry.encode().unwrap();
+    assert!(text.contains("podwitness_admission_malformed_requests_total 5"), "{text}");
+    assert_eq!(server.send("/mutate/always", json, b"{}".to_vec()).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(server.send("/", json, b"{}".to_vec()).await.0, StatusCode::NOT_FOUND);
+}

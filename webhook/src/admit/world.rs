@@ -1,0 +1,180 @@
+//! What admission knows of the cluster: namespaces, grants, the address of the control API and the roots it stands
+//! under. All of it comes by watch; only a namespace that was labelled a moment ago is fetched.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::{self, Service};
+use kube::{
+    Api, Client,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{Config, watch_object, watcher},
+    },
+};
+use podwitness_core::{
+    grant::{GrantSpec, PodTarget, dst_fits},
+    inject::{CONTROL_PORT, ControlAddress, Inject, UntilNetmap},
+    labels,
+};
+use podwitness_crd::Grant;
+use podwitness_runtime::readiness::{BlockReady, Readiness};
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{
+    Settings,
+    cache::{self, Cache},
+    namespaces::Namespace,
+    refusal::{Reason, Refusal},
+};
+use crate::{certs, config::AdmitConfig, failures::Failures};
+
+/// Cap on labelled namespaces in memory; one that is left out is fetched for each pod.
+const MAX_NAMESPACES: usize = 20_000;
+/// Cap on grants; above it every pod is stamped as if a grant that fails closed meant it.
+const MAX_GRANTS: usize = 10_000;
+/// How long fetching a namespace may take; the API server gives a review 5 s.
+const FETCH: Duration = Duration::from_secs(2);
+
+type NamespaceMeta = PartialObjectMeta<v1::Namespace>;
+
+/// The knowledge. Made once and shared.
+pub(super) struct World {
+    pub(super) config: AdmitConfig,
+    namespaces: Cache<Namespace>,
+    grants: Cache<GrantSpec>,
+    control: watch::Sender<Option<ControlAddress>>,
+    roots: watch::Receiver<Option<Arc<str>>>,
+    fetch: Option<Api<NamespaceMeta>>,
+}
+
+impl World {
+    /// Knows nothing yet; fetches namespaces through `client`.
+    pub(super) fn new(
+        config: AdmitConfig,
+        roots: watch::Receiver<Option<Arc<str>>>,
+        client: Option<&Client>,
+    ) -> Self {
+        Self {
+            config,
+            namespaces: Cache::new(MAX_NAMESPACES),
+            grants: Cache::new(MAX_GRANTS),
+            control: watch::Sender::new(None),
+            roots,
+            fetch: client.map(|client| Api::all(client.clone())),
+        }
+    }
+
+    /// Starts every watch; readiness waits until each has delivered once.
+    pub(super) fn follow(self: &Arc<Self>, client: &Client, readiness: &Readiness, tasks: &mut JoinSet<()>) {
+        let labelled = Config::default().labels(labels::INJECT);
+        let namespaces = watcher(Api::<NamespaceMeta>::all(client.clone()), labelled).default_backoff();
+        let grants = watcher(Api::<Grant>::all(client.clone()), Config::default()).default_backoff();
+        let (world, first) = (Arc::clone(self), readiness.block("namespaces"));
+        tasks.spawn(async move {
+            let read = |namespace: &NamespaceMeta| Namespace::read(&namespace.metadata);
+            cache::follow("watch namespaces", namespaces, &world.namespaces, read, first).await;
+        });
+        let (world, first) = (Arc::clone(self), readiness.block("grants"));
+        tasks.spawn(async move {
+            cache::follow("watch grants", grants, &world.grants, |grant: &Grant| grant.spec.0.clone(), first)
+                .await;
+        });
+        let (world, first) = (Arc::clone(self), readiness.block("control address"));
+        let services = Api::namespaced(client.clone(), &self.config.common.namespace);
+        tasks.spawn(async move { world.follow_control(services, first).await });
+    }
+
+    async fn follow_control(&self, services: Api<Service>, first: BlockReady) {
+        let mut first = Some(first);
+        let mut failures = Failures::of("watch the Service of the control API");
+        let mut changes = watch_object(services, certs::CONTROL.service).default_backoff().boxed();
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(service) => {
+                    failures.clear();
+                    if let Some(address) = service.and_then(|service| self.address(&service)) {
+                        self.control.send_replace(Some(address));
+                        drop(first.take());
+                    }
+                }
+                Err(error) => failures.note(&error),
+            }
+        }
+    }
+
+    fn address(&self, service: &Service) -> Option<ControlAddress> {
+        let spec = service.spec.as_ref()?;
+        let addresses: Vec<IpAddr> =
+            spec.cluster_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect();
+        let port = spec.ports.iter().flatten().next().and_then(|port| u16::try_from(port.port).ok());
+        (!addresses.is_empty()).then(|| ControlAddress {
+            name: certs::CONTROL.host(&self.config.common.namespace),
+            port: port.unwrap_or(CONTROL_PORT),
+            addresses,
+        })
+    }
+
+    /// The namespace, from the cache or else from the API server.
+    pub(super) async fn namespace(&self, name: &str) -> Result<Arc<Namespace>, Refusal> {
+        if let Some(known) = self.namespaces.get(name) {
+            return Ok(known);
+        }
+        let Some(api) = &self.fetch else { return Err(unknown(name)) };
+        match tokio::time::timeout(FETCH, api.get(name)).await {
+            Ok(Ok(found)) => Ok(Arc::new(Namespace::read(&found.metadata))),
+            Ok(Err(error)) => {
+                tracing::info!(namespace = name, %error, "cannot read a namespace");
+                Err(unknown(name))
+            }
+            Err(_) => Err(unknown(name)),
+        }
+    }
+
+    /// What injection into `pod` depends on.
+    pub(super) fn settings(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        pod: &Value,
+        inject: Inject,
+    ) -> Result<Settings, Refusal> {
+        let not_ready =
+            |what: &str| Reason::NotReady.because(format!("admission does not know {what} yet; try again"));
+        let control = self.control.borrow().clone().ok_or_else(|| not_ready("the control API's address"))?;
+        let roots = self.roots.borrow().clone().ok_or_else(|| not_ready("its own certificate"))?;
+        Ok(Settings {
+            inject,
+            profile: namespace.profile()?,
+            credentials: namespace.credentials()?,
+            namespace_annotations: namespace.annotations.clone(),
+            image: self.config.image.clone(),
+            pull_secrets: self.config.pull_secrets.clone(),
+            spool_size: self.config.spool_size,
+            control,
+            control_ca: roots.to_string(),
+            until_netmap: self.until_netmap(namespace, name, pod),
+        })
+    }
+
+    /// Closed where a grant that fails closed means the pod, so that a sidecar which has not heard of any grant yet
+    /// lets nothing past that should have been recorded.
+    fn until_netmap(&self, namespace: &Namespace, name: &str, pod: &Value) -> UntilNetmap {
+        let target = PodTarget {
+            namespace: name,
+            name: pod.pointer("/metadata/name").and_then(Value::as_str).filter(|name| !name.is_empty()),
+            tags: &namespace.tags,
+        };
+        let closes = |grant: &GrantSpec| grant.enforces() && dst_fits(grant, target);
+        if self.grants.any_or_overflowed(closes) { UntilNetmap::Closed } else { UntilNetmap::Open }
+    }
+}
+
+fn unknown(namespace: &str) -> Refusal {
+    Reason::NotReady.because(format!("admission cannot read namespace {namespace}; try again"))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

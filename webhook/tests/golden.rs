@@ -1,0 +1,61 @@
+//! Whole pods before and after: `tests/golden/NAME.in.yaml` and what has to come of it, `NAME.out.yaml`.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p podwitness-webhook --test golden` writes the latter anew; read the difference.
+
+use std::{fs, path::Path};
+
+use podwitness_core::inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap};
+use podwitness_webhook::admit::{Settings, mutate};
+use serde_json::Value;
+
+fn settings(name: &str) -> Settings {
+    Settings {
+        inject: if name.starts_with("optional") { Inject::Optional } else { Inject::Required },
+        profile: Profile::Interface,
+        credentials: Credentials::Passthrough,
+        namespace_annotations: [].into(),
+        image: "podwitness.dev/sidecar:dev".into(),
+        pull_secrets: vec!["registry".into()],
+        spool_size: 512 << 20,
+        control: ControlAddress {
+            name: "podwitness-control.podwitness-system.svc".into(),
+            port: 8444,
+            addresses: vec!["10.96.3.4".parse().unwrap()],
+        },
+        control_ca: "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n".into(),
+        until_netmap: UntilNetmap::Open,
+    }
+}
+
+fn read(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_yaml_ng::from_str(&text).unwrap()
+}
+
+fn check(name: &str) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let before = read(&dir.join(format!("{name}.in.yaml")));
+    let mut after = before.clone();
+    json_patch::patch(&mut after, &mutate(&before, &settings(name)).unwrap()).unwrap();
+    assert_eq!(mutate(&after, &settings(name)).unwrap(), vec![], "{name}: a second pass changes something");
+    let path = dir.join(format!("{name}.out.yaml"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, serde_yaml_ng::to_string(&after).unwrap()).unwrap();
+    }
+    let expected = read(&path);
+    assert!(after == expected, "{name} came out as\n{}", serde_yaml_ng::to_string(&after).unwrap());
+}
+
+#[test]
+fn golden_pods_come_out_as_written() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .filter_map(|entry| {
+            entry.unwrap().file_name().to_str()?.strip_suffix(".in.yaml").map(ToOwned::to_owned)
+        })
+        .collect();
+    names.sort();
+    assert!(names.len() >= 6, "golden pods are missing: {names:?}");
+    names.iter().for_each(|name| check(name));
+}
