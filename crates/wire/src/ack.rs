@@ -52,11 +52,12 @@ impl Ack {
 #[derive(Debug)]
 pub struct Reader {
     objects: Objects,
+    failed: bool,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { objects: Objects::new(MAX_FRAME) }
+        Self { objects: Objects::new(MAX_FRAME), failed: false }
     }
 }
 
@@ -72,13 +73,15 @@ impl Reader {
     /// # Errors
     /// Where the bytes are no such frames.
     pub fn feed(&mut self, bytes: &[u8], mut see: impl FnMut(Ack)) -> Result<(), AckError> {
-        let mut bad = false;
+        let failed = &mut self.failed;
         let fed = self.objects.feed(bytes, |object| match serde_json::from_slice::<Frame>(object) {
+            _ if *failed => {}
             Ok(Frame { error: Some(text), .. }) if !text.is_empty() => see(Ack::Failed(text)),
             Ok(frame) => see(Ack::Received(frame.ack.unwrap_or(0))),
-            Err(_) => bad = true,
+            Err(_) => *failed = true,
         });
-        if bad || fed.is_err() { Err(AckError) } else { Ok(()) }
+        self.failed |= fed.is_err();
+        if self.failed { Err(AckError) } else { Ok(()) }
     }
 
     /// Whether the response may end here.
@@ -123,6 +126,14 @@ mod tests {
         for text in ["no", "{\"ack\":-1}", "{\"ack\":\"1\"}", "[]", &long] {
             assert_eq!(read(&[text]), Err(AckError), "{text:.20}");
         }
+    }
+
+    #[test]
+    fn nothing_counts_after_what_is_no_frame() {
+        let (mut reader, mut seen) = (Reader::new(), vec![]);
+        assert_eq!(reader.feed(b"{\"ack\":1}{\"ack\":x}{\"ack\":2}", |ack| seen.push(ack)), Err(AckError));
+        assert_eq!(reader.feed(b"{\"ack\":3}", |ack| seen.push(ack)), Err(AckError));
+        assert_eq!(seen, [Ack::Received(1)]);
     }
 
     #[test]
