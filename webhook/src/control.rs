@@ -40,6 +40,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use kube::Client;
 use podwitness_runtime::{
+    accept,
     admin::{self, Admin},
     clock::SystemClock,
     drain::{Drain, Drained, shutdown_signal},
@@ -108,7 +109,7 @@ pub async fn run(config: ControlConfig) -> Result<(), ControlError> {
 /// Where one of them cannot be opened.
 pub async fn bind(config: ControlConfig) -> Result<Bound, ControlError> {
     let failed = |source| ControlError::Listen { addr: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+    let listener = accept::bind(config.listen).await.map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     let (registry, readiness) = (SharedRegistry::new(), Readiness::new());
     let admin = Admin { registry: registry.clone(), readiness: readiness.clone() };

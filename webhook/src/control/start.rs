@@ -1,6 +1,6 @@
 //! Putting the parts together: what has to be known before anything runs, and then everything that runs for ever.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
@@ -34,6 +34,7 @@ use super::{
     watch::Caches,
     world::Published,
 };
+use crate::failures::Failures;
 
 /// Namespace whose uid is the cluster's id.
 const CLUSTER_NAMESPACE: &str = "kube-system";
@@ -86,8 +87,8 @@ impl Setup {
 
     /// The key that signs, and for which cluster.
     async fn identity(&self) -> (Arc<Signer>, String) {
-        let cluster = insist("the cluster's id", || cluster_id(&self.client)).await;
-        let signer = insist("the key that signs assertions", || {
+        let cluster = insist("learn the cluster's id", || cluster_id(&self.client)).await;
+        let signer = insist("get the key that signs assertions", || {
             issuer::load_or_create(self.client.clone(), &self.namespace, &cluster)
         });
         (Arc::new(signer.await), cluster)
@@ -163,7 +164,7 @@ async fn publish_issuer(client: Client, namespace: String, signer: Arc<Signer>, 
     let mut first = Some(first);
     loop {
         let issuers = [signer.issuer().clone()];
-        insist("the list of issuers", || issuer::publish(client.clone(), &namespace, &issuers)).await;
+        insist("publish the list of issuers", || issuer::publish(client.clone(), &namespace, &issuers)).await;
         drop(first.take());
         sleep(ISSUERS_AGAIN).await;
     }
@@ -180,13 +181,17 @@ async fn clear_after_first(mut worlds: channel::Receiver<Option<Arc<Published>>>
 /// Tries until it works: without it there is nothing to do.
 async fn insist<T, E, F>(what: &'static str, attempt: impl Fn() -> F) -> T
 where
-    E: Display,
+    E: std::error::Error + 'static,
     F: Future<Output = Result<T, E>>,
 {
+    let mut failures = Failures::of(what);
     loop {
         match attempt().await {
-            Ok(value) => return value,
-            Err(error) => tracing::warn!(%error, "waiting for {what}"),
+            Ok(value) => {
+                failures.clear();
+                return value;
+            }
+            Err(error) => failures.note(&error),
         }
         sleep(RETRY).await;
     }

@@ -25,11 +25,10 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::pod::{Pod, relevant};
+use crate::failures::Failures;
 
 /// Namespace and name of the Service of the API server, whose EndpointSlices carry its name in a label.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
-/// Failures in a row after which a watch is no longer in the ordinary course of things.
-const QUIET_FAILURES: u32 = 3;
 
 /// A namespace without its specification and status.
 pub type NamespaceMeta = PartialObjectMeta<Namespace>;
@@ -64,12 +63,12 @@ impl Caches {
             .filter_map(|event| ready(event.map(relevant).transpose()));
         let mut tasks = Tasks { changed, tasks };
         Self {
-            pods: tasks.keep("pods", pods),
-            namespaces: tasks.watch("namespaces", Api::all(client()), Config::default()),
-            grants: tasks.watch("grants", Api::all(client()), Config::default()),
-            recorders: tasks.watch("recorders", Api::all(client()), Config::default()),
-            services: tasks.watch("services", services, of_service),
-            slices: tasks.watch("endpointslices", slices, of_slices),
+            pods: tasks.keep("watch pods", pods),
+            namespaces: tasks.watch("watch namespaces", Api::all(client()), Config::default()),
+            grants: tasks.watch("watch grants", Api::all(client()), Config::default()),
+            recorders: tasks.watch("watch recorders", Api::all(client()), Config::default()),
+            services: tasks.watch("watch the API server's Service", services, of_service),
+            slices: tasks.watch("watch the API server's endpoints", slices, of_slices),
         }
     }
 
@@ -111,34 +110,22 @@ impl Tasks<'_> {
     }
 }
 
-/// Drives a cache. A watch ends by itself every few minutes and may find that its version is too old: that is the
-/// ordinary course of things, and only failures in a row are worth a warning.
+/// Drives a cache.
 async fn follow<K>(
     what: &'static str,
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     changed: Arc<Notify>,
 ) {
     let mut events = std::pin::pin!(events);
-    let mut failures: u32 = 0;
+    let mut failures = Failures::of(what);
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init | Event::InitApply(_)) => {}
             Ok(_) => {
-                failures = 0;
+                failures.clear();
                 changed.notify_one();
             }
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                report(what, &error, failures);
-            }
+            Err(error) => failures.note(&error),
         }
-    }
-}
-
-fn report(what: &'static str, error: &watcher::Error, failures: u32) {
-    if failures >= QUIET_FAILURES {
-        tracing::warn!(%error, what, failures, "a watch fails; the last state stays");
-    } else {
-        tracing::debug!(%error, what, failures, "a watch begins anew");
     }
 }
