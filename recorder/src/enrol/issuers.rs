@@ -60,6 +60,10 @@ impl Issuers {
         let shown = path.display().to_string();
         match tokio::task::spawn_blocking(move || read(&path)).await {
             Ok(Ok(issuers)) => self.from_file = issuers,
+            // A ConfigMap that is yet to be made; what was known stays known.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::info!(path = shown, "there is no list of issuers");
+            }
             Ok(Err(error)) => tracing::warn!(path = shown, %error, "the list of issuers cannot be read"),
             // The runtime is going down.
             Err(_) => {}

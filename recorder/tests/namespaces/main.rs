@@ -1,0 +1,12 @@
+//! The recorder on a real network: its own tunnel, a control plane and a pod, in two network namespaces.
+//!
+//! Every test needs root and `ip`, and says so; `cargo test -- --include-ignored` runs them.
+
+#[cfg(test)]
+mod control;
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod netns;
+#[cfg(test)]
+mod tunnel;
