@@ -49,7 +49,10 @@ pub enum IngestError {
     #[error(transparent)]
     Admin(#[from] admin::BindError),
     /// A listener cannot be opened.
-    #[error("cannot listen on {address} for recordings")]
+    #[error(
+        "cannot listen on {address} for recordings; a port below 1024 needs the pod's sysctl \
+         net.ipv4.ip_unprivileged_port_start=0, or CAP_NET_BIND_SERVICE"
+    )]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -127,7 +130,8 @@ pub async fn bind(
         drain: watch.clone(),
         closing: closing.clone(),
     });
-    tracing::info!(admin = %admin_server.addr, ?plain, ?tunnel, store = %config.common.store.display(), "listening");
+    let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
+    tracing::info!(admin = %admin_server.addr, plain = shown(plain), tunnel = shown(tunnel), store = %config.common.store.display(), "listening");
     Ok(Bound {
         admin: admin_server.addr,
         plain,

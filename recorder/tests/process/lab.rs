@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::{
-    Request,
+    Request, Response,
     body::{Frame, Incoming},
     client::conn::{http1, http2},
 };
@@ -39,25 +39,16 @@ pub struct Recorder {
 impl Recorder {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new(PROGRAM)
-            .args(["ingest", "--listen-plain", "127.0.0.1:0"])
-            .env("PODWITNESS_ADMIN", "127.0.0.1:0")
-            .env("PODWITNESS_STORE", dir.path())
-            .env("PODWITNESS_DRAIN", "4s")
-            .env("PODWITNESS_LOG_FORMAT", "json")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let lines = log.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
-        let listening = lines.into_iter().find(|line| line["message"] == "listening").expect("it starts");
-        // So that the program never waits for somebody to read its log.
-        thread::spawn(move || log.for_each(drop));
-        let address = |key: &str| {
-            let text = listening[key].as_str().unwrap();
-            text.trim_start_matches("Some(").trim_end_matches(')').parse().unwrap()
-        };
-        Self { plain: address("plain"), admin: address("admin"), child: Some(child), dir }
+        let settings = [("PODWITNESS_ADMIN", "127.0.0.1:0"), ("PODWITNESS_DRAIN", "4s")];
+        let (child, listening) = start(&["ingest", "--listen-plain", "127.0.0.1:0"], dir.path(), &settings);
+        let (plain, admin) = (address(&listening, "plain"), address(&listening, "admin"));
+        Self { plain, admin, child: Some(child), dir }
+    }
+
+    /// A viewer of what this recorder stores.
+    pub fn viewer(&self) -> Viewer {
+        let (child, listening) = start(&["view"], self.dir.path(), &[("PODWITNESS_LISTEN", "127.0.0.1:0")]);
+        Viewer { address: address(&listening, "address"), child }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -92,11 +83,29 @@ impl Recorder {
     }
 
     pub async fn admin_status(&self, path: &str) -> u16 {
-        let io = TokioIo::new(TcpStream::connect(self.admin).await.unwrap());
-        let (mut sender, connection) = http1::handshake(io).await.unwrap();
-        tokio::spawn(connection);
-        let request = Request::get(path).header("host", "x").body(Empty::<Bytes>::new()).unwrap();
-        sender.send_request(request).await.unwrap().status().as_u16()
+        get(self.admin, path).await.status().as_u16()
+    }
+}
+
+/// A viewer as a child process.
+pub struct Viewer {
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Viewer {
+    pub async fn get(&self, path: &str) -> Bytes {
+        let response = get(self.address, path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        response.into_body().collect().await.unwrap().to_bytes()
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
     }
 }
 
@@ -108,6 +117,36 @@ impl Drop for Recorder {
             child.wait().unwrap();
         }
     }
+}
+
+/// Starts a role and waits until it listens: the line of its log that says where.
+fn start(arguments: &[&str], store: &Path, settings: &[(&str, &str)]) -> (Child, Value) {
+    let mut child = Command::new(PROGRAM)
+        .args(arguments)
+        .env("PODWITNESS_STORE", store)
+        .env("PODWITNESS_LOG_FORMAT", "json")
+        .envs(settings.iter().copied())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let lines = log.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let listening = lines.into_iter().find(|line| line["message"] == "listening").expect("it starts");
+    // So that the program never waits for somebody to read its log.
+    thread::spawn(move || log.for_each(drop));
+    (child, listening)
+}
+
+fn address(listening: &Value, key: &str) -> SocketAddr {
+    listening[key].as_str().unwrap().parse().unwrap()
+}
+
+async fn get(from: SocketAddr, path: &str) -> Response<Incoming> {
+    let io = TokioIo::new(TcpStream::connect(from).await.unwrap());
+    let (mut sender, connection) = http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new()).unwrap();
+    sender.send_request(request).await.unwrap()
 }
 
 /// A request body that is written step by step.

@@ -70,6 +70,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_viewer_shows_what_was_stored_and_what_goes_on() {
+        let recorder = Recorder::start();
+        let viewer = recorder.viewer();
+        assert_eq!(viewer.get("/api/v1/sessions").await, "{\"sessions\":[],\"truncated\":false}");
+        let (writer, answer) = upload(recorder.plain).await;
+        writer.send(HEADER).await;
+        let mut acks = acks(answer);
+        while acks.next().await != Some(Ack::Received(HEADER.len() as u64)) {}
+        let viewer = recorder.viewer();
+        let list = viewer.get("/api/v1/sessions").await;
+        let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
+        assert_eq!(list["sessions"][0]["complete"], false);
+        let id = list["sessions"][0]["id"].as_str().unwrap();
+        assert_eq!(viewer.get(&format!("/api/v1/sessions/{id}/cast")).await, HEADER);
+    }
+
+    #[tokio::test]
     async fn health_is_the_only_thing_on_the_admin_port() {
         let recorder = Recorder::start();
         for (path, status) in [("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/v2/record", 404)] {
