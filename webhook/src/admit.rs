@@ -5,8 +5,10 @@
 //! a dry run is answered like any other review.
 
 mod cache;
+mod capabilities;
 mod check;
 mod container;
+mod debug;
 mod decide;
 mod dirs;
 mod metrics;

@@ -8,7 +8,7 @@ use podwitness_core::inject::{CONTAINER, Credentials, Inject, Profile, TOKEN_AUD
 use serde_json::Value;
 
 use super::{
-    Settings,
+    Settings, capabilities,
     pod::{self, Container, flag, items, others, text},
     refusal::{Reason, Refusal},
 };
@@ -131,11 +131,5 @@ fn container_contained(container: &Container<'_>) -> Result<(), Refusal> {
 }
 
 fn is_forbidden(capability: &str) -> bool {
-    FORBIDDEN.contains(&normalised(capability).as_str())
-}
-
-/// Runtimes take capabilities in any case, with or without prefix.
-pub(super) fn normalised(capability: &str) -> String {
-    let upper = capability.to_ascii_uppercase();
-    upper.strip_prefix("CAP_").map_or_else(|| upper.clone(), ToOwned::to_owned)
+    FORBIDDEN.contains(&capabilities::normalised(capability).as_str())
 }

@@ -8,7 +8,7 @@ use podwitness_core::{
 use serde_json::{Value, json};
 
 use super::{
-    Settings, check, container, dirs,
+    Settings, capabilities, check, container, dirs,
     patch::{Patch, path},
     pod::{self, items, others, text},
     refusal::Refusal,
@@ -16,7 +16,6 @@ use super::{
 };
 
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
-const NET_RAW: &str = "NET_RAW";
 
 /// What has to change in `pod` so that it is witnessed; nothing where it already is.
 ///
@@ -36,34 +35,13 @@ pub fn mutate(pod: &Value, settings: &Settings) -> Result<Vec<PatchOperation>, R
         dir.replace(number, &mut patch);
     }
     if settings.inject == Inject::Required {
-        drop_net_raw(pod, &mut patch);
+        others(pod).for_each(|container| capabilities::drop_net_raw(&container, &mut patch));
     }
     volumes::place(pod, &volumes::all(settings.spool_size, dirs.len()), &mut patch)?;
     add_pull_secrets(pod, settings, &mut patch);
     // Last: every other operation names init containers by the positions they had.
     container::place(pod, &sidecar, &mut patch);
     Ok(patch.0)
-}
-
-/// Takes NET_RAW from every other container: with it a process could mark its packets as the sidecar's.
-fn drop_net_raw(pod: &Value, patch: &mut Patch) {
-    for container in others(pod) {
-        let context = container.value.get("securityContext").filter(|context| context.is_object());
-        let capabilities = context.and_then(|context| context.get("capabilities")).filter(|c| c.is_object());
-        let drop =
-            capabilities.and_then(|capabilities| capabilities.get("drop")).filter(|drop| drop.is_array());
-        let dropped = items(capabilities, "drop").iter().filter_map(Value::as_str);
-        if dropped.map(check::normalised).any(|capability| matches!(capability.as_str(), "ALL" | NET_RAW)) {
-            continue;
-        }
-        let at = |rest: &[&str]| container.path(rest);
-        match (context, capabilities, drop) {
-            (None, ..) => patch.add(&at(&["securityContext"]), json!({"capabilities": {"drop": [NET_RAW]}})),
-            (_, None, _) => patch.add(&at(&["securityContext", "capabilities"]), json!({"drop": [NET_RAW]})),
-            (.., None) => patch.add(&at(&["securityContext", "capabilities", "drop"]), json!([NET_RAW])),
-            _ => patch.add(&at(&["securityContext", "capabilities", "drop", "-"]), json!(NET_RAW)),
-        }
-    }
 }
 
 fn add_pull_secrets(pod: &Value, settings: &Settings, patch: &mut Patch) {
@@ -110,5 +88,7 @@ fn digest(sidecar: &Value) -> String {
     hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

@@ -4,11 +4,12 @@
 use podwitness_core::inject::CONTAINER;
 use serde_json::Value;
 
-/// The two lists of containers that a pod may have when it is created.
+/// The lists of containers in a pod; the last one is empty when it is created.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum List {
     Init,
     App,
+    Debug,
 }
 
 /// A container and where it stands.
@@ -25,6 +26,7 @@ impl List {
         match self {
             Self::Init => "initContainers",
             Self::App => "containers",
+            Self::Debug => "ephemeralContainers",
         }
     }
 }
@@ -56,11 +58,18 @@ pub(super) fn sidecar(pod: &Value) -> Option<Container<'_>> {
     all(pod).find(Container::is_sidecar)
 }
 
+/// Debug containers.
+pub(super) fn debug(pod: &Value) -> impl Iterator<Item = Container<'_>> {
+    of(pod, List::Debug)
+}
+
 fn all(pod: &Value) -> impl Iterator<Item = Container<'_>> {
-    [List::Init, List::App].into_iter().flat_map(move |list| {
-        let containers = items(pod.pointer("/spec"), list.field());
-        containers.iter().enumerate().map(move |(index, value)| Container { list, index, value })
-    })
+    of(pod, List::Init).chain(of(pod, List::App))
+}
+
+fn of(pod: &Value, list: List) -> impl Iterator<Item = Container<'_>> {
+    let containers = items(pod.pointer("/spec"), list.field());
+    containers.iter().enumerate().map(move |(index, value)| Container { list, index, value })
 }
 
 /// The pod's volumes.

@@ -1,5 +1,7 @@
 //! Reviews: `AdmissionReview` v1 (`k8s.io/api/admission/v1`), with the pod as JSON in it.
 
+use std::borrow::Cow;
+
 use json_patch::Patch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
@@ -12,10 +14,10 @@ use kube::{
 use podwitness_core::inject::Inject;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::borrow::Cow;
 use thiserror::Error;
 
 use super::{
+    debug,
     decide::{Verdict, as_pod, decide, skipped},
     world::World,
 };
@@ -87,16 +89,19 @@ pub(super) fn read(body: &[u8]) -> Result<AdmissionRequest<Object>, ReviewError>
     review.try_into().map_err(|_| ReviewError::NoRequest)
 }
 
+/// What a request is about.
+enum Subject {
+    NewPod,
+    DebugContainers,
+}
+
 /// The verdict on a request; `mode` is that of the webhook entry through which it came.
 pub(super) async fn judge(
     request: &AdmissionRequest<Object>,
     mode: Option<Inject>,
     world: &World,
 ) -> Verdict {
-    let is_pod = request.resource.group.is_empty() && request.resource.resource == "pods";
-    if !is_pod || request.sub_resource.is_some() || request.operation != Operation::Create {
-        return Verdict::Skipped("not-a-new-pod");
-    }
+    let Some(subject) = subject(request) else { return Verdict::Skipped("not-a-new-pod") };
     let strict = mode.unwrap_or(Inject::Required);
     let pod = match as_pod(request.object.as_ref().map(|object| &object.value)) {
         Ok(pod) => pod,
@@ -114,7 +119,25 @@ pub(super) async fn judge(
         return Verdict::Skipped(why);
     }
     let Some(inject) = mode.or_else(|| namespace.inject()) else { return Verdict::Skipped("no-label") };
-    decide(pod, world.settings(&namespace, name, pod, inject), inject)
+    match subject {
+        Subject::NewPod => decide(pod, world.settings(&namespace, name, pod, inject), inject),
+        Subject::DebugContainers => {
+            let old = request.old_object.as_ref().map(|object| &object.value);
+            let patch = if inject == Inject::Required { debug::mutate(pod, old) } else { Vec::new() };
+            Verdict::Injected { patch, warnings: Vec::new() }
+        }
+    }
+}
+
+fn subject(request: &AdmissionRequest<Object>) -> Option<Subject> {
+    if !request.resource.group.is_empty() || request.resource.resource != "pods" {
+        return None;
+    }
+    match (request.sub_resource.as_deref().unwrap_or_default(), &request.operation) {
+        ("", Operation::Create) => Some(Subject::NewPod),
+        ("ephemeralcontainers", Operation::Update) => Some(Subject::DebugContainers),
+        _ => None,
+    }
 }
 
 /// The answer that carries a verdict.

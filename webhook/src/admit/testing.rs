@@ -20,7 +20,7 @@ pub(super) fn settings(inject: Inject) -> Settings {
             port: 8444,
             addresses: vec!["10.96.3.4".parse().unwrap()],
         },
-        control_ca: "-----BEGIN CERTIFICATE-----\n".into(),
+        control_ca: "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n".into(),
         until_netmap: UntilNetmap::Open,
     }
 }

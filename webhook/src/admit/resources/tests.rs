@@ -29,8 +29,8 @@ fn a_guaranteed_pod_stays_so() {
 #[test]
 fn in_a_guaranteed_pod_an_explicit_limit_is_what_is_set_aside() {
     let pod = with(pod(), "/spec/containers/0/resources", json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
-    let mut tuning = Tuning::default();
-    tuning.cpu = Amount { request: 20, limit: 500, explicit: true };
+    let cpu = Amount { request: 20, limit: 500, explicit: true };
+    let tuning = Tuning { cpu, ..Tuning::default() };
     assert_eq!(of(&pod, &tuning)["requests"]["cpu"], "500m");
 }
 

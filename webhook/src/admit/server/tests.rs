@@ -132,6 +132,25 @@ async fn what_is_left_out_is_allowed_as_it_is() {
 }
 
 #[tokio::test]
+async fn debug_containers_lose_net_raw_where_injection_is_required() {
+    let server = server(&[(labels::INJECT, "required")]);
+    let injected = server.review("/mutate/required", &review(&pod())).await;
+    let old = apply(pod(), &patch(&injected));
+    let new = with(old.clone(), "/spec/ephemeralContainers", json!([{"name": "debug", "image": "i"}]));
+    let mut update = review(&new);
+    update["request"]["operation"] = json!("UPDATE");
+    update["request"]["subResource"] = json!("ephemeralcontainers");
+    update["request"]["oldObject"] = old;
+    let response = server.review("/mutate/required", &update).await;
+    let after = apply(new, &patch(&response));
+    assert_eq!(
+        after["spec"]["ephemeralContainers"][0]["securityContext"]["capabilities"]["drop"],
+        json!(["NET_RAW"])
+    );
+    assert_eq!(server.review("/mutate/optional", &update).await.get("patch"), None);
+}
+
+#[tokio::test]
 async fn a_wrong_annotation_is_a_warning_where_injection_is_optional() {
     let server = server(&[(labels::INJECT, "optional")]);
     let wrong = with(pod(), "/metadata/annotations", json!({labels::MEMORY_LIMIT: "1Mi"}));

@@ -1,30 +1,18 @@
 //! Whole pods before and after: `tests/golden/NAME.in.yaml` and what has to come of it, `NAME.out.yaml`.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p podwitness-webhook --test golden` writes the latter anew; read the difference.
+//! `UPDATE_GOLDEN=1 cargo test -p podwitness-webhook golden` writes the latter anew; read the difference.
 
 use std::{fs, path::Path};
 
-use podwitness_core::inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap};
-use podwitness_webhook::admit::{Settings, mutate};
+use podwitness_core::inject::Inject;
 use serde_json::Value;
 
+use super::mutate;
+use crate::admit::{Settings, testing};
+
 fn settings(name: &str) -> Settings {
-    Settings {
-        inject: if name.starts_with("optional") { Inject::Optional } else { Inject::Required },
-        profile: Profile::Interface,
-        credentials: Credentials::Passthrough,
-        namespace_annotations: [].into(),
-        image: "podwitness.dev/sidecar:dev".into(),
-        pull_secrets: vec!["registry".into()],
-        spool_size: 512 << 20,
-        control: ControlAddress {
-            name: "podwitness-control.podwitness-system.svc".into(),
-            port: 8444,
-            addresses: vec!["10.96.3.4".parse().unwrap()],
-        },
-        control_ca: "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n".into(),
-        until_netmap: UntilNetmap::Open,
-    }
+    let inject = if name.starts_with("optional") { Inject::Optional } else { Inject::Required };
+    Settings { pull_secrets: vec!["registry".into()], ..testing::settings(inject) }
 }
 
 fn read(path: &Path) -> Value {
