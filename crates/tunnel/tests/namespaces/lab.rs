@@ -4,7 +4,7 @@ use std::{
     future::Future,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, OwnedFd},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -12,8 +12,11 @@ use std::{
 use netlink_bindings::{rt_addr, rt_link};
 use netlink_socket2::NetlinkSocket;
 use nix::sched::{CloneFlags, unshare};
-use podwitness_tunnel::netlink::Netlink;
-use rustix::net::AddressFamily;
+use podwitness_tunnel::{Job, Privileged, Stopped, netlink::Netlink};
+use rustix::{
+    net::AddressFamily,
+    thread::{CapabilitySet, capabilities, set_capabilities},
+};
 use tokio::{
     runtime::{Builder, Runtime},
     time,
@@ -51,17 +54,44 @@ impl Lab {
         recorder.come_up(Self::RECORDER);
         Self { sidecar, recorder }
     }
+
+    /// As [`Lab::new`], but in the sidecar's node nothing but the returned seam may administer the network.
+    pub fn unprivileged() -> (Self, Arc<dyn Privileged>) {
+        let ((sidecar, seam), recorder) = (Node::unprivileged(), Node::new());
+        recorder.wire_to(&sidecar);
+        Node::as_privileged(&seam, |netlink| come_up(netlink, Self::SIDECAR));
+        recorder.come_up(Self::RECORDER);
+        (Self { sidecar, recorder }, seam)
+    }
 }
 
 // === impl Node ===
 
 impl Node {
     pub fn new() -> Self {
+        Self::after(|| ())
+    }
+
+    /// A node of whose threads only the one behind the returned seam may administer the network.
+    pub fn unprivileged() -> (Self, Arc<dyn Privileged>) {
+        let (seam, given) = mpsc::channel();
+        let node = Self::after(move || {
+            seam.send(OneThread::start()).unwrap();
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::NET_ADMIN);
+            set_capabilities(None, sets).unwrap();
+        });
+        (node, Arc::new(given.recv().unwrap()))
+    }
+
+    /// A node whose threads begin with what `prepare` has made of the first.
+    fn after(prepare: impl FnOnce() + Send + 'static) -> Self {
         thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of our own; are we root?");
+            prepare();
             Self {
                 namespace: std::fs::File::open("/proc/thread-self/ns/net").unwrap().into(),
-                // Threads belong to the namespace of the thread that starts them.
+                // Threads have the namespace and the capabilities of the thread that starts them.
                 runtime: Some(Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()),
             }
         })
@@ -147,20 +177,49 @@ impl Node {
     }
 
     fn come_up(&self, address: Ipv6Addr) {
-        self.netlink(|netlink| {
-            let loopback = netlink.link("lo")?.unwrap();
-            netlink.bring_up(loopback.index, u16::MAX)?;
-            let wire = netlink.link(WIRE)?.unwrap();
-            netlink.bring_up(wire.index, 1500)
-        });
-        self.add_address(address);
+        self.run(async move { come_up(&mut Netlink::new(), address) });
     }
+
+    fn as_privileged(seam: &Arc<dyn Privileged>, work: impl FnOnce(&mut Netlink) + Send + 'static) {
+        let (done, waited) = mpsc::channel();
+        seam.submit(Box::new(move || {
+            work(&mut Netlink::new());
+            done.send(()).unwrap();
+        }))
+        .unwrap();
+        waited.recv().unwrap();
+    }
+}
+
+fn come_up(netlink: &mut Netlink, address: Ipv6Addr) {
+    let loopback = netlink.link("lo").unwrap().unwrap();
+    netlink.bring_up(loopback.index, u16::MAX).unwrap();
+    let wire = netlink.link(WIRE).unwrap().unwrap();
+    netlink.bring_up(wire.index, 1500).unwrap();
+    change_address(wire.index, address.into(), true);
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         // Waiting here would wait for connections that nobody ends.
         self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+/// The one thread that may administer the network.
+struct OneThread(mpsc::Sender<Job>);
+
+impl OneThread {
+    fn start() -> Self {
+        let (jobs, given) = mpsc::channel::<Job>();
+        thread::spawn(move || given.into_iter().for_each(|job| job()));
+        Self(jobs)
+    }
+}
+
+impl Privileged for OneThread {
+    fn submit(&self, job: Job) -> Result<(), Stopped> {
+        self.0.send(job).map_err(|_| Stopped)
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
     time::Duration,
 };
 
-use podwitness_tunnel::{Backend, ProvisionalLimits};
+use podwitness_tunnel::{Backend, Inline, Options, Peer, ProvisionalLimits, Tunnel, netlink::Netlink};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    ends::{Recorder, UDP, answers, key, peer, say, sidecar},
+    ends::{Recorder, UDP, answers, key, name, peer, say, sidecar},
     lab::{Lab, endpoint, eventually},
     relay::Relay,
 };
@@ -155,7 +156,7 @@ pub fn lost_packets_lose_no_bytes(backend: Backend) {
     let tunnel = sidecar(&lab.sidecar, backend, vec![peer(recorder.key, relay.address)]);
     let target = recorder.target();
     lab.sidecar.run(async move {
-        let message = noise(1 << 20);
+        let message = noise(1 << 18);
         assert!(say(&tunnel, target, &message).await.unwrap() == message);
     });
 }
@@ -166,7 +167,7 @@ pub fn packets_fill_the_link_and_are_never_cut(backend: Backend) {
     let tunnel = sidecar(&lab.sidecar, backend, vec![recorder.peer(Lab::RECORDER)]);
     let target = recorder.target();
     lab.sidecar.run(async move {
-        let message = noise(4 << 20);
+        let message = noise(1 << 19);
         assert!(say(&tunnel, target, &message).await.unwrap() == message);
     });
     for node in [&lab.sidecar, &lab.recorder] {
@@ -176,16 +177,11 @@ pub fn packets_fill_the_link_and_are_never_cut(backend: Backend) {
 }
 
 pub fn sockets_carry_the_mark(backend: Backend) {
-    use std::sync::Arc;
-
-    use podwitness_tunnel::{Inline, Options, Tunnel};
-
     let lab = Lab::new();
     let recorder = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
     let (target, peers) = (recorder.target(), vec![recorder.peer(Lab::RECORDER)]);
     lab.sidecar.run(async move {
-        let options =
-            Options { mark: 0x7077, backends: vec![backend], ..Options::new(crate::ends::name(), key()) };
+        let options = Options { mark: 0x7077, backends: vec![backend], ..Options::new(name(), key()) };
         let tunnel = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
         tunnel.set_peers(peers).await.unwrap();
         let stream = tunnel.dial(target).await.unwrap();
@@ -195,13 +191,9 @@ pub fn sockets_carry_the_mark(backend: Backend) {
 }
 
 pub fn a_closed_tunnel_leaves_nothing(backend: Backend) {
-    use std::sync::Arc;
-
-    use podwitness_tunnel::{Inline, Options, Tunnel, netlink::Netlink};
-
     let lab = Lab::new();
     lab.sidecar.run(async move {
-        let options = Options { backends: vec![backend], ..Options::new(crate::ends::name(), key()) };
+        let options = Options { backends: vec![backend], ..Options::new(name(), key()) };
         for _ in 0..2 {
             let tunnel = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
             assert!(Netlink::new().link(&options.interface).unwrap().is_some());
@@ -212,15 +204,11 @@ pub fn a_closed_tunnel_leaves_nothing(backend: Backend) {
 }
 
 pub fn what_an_earlier_run_left_is_replaced(backend: Backend) {
-    use std::sync::Arc;
-
-    use podwitness_tunnel::{Inline, Options, Tunnel};
-
     let lab = Lab::new();
     let recorder = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
     let (target, peers) = (recorder.target(), vec![recorder.peer(Lab::RECORDER)]);
     lab.sidecar.run(async move {
-        let mut options = Options { backends: vec![backend], ..Options::new(crate::ends::name(), key()) };
+        let mut options = Options { backends: vec![backend], ..Options::new(name(), key()) };
         let first = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
         // As if the process had been killed: nothing is closed in order.
         std::mem::forget(first);
@@ -235,7 +223,7 @@ pub fn keepalives_flow_only_when_asked_for(backend: Backend) {
     let lab = Lab::new();
     let recorder = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
     let quiet = recorder.peer(Lab::RECORDER);
-    let alive = podwitness_tunnel::Peer { keepalive: Some(Duration::from_secs(1)), ..quiet.clone() };
+    let alive = Peer { keepalive: Some(Duration::from_secs(1)), ..quiet.clone() };
     let tunnel = sidecar(&lab.sidecar, backend, vec![alive]);
     lab.sidecar.run(async move {
         // With nothing to say, only a keepalive begins a handshake.
@@ -246,6 +234,39 @@ pub fn keepalives_flow_only_when_asked_for(backend: Backend) {
         })
         .await;
         tunnel.set_peers(vec![quiet]).await.unwrap();
+    });
+}
+
+pub fn one_thread_needs_privilege(backend: Backend) {
+    let (lab, seam) = Lab::unprivileged();
+    let recorder = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
+    let (target, peers) = (recorder.target(), vec![recorder.peer(Lab::RECORDER)]);
+    lab.sidecar.run(async move {
+        let options = Options { mark: 7, backends: vec![backend], ..Options::new(name(), key()) };
+        assert!(Tunnel::open(&options, Arc::new(Inline)).await.is_err(), "the other threads may not");
+        let tunnel = Tunnel::open(&options, seam).await.unwrap();
+        tunnel.set_peers(peers).await.unwrap();
+        assert!(answers(&tunnel, target).await);
+        assert_eq!(tunnel.status().await.unwrap().len(), 1);
+        tunnel.set_peers(vec![]).await.unwrap();
+        tunnel.close().await.unwrap();
+    });
+}
+
+pub fn the_mtu_follows_the_default_route(backend: Backend) {
+    let lab = Lab::new();
+    let wire = lab.sidecar.wire();
+    lab.sidecar.netlink(move |netlink| {
+        netlink.bring_up(wire, 1400)?;
+        netlink.add_route(wire, Ipv6Addr::UNSPECIFIED, 0)
+    });
+    lab.sidecar.run(async move {
+        for (asked, given) in [(None, 1320), (Some(1300), 1300)] {
+            let options = Options { mtu: asked, backends: vec![backend], ..Options::new(name(), key()) };
+            let tunnel = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
+            assert_eq!(Netlink::new().link(&options.interface).unwrap().unwrap().mtu, given);
+            tunnel.close().await.unwrap();
+        }
     });
 }
 

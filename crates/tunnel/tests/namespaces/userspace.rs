@@ -1,8 +1,14 @@
 //! A sidecar on the userspace back end.
 
-use podwitness_tunnel::Backend;
+use std::{process::Command, sync::Arc};
 
-use crate::scenarios;
+use podwitness_tunnel::{Backend, Inline, Options, Tunnel};
+
+use crate::{
+    ends::{key, name},
+    lab::Lab,
+    scenarios,
+};
 
 #[test]
 #[ignore = "needs root and network namespaces"]
@@ -86,4 +92,51 @@ fn what_an_earlier_run_left_is_replaced() {
 #[ignore = "needs root and network namespaces"]
 fn keepalives_flow_only_when_asked_for() {
     scenarios::keepalives_flow_only_when_asked_for(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn one_thread_needs_privilege_and_no_other() {
+    scenarios::one_thread_needs_privilege(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_mtu_follows_the_default_route() {
+    scenarios::the_mtu_follows_the_default_route(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_first_back_end_that_works_is_taken() {
+    let lab = Lab::new();
+    lab.sidecar.run(async {
+        let open = async |backends: &[Backend]| {
+            let options = Options { backends: backends.to_vec(), ..Options::new(name(), key()) };
+            let tunnel = Tunnel::open(&options, Arc::new(Inline)).await?;
+            let backend = tunnel.backend();
+            tunnel.close().await.map(|()| backend)
+        };
+        // Which one that is depends on the machine's kernel; that both agree does not.
+        let expected = if open(&[Backend::Kernel]).await.is_ok() { Backend::Kernel } else { Backend::Tun };
+        assert_eq!(open(&Backend::ALL).await.unwrap(), expected);
+        assert_eq!(open(&[Backend::Tun, Backend::Kernel]).await.unwrap(), Backend::Tun);
+        assert!(open(&[]).await.is_err());
+    });
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn nothing_is_printed_to_standard_output() {
+    const TEST: &str = "userspace::peers_and_routes_are_exactly_those_that_were_set";
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--nocapture", "--exact", TEST])
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(run.stdout).unwrap();
+    assert!(printed.contains("1 passed"), "{printed}");
+    let passed = format!("test {TEST} ... ok");
+    let of_runner =
+        |line: &&str| ["", "running 1 test", &passed].contains(line) || line.starts_with("test result: ok");
+    assert_eq!(printed.lines().find(|line| !of_runner(line)), None);
 }

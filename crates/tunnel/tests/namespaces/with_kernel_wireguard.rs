@@ -87,3 +87,15 @@ fn what_an_earlier_run_left_is_replaced() {
 fn keepalives_flow_only_when_asked_for() {
     scenarios::keepalives_flow_only_when_asked_for(Backend::Kernel);
 }
+
+#[test]
+#[ignore = "needs root and a kernel with WireGuard: hack/vm"]
+fn one_thread_needs_privilege_and_no_other() {
+    scenarios::one_thread_needs_privilege(Backend::Kernel);
+}
+
+#[test]
+#[ignore = "needs root and a kernel with WireGuard: hack/vm"]
+fn the_mtu_follows_the_default_route() {
+    scenarios::the_mtu_follows_the_default_route(Backend::Kernel);
+}
