@@ -63,16 +63,14 @@ impl Keeper {
 
     /// Opens the tunnel, again if it breaks, and follows the netmap; for as long as it runs.
     pub async fn run(mut self) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut told) = (FIRST_PAUSE, String::new());
         loop {
             match Tunnel::open(&self.options, Arc::<Kernel>::clone(&self.kernel)).await {
                 Ok(tunnel) => {
-                    pause = FIRST_PAUSE;
+                    (pause, told) = (FIRST_PAUSE, String::new());
                     self.keep(Arc::new(tunnel)).await;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, ?pause, "no tunnel; recordings wait in the spool where their grant allows it");
-                }
+                Err(error) => tell(error.to_string(), &mut told),
             }
             sleep(pause).await;
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
@@ -89,6 +87,14 @@ impl Keeper {
         tracing::warn!(error = %broken, "the tunnel broke; it is opened anew");
         self.metrics.tunnel.set(0);
         self.tunnel.send_replace(None);
+    }
+}
+
+/// Tells why there is no tunnel when that is new, not each time.
+fn tell(error: String, told: &mut String) {
+    if error != *told {
+        tracing::warn!(error, "no tunnel yet; recordings wait in the spool where their grant allows it");
+        *told = error;
     }
 }
 
