@@ -80,8 +80,16 @@ enum Phase {
     Open,
     /// All lines have come.
     Ended,
-    /// Nobody wants the lines any more.
+    /// The lines are given up; what is shown from here on is lost.
     Discarded,
+    /// Nobody asks for the lines, and nothing is lost with them.
+    Unwanted,
+}
+
+impl Phase {
+    const fn is_over(self) -> bool {
+        matches!(self, Self::Discarded | Self::Unwanted)
+    }
 }
 
 /// What an uploader finds behind its cursor.
@@ -139,9 +147,10 @@ impl Journal {
     /// Appends whole lines that record so many bytes of output. Never waits.
     pub fn append(&self, at: Duration, lines: &[u8], output: u64) {
         let mut state = self.state();
-        if state.phase != Phase::Open {
-            state.miss(output);
-            return;
+        match state.phase {
+            Phase::Open => {}
+            Phase::Unwanted => return,
+            Phase::Ended | Phase::Discarded => return state.miss(output),
         }
         state.last = at;
         let kept = state.append(at, lines, matches!(self.0.policy, Policy::Closed { .. }));
@@ -187,7 +196,7 @@ impl Journal {
         let mut state = self.state();
         if state.header.is_none() {
             drop(state);
-            self.discard();
+            self.unwanted();
             return;
         }
         if state.phase == Phase::Open {
@@ -200,13 +209,23 @@ impl Journal {
         self.0.pressure.notify_one();
     }
 
-    /// Throws everything away: nobody wants this recording, or nobody will ever take it. Gives the bytes of lines
-    /// that were not acknowledged.
+    /// Gives up what no recorder has taken. Gives the bytes of those lines.
     pub fn discard(&self) -> u64 {
+        self.throw_away(Phase::Discarded)
+    }
+
+    /// Nobody asks for this recording.
+    pub fn unwanted(&self) {
+        self.throw_away(Phase::Unwanted);
+    }
+
+    fn throw_away(&self, phase: Phase) -> u64 {
         let mut state = self.state();
-        let left = state.appended() - state.acked;
-        state.phase = Phase::Discarded;
         let appended = state.appended();
+        let left = appended - state.acked;
+        if !state.phase.is_over() {
+            state.phase = phase;
+        }
         state.ack(appended);
         drop(state);
         self.0.news.notify_one();
@@ -242,7 +261,7 @@ impl Journal {
         loop {
             {
                 let state = self.state();
-                if state.phase == Phase::Discarded {
+                if state.phase.is_over() {
                     return None;
                 }
                 if let Some(header) = &state.header {
@@ -261,7 +280,7 @@ impl Journal {
         loop {
             let spooled = {
                 let mut state = self.state();
-                if state.phase == Phase::Discarded {
+                if state.phase.is_over() {
                     return Ok(Next::Discarded);
                 }
                 match state.spool.find(from) {
@@ -359,7 +378,7 @@ impl State {
 
     /// Whether nothing is left to be uploaded.
     fn is_done(&self) -> bool {
-        self.phase == Phase::Discarded || (self.phase == Phase::Ended && self.acked == self.appended())
+        self.phase.is_over() || (self.phase == Phase::Ended && self.acked == self.appended())
     }
 }
 

@@ -61,14 +61,21 @@ impl Shipment {
                 Some(upload) => upload,
                 None => match self.next(uploads).await {
                     Some(Picked::Upload(upload)) => upload,
-                    Some(Picked::Unwanted) => return Shipped::Unwanted,
+                    Some(Picked::Unwanted) => {
+                        self.journal.unwanted();
+                        return Shipped::Unwanted;
+                    }
                     None => return Shipped::Lost,
                 },
             };
             let recorder = upload.address();
+            let before = self.journal.acked();
             self.journal.taken_by(Some(upload.level()));
             let ended = upload.run(&self.journal, &mut progress).await;
             self.journal.taken_by(None);
+            if ended.is_ok() || self.journal.acked() > before {
+                uploads.health.recovered(recorder);
+            }
             match ended {
                 Ok(End::Complete) => return Shipped::Complete,
                 Ok(End::Discarded) => return Shipped::Nothing,

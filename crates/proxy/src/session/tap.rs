@@ -16,7 +16,7 @@ use crate::journal::Journal;
 /// A terminal whose size nobody states.
 const DEFAULT_SIZE: Size = Size { cols: 80, rows: 24 };
 /// Buffers above this are not kept between frames.
-const KEPT: usize = 64 << 10;
+const KEPT: usize = 128 << 10;
 /// Cap on the message of a failed command.
 const MAX_MESSAGE: usize = 1024;
 
@@ -107,6 +107,8 @@ impl Tap {
         self.begin();
         let (at, len) = (self.started.elapsed(), payload.len() as u64);
         self.output += len;
+        // Most output is text with a few line ends to escape.
+        self.lines.reserve(payload.len() + payload.len() / 8 + 64);
         self.write(len, |encoder, lines| payload.read(|bytes| encoder.output(lines, at, stream, bytes)));
     }
 

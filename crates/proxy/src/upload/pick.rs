@@ -202,10 +202,7 @@ impl Uploads {
     async fn attempt(&self, recorder: SocketAddr, plan: &Plan) -> Option<Upload> {
         let began = Instant::now();
         match self.open(recorder, plan.level(), began).await {
-            Ok(upload) => {
-                self.health.recovered(recorder);
-                return Some(upload);
-            }
+            Ok(upload) => return Some(upload),
             Err(UploadError::Again) => {}
             Err(error) => {
                 self.health.failed(recorder);
@@ -254,7 +251,8 @@ impl Health {
         failures.insert(recorder, Failure { at: Instant::now(), rest });
     }
 
-    fn recovered(&self, recorder: SocketAddr) {
+    /// A recorder acknowledged something: that it failed before is forgotten.
+    pub(super) fn recovered(&self, recorder: SocketAddr) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&recorder);
     }
 

@@ -29,6 +29,7 @@ async fn without_any_netmap_the_session_runs_and_is_recorded_later() {
     pod.netmap.send_replace(Some(Netmap::default().into()));
     let unwanted = "podwitness_session_recordings_total{result=\"Unwanted\"}";
     eventually("nobody wants it", || pod.metric(unwanted) == 1).await;
+    assert_eq!(pod.metric("podwitness_session_lost_bytes_total"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,6 +103,20 @@ async fn an_error_frame_ends_the_upload_and_not_the_session() {
     eventually("the end", || recorder.uploads().first().is_some_and(|seen| seen.ended == Ended::Cleanly))
         .await;
     assert_eq!(Cast::parse(&recorder.uploads()[0].body).output(), b"xy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_takes_uploads_and_keeps_none_is_asked_less_and_less() {
+    let pod = Pod::new();
+    let recorder = pod.recorder(ONE);
+    recorder.mood.send_replace(Mood::Failing);
+    pod.session(meta(), open()).await.ends(SUCCESS).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let tries = recorder.uploads().len();
+    assert!((10..20).contains(&tries), "{tries}");
+    recorder.mood.send_replace(Mood::Good);
+    eventually("the end", || recorder.uploads().last().is_some_and(|seen| seen.ended == Ended::Cleanly))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,16 +238,16 @@ async fn bytes_pass_unchanged_however_they_are_cut() {
     let pod = Pod::new();
     pod.recorder(ONE);
     let mut session = pod.session(meta(), open()).await;
-    let stream = [
+    let short = [
         frame(1, b"abc"),
         vec![0x02, 3, 1, b'd', b'e'],
         vec![0x89, 0],
         vec![0x80, 1, b'f'],
         frame(2, &[7; 300]),
-        frame(1, &vec![8; 70_000]),
     ]
     .concat();
-    for size in [1, 3, 1000, stream.len()] {
+    let long = [short.clone(), frame(1, &vec![8; 70_000]), short.clone()].concat();
+    for (stream, size) in [(&short, 1), (&short, 3), (&long, 1000), (&long, long.len())] {
         let (server, client) = (&mut session.server, &mut session.client);
         let write = async {
             for piece in stream.chunks(size) {
@@ -242,7 +257,7 @@ async fn bytes_pass_unchanged_however_they_are_cut() {
         };
         let mut heard = vec![0; stream.len()];
         let read = client.read_exact(&mut heard);
-        assert!(tokio::join!(write, read).1.is_ok() && heard == stream, "in pieces of {size}");
+        assert!(tokio::join!(write, read).1.is_ok() && heard == *stream, "in pieces of {size}");
     }
     session.ends(SUCCESS).await;
 }

@@ -32,6 +32,8 @@ pub enum Mood {
     Forgetful,
     /// Reads nothing and says nothing.
     Stuck,
+    /// Takes uploads and reports an error.
+    Failing,
     /// Answers uploads with this status.
     Refusing(u16),
     /// Cannot be dialled.
@@ -185,6 +187,10 @@ impl Recorder {
             if now == Mood::Good {
                 safe = self.uploads.lock().unwrap()[index].body.len() as u64;
                 let _ = frames.send(Ok(Frame::data(Ack::Received(safe).to_line().into())));
+            }
+            if now == Mood::Failing {
+                let _ = frames.send(Ok(Frame::data(Ack::Failed("disk full".into()).to_line().into())));
+                return;
             }
             tokio::select! {
                 _ = mood.changed() => {}
