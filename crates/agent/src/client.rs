@@ -32,7 +32,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// For the answer to a request, up to its headers, and for an enrolment as a whole.
 const ANSWER: Duration = Duration::from_secs(15);
 /// Longest silence of the stream; the control plane sends [`Update::Alive`] well within it.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_secs(60);
 /// Cap on an answer that is not the stream.
 const MAX_BODY: usize = 64 << 10;
 /// Cap on a token; the projected ones have about a kilobyte.

@@ -99,7 +99,7 @@ impl Driver {
         }
         self.link.send_replace(Link::Enrolled);
         let updates = client.follow().await;
-        if let Err(AgentError::Refused { code, .. }) = &updates {
+        if let Err(AgentError::Refused { code: code @ (403 | 404 | 409), .. }) = &updates {
             tracing::debug!(code, "the netmap stream is refused; the key is enrolled again");
             self.asserted = None;
         }

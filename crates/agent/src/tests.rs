@@ -200,10 +200,12 @@ async fn a_stream_that_ends_is_opened_again_with_the_token_of_that_moment() {
 
 #[tokio::test(start_paused = true)]
 async fn a_control_plane_that_forgot_the_key_is_told_it_again() {
-    let mut lab = Lab::new([Script::Refuse(403), Script::Hold(vec![netmap(3)])]);
-    lab.generation(3).await;
-    let enrolments = lab.control.seen().iter().filter(|line| line.starts_with(ENROL)).count();
-    assert_eq!(enrolments, 2);
+    for (code, expected) in [(403, 2), (409, 2), (429, 1), (503, 1)] {
+        let mut lab = Lab::new([Script::Refuse(code), Script::Hold(vec![netmap(3)])]);
+        lab.generation(3).await;
+        let enrolments = lab.control.seen().iter().filter(|line| line.starts_with(ENROL)).count();
+        assert_eq!(enrolments, expected, "{code}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
