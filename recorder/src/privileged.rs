@@ -2,7 +2,7 @@
 //!
 //! Capabilities belong to a thread, and a new thread has those of its maker (capabilities(7)): the thread is started
 //! before the runtime and keeps what it needs, then the rest of the process gives everything up. Jobs are few and
-//! short; they wait in a queue of [`QUEUE`], and are refused where it is full.
+//! short; they wait in a bounded queue, and are refused where it is full.
 
 use std::{
     io,
@@ -15,6 +15,7 @@ use podwitness_tunnel::{Job, Privileged, Stopped};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use thiserror::Error;
 
+/// Jobs that wait at a time.
 const QUEUE: usize = 64;
 
 /// The way to the thread, which ends when this is dropped.
