@@ -18,7 +18,7 @@ use kube::{
 use podwitness_core::inject::TOKEN_AUDIENCE;
 use podwitness_crd::Recorder;
 use podwitness_runtime::clock::Clock;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     keys::Keys,
@@ -30,8 +30,11 @@ use super::{
     token::{self, Bound},
 };
 
-/// For one review.
+/// For one review, waiting for its turn included.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Reviews at a time, so that a cluster full of pods that reconnect at once does not fall upon the API server; further
+/// ones wait, within [`LIMIT`].
+const AT_A_TIME: usize = 64;
 /// Requests of one pod: a start, a few restarts, then one every five seconds.
 const POD_RATE: Rate = Rate { burst: 12, every: Duration::from_secs(5) };
 /// Pods that are told apart.
@@ -52,6 +55,7 @@ pub struct Caller {
 pub struct Access {
     keys: Keys,
     reviews: Api<TokenReview>,
+    turns: Semaphore,
     pods: Pods,
     recorders: Store<Recorder>,
     system_namespace: String,
@@ -82,6 +86,7 @@ impl Access {
         Self {
             keys: Keys::new(client.clone()),
             reviews: Api::all(client),
+            turns: Semaphore::new(AT_A_TIME),
             pods,
             recorders,
             system_namespace: ours.system_namespace,
@@ -117,7 +122,12 @@ impl Access {
         let audiences = Some(vec![TOKEN_AUDIENCE.to_owned()]);
         let spec = TokenReviewSpec { audiences, token: Some(token.to_owned()) };
         let review = TokenReview { spec, ..TokenReview::default() };
-        let answer = timeout(LIMIT, self.reviews.create(&PostParams::default(), &review)).await;
+        let answer = timeout(LIMIT, async {
+            // The semaphore is never closed, so that there always is a turn.
+            let _turn = self.turns.acquire().await;
+            self.reviews.create(&PostParams::default(), &review).await
+        });
+        let answer = answer.await;
         let answer = answer.map_err(|_| "it does not answer in time".to_owned());
         match answer.and_then(|answer| answer.map_err(|error| error.to_string())) {
             Ok(review) => Ok(review.status.unwrap_or_default()),

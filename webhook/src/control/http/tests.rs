@@ -1,7 +1,14 @@
 use http::{Request, StatusCode};
 use kube::Client;
-use podwitness_core::control::Update;
-use podwitness_runtime::drain::Drain;
+use podwitness_core::{control::Update, inject::ControlAddress};
+use podwitness_runtime::{
+    clock::SystemClock,
+    drain::Drain,
+    tls::{
+        self,
+        resolver::{HotCert, certified_key},
+    },
+};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
@@ -18,6 +25,7 @@ use super::{
     },
     *,
 };
+use crate::certs::Authority;
 
 const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 const OTHER: &str = "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=";
@@ -153,6 +161,43 @@ async fn strangers_get_a_status_and_nothing_else() {
         let status: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((&status["kind"], &status["code"]), (&json!("Status"), &json!(code)));
     }
+}
+
+#[tokio::test]
+async fn the_agent_of_sidecars_and_recorders_enrols_and_follows_over_tls() {
+    let setup = server();
+    let authority = Authority::found(SystemClock.now_unix()).unwrap();
+    let leaf = authority.issue(&["control.test".to_owned()], SystemClock.now_unix()).unwrap();
+    let cert = HotCert::new(certified_key(leaf.cert.as_bytes(), leaf.key.as_bytes()).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_signal, drain) = Drain::new();
+    let tls = tls::server_config(Arc::new(cert)).unwrap();
+    tokio::spawn(setup.server.clone().serve(listener, tls, drain));
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), setup.cluster.sign(&claims())).unwrap();
+    let (mut agent, driver) = podwitness_agent::new(podwitness_agent::Options {
+        control: ControlAddress {
+            name: "control.test".into(),
+            port: address.port(),
+            addresses: vec![address.ip()],
+        },
+        roots: authority.bundle(),
+        token: token.path().to_owned(),
+        public_key: KEY.into(),
+        cache: None,
+        dial: podwitness_agent::dial_direct(),
+    })
+    .unwrap();
+    let driver = tokio::spawn(driver.run());
+    let netmap = agent.netmap.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert_eq!((netmap.generation, netmap.grants.len()), (1, 2));
+    assert!(agent.assertion.borrow().is_some());
+    let mut next = world();
+    next.grants.clear();
+    setup.worlds.send_replace(Some(Arc::new(Published { generation: 2, world: next })));
+    agent.netmap.wait_for(|netmap| netmap.as_ref().is_some_and(|map| map.generation == 2)).await.unwrap();
+    driver.abort();
 }
 
 #[tokio::test(start_paused = true)]
