@@ -1,4 +1,4 @@
-//! From objects of the cluster to a [`World`]: pure, so that it is tested on objects as the API server gives them.
+//! From objects of the cluster to a [`World`](super::world::World): pure, so that it is tested on objects as the API server gives them.
 
 use std::{
     collections::BTreeMap,
