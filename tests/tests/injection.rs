@@ -192,8 +192,9 @@ async fn fields_of_the_pod_are_kept() -> Result<()> {
         let without = admitted(plain).await?;
         Namespace::witnessed(async |ns| {
             let with = admitted(ns).await?;
+            // The API server itself adds what the sidecar requests to the requests of the pod as a whole.
             for field in
-                ["topologySpreadConstraints", "resources", "dnsConfig", "securityContext", "tolerations"]
+                ["topologySpreadConstraints", "resources/limits", "dnsConfig", "securityContext", "tolerations"]
             {
                 let field = format!("/spec/{field}");
                 ensure!(with.pointer(&field) == without.pointer(&field), "{field} of {with}");
