@@ -79,8 +79,10 @@ impl Session {
             Purpose::Unknown => "an upgrade of an unreadable path",
         };
         let how = match self.transport {
-            Transport::WebSocket { recordable: true } => " over WebSocket",
-            Transport::WebSocket { recordable: false } => " over WebSocket without channel protocol v4 or v5",
+            Transport::WebSocket { recordable: false } if self.purpose == Purpose::Exec => {
+                " over WebSocket without channel protocol v4 or v5"
+            }
+            Transport::WebSocket { .. } => " over WebSocket",
             Transport::Spdy => " over SPDY/3.1",
             Transport::Other => " over an unknown protocol",
             Transport::Request => "",

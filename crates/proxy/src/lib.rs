@@ -41,6 +41,7 @@ use identity::Identities;
 use metrics::Metrics;
 use session::Sessions;
 use target::Targets;
+use upgrade::Refusals;
 use upstream::Upstream;
 
 /// What a proxy is connected to.
@@ -72,6 +73,7 @@ pub struct Proxy {
     upstream_dial: Arc<dyn Dial>,
     identities: Identities,
     sessions: Sessions,
+    refusals: Refusals,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     drain: drain::Watch,
     clock: Arc<dyn Clock>,
@@ -105,6 +107,7 @@ impl Proxy {
             upstream,
             upstream_dial: dial,
             sessions,
+            refusals: Refusals::new(),
             netmap,
             drain,
             clock,

@@ -1,8 +1,11 @@
 //! Upgrades: sessions are recorded where a grant asks for it and a recording can be made; everything else passes or
 //! is refused as the policy says. What is decided is decided before anything goes upstream.
 
+mod fallback;
 mod relay;
 mod request;
+
+pub(crate) use fallback::Refusals;
 
 use std::sync::Arc;
 
@@ -26,6 +29,7 @@ use crate::{
     serve::Client,
     session::Recording,
 };
+use fallback::Attempt;
 
 /// What was decided of a session.
 enum Decision {
@@ -44,13 +48,17 @@ pub(crate) async fn session(
 ) -> Response<Body> {
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (mut head, body) = request.into_parts();
-    let decision = match decide(proxy, client, &mut head, &session).await {
-        Ok(decision) => decision,
-        Err(status) => {
+    let credential = match Credential::of(&head.headers) {
+        Ok(credential) => credential,
+        Err(error) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
-            tracing::info!(what = session.name(), reason = status.message, "session refused");
-            return refusal::answer(&status);
+            return refusal::answer(&Status::bad_request(error.to_string()));
         }
+    };
+    let attempt = Attempt::of(&head, &credential, &session);
+    let decision = match decide(proxy, client, &mut head, &credential, &session).await {
+        Ok(decision) => decision,
+        Err(status) => return refused(proxy, &session, &attempt, status).await,
     };
     let request = Request::from_parts(head, streamed(body));
     if session.transport == Transport::Request {
@@ -69,6 +77,16 @@ pub(crate) async fn session(
             forward::unanswered(&error)
         }
     }
+}
+
+async fn refused(proxy: &Proxy, session: &Session, attempt: &Attempt, status: Status) -> Response<Body> {
+    if let Some(first) = proxy.refusals.first(attempt).await {
+        return refusal::answer(&first);
+    }
+    proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
+    tracing::info!(what = session.name(), reason = status.message, "session refused");
+    proxy.refusals.remember(attempt, &status).await;
+    refusal::answer(&status)
 }
 
 /// A session that is an ordinary request to the API server: it is never recorded as one yet.
@@ -94,15 +112,15 @@ async fn decide(
     proxy: &Proxy,
     client: &Client,
     head: &mut Parts,
+    credential: &Credential,
     session: &Session,
 ) -> Result<Decision, Status> {
-    let credential = Credential::of(&head.headers).map_err(|error| Status::bad_request(error.to_string()))?;
     if session.purpose == Purpose::Event {
         return Ok(Decision::Pass(Upgrade::NoSession));
     }
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
-    let Some((caller, obligation)) = obligation(proxy, client, head, session, &credential, netmap).await
+    let Some((caller, obligation)) = obligation(proxy, client, head, session, credential, netmap).await
     else {
         return Ok(Decision::Pass(Upgrade::NoGrant));
     };

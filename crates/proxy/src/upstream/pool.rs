@@ -79,9 +79,6 @@ impl Pool {
             Err(error) => {
                 let error = UpstreamError::Connect(Arc::new(error));
                 *last = Some(Failure { at: Instant::now(), error: error.clone() });
-                drop(last);
-                drop(opening);
-                self.forget(key);
                 Err(error)
             }
         }
@@ -103,6 +100,8 @@ impl Pool {
                 return Err(UpstreamError::Full);
             }
         }
+        // Where nothing is connected and nobody waits, nothing is remembered.
+        entries.retain(|_, entry| !entry.connections.is_empty() || Arc::strong_count(&entry.opening) > 1);
         if entries.values().map(|entry| entry.connections.len()).sum::<usize>() >= MAX_TOTAL {
             return Err(UpstreamError::Full);
         }
@@ -134,18 +133,6 @@ impl Pool {
         connection.retire();
         if let Some(entry) = self.lock().get_mut(key) {
             entry.connections.retain(|other| !Arc::ptr_eq(other, connection));
-        }
-        self.forget(key);
-    }
-
-    /// Drops an entry that holds nothing and that nobody waits at.
-    fn forget(&self, key: &Key) {
-        let mut entries = self.lock();
-        if entries
-            .get(key)
-            .is_some_and(|entry| entry.connections.is_empty() && Arc::strong_count(&entry.opening) == 1)
-        {
-            entries.remove(key);
         }
     }
 

@@ -86,6 +86,8 @@ pub struct Server {
     pub connections: Arc<AtomicUsize>,
     /// Every change makes all connections go away gracefully.
     pub go_away: Arc<watch::Sender<u32>>,
+    /// Every change drops all connections.
+    pub cut: Arc<watch::Sender<u32>>,
 }
 
 impl Server {
@@ -105,8 +107,8 @@ impl Server {
     }
 
     fn with(behaviour: Behaviour) -> Self {
-        let go_away = Arc::new(watch::Sender::new(0));
-        Self { behaviour, http2: true, max_streams: 100, connections: Arc::default(), go_away }
+        let (go_away, cut) = (Arc::new(watch::Sender::new(0)), Arc::new(watch::Sender::new(0)));
+        Self { behaviour, http2: true, max_streams: 100, connections: Arc::default(), go_away, cut }
     }
 
     /// Speaks HTTP/1.1 only.
@@ -135,7 +137,7 @@ impl Server {
             let answering = answer(request);
             async move { Ok::<_, Infallible>(answering.await) }
         });
-        let mut go_away = self.go_away.subscribe();
+        let (mut go_away, mut cut) = (self.go_away.subscribe(), self.cut.subscribe());
         let io = TokioIo::new(stream);
         if is_http2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -146,6 +148,7 @@ impl Server {
             let mut connection = pin!(builder.serve_connection(io, service));
             tokio::select! {
                 _ = connection.as_mut() => return,
+                _ = cut.changed() => return,
                 _ = go_away.changed() => connection.as_mut().graceful_shutdown(),
             }
             let _ = connection.await;

@@ -126,6 +126,28 @@ async fn a_connection_that_goes_away_finishes_its_answers_and_another_takes_over
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_meets_a_connection_on_its_way_out_takes_the_next() {
+    for abrupt in [false, true] {
+        let server = Server::new(|_| async { Response::new(full("answer")) });
+        let pod = Pod::start(server.clone());
+        let mut client = pod.http2().await;
+        for _ in 0..20 {
+            let answer = client.send_request(get("/version")).await.unwrap();
+            assert_eq!(answer.status(), 200, "abrupt: {abrupt}");
+            assert_eq!(text(answer).await, "answer");
+            if abrupt {
+                server.cut.send_modify(|n| *n += 1);
+                // The end of the connection has arrived; a request already on it would be lost as on a direct one.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            } else {
+                server.go_away.send_modify(|n| *n += 1);
+            }
+        }
+        assert!(pod.server.connections() > 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_credential_costs_its_own_connection_only() {
     let server = Server::new(|request: Request<Incoming>| async move {
         let mut answer = Response::new(full("answer"));

@@ -257,3 +257,23 @@ async fn a_session_that_outlives_the_drain_is_ended() {
     let mut rest = Vec::new();
     session.read_to_end(&mut rest).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_command_that_comes_again_over_spdy_hears_the_first_reason_and_counts_once() {
+    let pod = Setup::new(switching()).grants(&[grant(true)]).start();
+    let ask = async |head: String| {
+        let mut tls = pod.tls(&[]).await;
+        tls.write_all(head.as_bytes()).await.unwrap();
+        let head = read_head(&mut tls).await;
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        tls.read_exact(&mut body).await.unwrap();
+        serde_json::from_slice::<Status>(&body).unwrap().message
+    };
+    let first = ask(websocket(EXEC)).await;
+    assert!(first.contains("no Recorder has its tag"), "{first}");
+    assert_eq!(ask(upgrade(EXEC, "SPDY/3.1", "")).await, first);
+    assert_eq!(pod.metric("upgrades_total{purpose=\"Exec\",outcome=\"Refused\"}"), 1);
+    let again = ask(upgrade(EXEC, "SPDY/3.1", "")).await;
+    assert!(again.contains("exec over SPDY/3.1 cannot be recorded"), "{again}");
+}
