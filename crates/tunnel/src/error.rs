@@ -42,8 +42,11 @@ pub enum Error {
         why: io::Error,
     },
     /// The userspace back end carries no packets any more.
-    #[error("the userspace tunnel has ended; its interface may have been removed")]
+    #[error("the userspace tunnel has ended")]
     Ended,
+    /// The interface was removed or replaced by someone else.
+    #[error("interface {0} has been removed by someone else")]
+    Vanished(String),
     /// The userspace back end could not be started, or broke.
     #[error("the userspace tunnel does not work: {0}")]
     Device(String),

@@ -165,7 +165,7 @@ impl Gate {
         state.table.is_crowded() || state.rates.are_short(now)
     }
 
-    /// Whether one more unknown key may come from that source.
+    /// Whether one more initiation may come from that source.
     pub(crate) fn may_try(&self, source: IpAddr, now: Instant) -> bool {
         let mut state = self.state();
         let may = state.rates.take(source, now);

@@ -4,7 +4,7 @@
 //! one goes, which strangers could make happen all the time. Here every packet finds its peer through a [`Gate`] at a
 //! cost that does not depend on how many there are.
 //!
-//! Four tasks, which end together: `inbound` (UDP to TUN), `porter` (initiations, one queue behind `inbound`),
+//! Four tasks, the end of any of which is a fault of the whole: `inbound` (UDP to TUN), `porter` (initiations, one queue behind `inbound`),
 //! `outbound` (TUN to UDP), `upkeep` (timers of sessions, ends of peers).
 
 mod fault;
@@ -92,10 +92,10 @@ pub(crate) async fn open(
 fn start(wires: &Arc<Wires>, porter: Porter) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let (asking, asked) = mpsc::channel(porter::WAITING);
-    tasks.spawn(inbound::run(Arc::clone(wires), asking));
-    tasks.spawn(porter.run(Arc::clone(wires), asked));
-    tasks.spawn(outbound::run(Arc::clone(wires)));
-    tasks.spawn(upkeep::run(Arc::clone(wires)));
+    tasks.spawn(wires.fault.guard("inbound", inbound::run(Arc::clone(wires), asking)));
+    tasks.spawn(wires.fault.guard("porter", porter.run(Arc::clone(wires), asked)));
+    tasks.spawn(wires.fault.guard("outbound", outbound::run(Arc::clone(wires))));
+    tasks.spawn(wires.fault.guard("upkeep", upkeep::run(Arc::clone(wires))));
     tasks
 }
 

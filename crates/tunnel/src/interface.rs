@@ -5,11 +5,14 @@ use std::{
     io,
     net::{Ipv6Addr, SocketAddrV6},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Mutex,
+    task,
+    time::{self, MissedTickBehavior},
 };
 
 use crate::{
@@ -22,6 +25,9 @@ use crate::{
     socket,
     wireguard::Handle,
 };
+
+/// How often an interface is looked for.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// An interface that is up, with its address.
 pub(crate) struct Interface {
@@ -146,6 +152,23 @@ impl Interface {
         Ok(privileged::run(self.privileged.as_ref(), routed).await??)
     }
 
+    /// Waits until the interface is no longer the one that was opened. An open TUN device does not tell of that.
+    pub(crate) async fn vanished(&self) -> Error {
+        let mut tick = time::interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let name = self.name.clone();
+            let found = task::spawn_blocking(move || Netlink::new().link(&name)).await;
+            // Where the kernel cannot be asked now, it is asked again.
+            if let Ok(Ok(link)) = found
+                && link.map(|link| link.index) != Some(self.index)
+            {
+                return Error::Vanished(self.name.clone());
+            }
+        }
+    }
+
     /// Removes the interface.
     pub(crate) async fn remove(&self) -> Result<(), Error> {
         let name = self.name.clone();
@@ -176,7 +199,7 @@ impl Interface {
     {
         match self.backend {
             Backend::Kernel => privileged::run(self.privileged.as_ref(), work).await?,
-            Backend::Tun => match tokio::task::spawn_blocking(work).await {
+            Backend::Tun => match task::spawn_blocking(work).await {
                 Ok(result) => result,
                 Err(error) => Err(Error::device(&error)),
             },

@@ -148,12 +148,11 @@ impl Tunnel {
         }
     }
 
-    /// Waits until the tunnel has broken and has to be opened anew. One of the kernel does not break.
+    /// Waits until the tunnel has broken and has to be opened anew.
     pub async fn failed(&self) -> Error {
-        match self {
-            Self::Kernel(_) => std::future::pending().await,
-            Self::Tun(TunTunnel(Carrier::Few(userspace))) => userspace.failed().await,
-            Self::Tun(TunTunnel(Carrier::Many(hub))) => hub.failed().await,
+        tokio::select! {
+            error = self.carrier_failed() => error,
+            error = self.interface().vanished() => error,
         }
     }
 
@@ -180,6 +179,15 @@ impl Tunnel {
                 let userspace = userspace::open(options, privileged).await?;
                 Ok(Self::Tun(TunTunnel(Carrier::Few(userspace))))
             }
+        }
+    }
+
+    async fn carrier_failed(&self) -> Error {
+        match self {
+            // The kernel carries packets for as long as there is the interface.
+            Self::Kernel(_) => std::future::pending().await,
+            Self::Tun(TunTunnel(Carrier::Few(userspace))) => userspace.failed().await,
+            Self::Tun(TunTunnel(Carrier::Many(hub))) => hub.failed().await,
         }
     }
 

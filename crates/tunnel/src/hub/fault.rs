@@ -1,4 +1,4 @@
-//! The end of a device that can carry no packets any more, for whoever wants to open another.
+//! The end of a hub that can carry no packets any more, for whoever wants to open another.
 
 use std::{fmt::Display, sync::Arc};
 
@@ -19,6 +19,19 @@ impl Fault {
         });
     }
 
+    /// A task whose end, however it comes, is a fault.
+    pub(super) fn guard<F: Future<Output = ()>>(
+        &self,
+        name: &'static str,
+        task: F,
+    ) -> impl Future<Output = ()> + use<F> {
+        let ended = Ended { fault: self.clone(), name };
+        async move {
+            task.await;
+            drop(ended);
+        }
+    }
+
     /// Waits for the first fault; what it was.
     pub(super) async fn happened(&self) -> String {
         let mut seen = self.0.subscribe();
@@ -27,6 +40,18 @@ impl Fault {
             Ok(fault) => fault.clone().unwrap_or_default(),
             Err(_) => String::new(),
         }
+    }
+}
+
+/// Tells of the task's end when it is dropped with it.
+struct Ended {
+    fault: Fault,
+    name: &'static str,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.fault.report("a task has ended", self.name);
     }
 }
 
@@ -45,5 +70,13 @@ mod tests {
         fault.report("writing", "late");
         assert_eq!(waiting.await.unwrap(), "reading: gone");
         assert_eq!(fault.happened().await, "reading: gone");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_guarded_task_is_a_fault_also_if_it_panics() {
+        let fault = Fault::default();
+        let task = tokio::spawn(fault.guard("carrier", async { panic!("on purpose") }));
+        assert!(task.await.is_err());
+        assert_eq!(fault.happened().await, "a task has ended: carrier");
     }
 }

@@ -1,7 +1,8 @@
 //! Handshake initiations (WireGuard paper §5.4.2): who claims to send one, and whether that is true.
 //!
 //! In order of cost: form and first MAC; the cookie, where one is asked for; the claimed key (one Diffie-Hellman); the
-//! rates; the handshake itself (four more). What is refused has left nothing behind.
+//! rates; the handshake itself (four more). What is refused has left nothing behind. Peers that are there pay by the
+//! rates too while places, rates or time run short, as in the kernel.
 //!
 //! Initiations wait in a queue of [`WAITING`], so that a flood of them costs the sessions of others nothing but their
 //! share of the processor. One that finds it full is forgotten, and its sender tries again after 5 s.
@@ -20,7 +21,7 @@ use super::Wires;
 use crate::{PrivateKey, PublicKey, gate::Peer};
 
 /// Initiations that wait to be judged.
-pub(super) const WAITING: usize = 256;
+pub(super) const WAITING: usize = 1024;
 
 /// Judges initiations.
 pub(super) struct Porter {
@@ -50,8 +51,11 @@ impl Porter {
 
     pub(super) async fn run(self, wires: Arc<Wires>, mut asked: Receiver<(Packet, SocketAddr)>) {
         while let Some((datagram, from)) = asked.recv().await {
-            if let Some(initiation) = self.checked(&wires, datagram, from).await {
-                self.judge(&wires, initiation, from).await;
+            let short = asked.len() > WAITING / 2 || wires.gate.is_short(Instant::now());
+            if let Some(initiation) = self.checked(&wires, datagram, from, short).await
+                && (!short || wires.gate.may_try(from.ip(), Instant::now()))
+            {
+                self.judge(&wires, initiation, from, short).await;
             }
             // What they count is by the second; they look at the time themselves.
             self.plain.try_reset_count();
@@ -64,8 +68,8 @@ impl Porter {
         wires: &Wires,
         datagram: Packet,
         from: SocketAddr,
+        short: bool,
     ) -> Option<Packet<WgHandshakeInit>> {
-        let short = wires.gate.is_short(Instant::now());
         let limiter = if short { &self.strict } else { self.plain.as_ref() };
         match limiter.verify_packet(from, datagram) {
             Ok(WgKind::HandshakeInit(initiation)) => return Some(initiation),
@@ -79,7 +83,7 @@ impl Porter {
         None
     }
 
-    async fn judge(&self, wires: &Wires, initiation: Packet<WgHandshakeInit>, from: SocketAddr) {
+    async fn judge(&self, wires: &Wires, initiation: Packet<WgHandshakeInit>, from: SocketAddr, paid: bool) {
         let Ok(claim) = handshake::parse_handshake_anon(&self.secret, &self.public, &initiation) else {
             wires.gate.count(|counts| counts.forged += 1);
             return;
@@ -87,7 +91,10 @@ impl Porter {
         let key = PublicKey::from_bytes(claim.peer_static_public);
         match wires.gate.by_key(&key) {
             Some(peer) => again(wires, &peer, initiation, from).await,
-            None => self.first(wires, key, initiation, from).await,
+            None if paid || wires.gate.may_try(from.ip(), Instant::now()) => {
+                self.first(wires, key, initiation, from).await;
+            }
+            None => {}
         }
     }
 
@@ -99,9 +106,6 @@ impl Porter {
         initiation: Packet<WgHandshakeInit>,
         from: SocketAddr,
     ) {
-        if !wires.gate.may_try(from.ip(), Instant::now()) {
-            return;
-        }
         let mut noise = self.noise(key);
         let TunnResult::WriteToNetwork(response) =
             noise.handle_incoming_packet(WgKind::HandshakeInit(initiation))

@@ -270,6 +270,18 @@ pub fn the_mtu_follows_the_default_route(backend: Backend) {
     });
 }
 
+pub fn a_removed_interface_is_noticed(backend: Backend) {
+    let lab = Lab::new();
+    lab.sidecar.run(async move {
+        let options = Options { backends: vec![backend], ..Options::new(name(), key()) };
+        let tunnel = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
+        Netlink::new().delete_link(&options.interface).unwrap();
+        assert!(tunnel.failed().await.to_string().contains("removed"));
+        let again = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
+        again.close().await.unwrap();
+    });
+}
+
 async fn echoed(stream: &mut tokio::net::TcpStream) {
     stream.write_all(b"still there?").await.unwrap();
     let mut answer = [0; 12];

@@ -2,7 +2,7 @@
 
 use std::{process::Command, sync::Arc};
 
-use podwitness_tunnel::{Backend, Inline, Options, Tunnel};
+use podwitness_tunnel::{Backend, Inline, Options, ProvisionalLimits, Tunnel, netlink::Netlink};
 
 use crate::{
     ends::{key, name},
@@ -139,4 +139,36 @@ fn nothing_is_printed_to_standard_output() {
     let of_runner =
         |line: &&str| ["", "running 1 test", &passed].contains(line) || line.starts_with("test result: ok");
     assert_eq!(printed.lines().find(|line| !of_runner(line)), None);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_recorder_whose_interface_is_removed_says_so() {
+    let lab = Lab::new();
+    let name = name();
+    lab.recorder.run(async move {
+        let (options, limits) = (Options::new(name.clone(), key()), ProvisionalLimits::default());
+        let opened = Tunnel::open_recorder(&options, limits, Arc::new(Inline)).await.unwrap();
+        Netlink::new().delete_link(&name).unwrap();
+        assert!(opened.tunnel.failed().await.to_string().contains("removed"));
+    });
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_port_that_is_taken_is_named() {
+    let lab = Lab::new();
+    lab.recorder.run(async {
+        let _taken = tokio::net::UdpSocket::bind("[::]:51820").await.unwrap();
+        let options = Options { listen_port: Some(51820), ..Options::new(name(), key()) };
+        let opened = Tunnel::open_recorder(&options, ProvisionalLimits::default(), Arc::new(Inline)).await;
+        let error = opened.err().unwrap().to_string();
+        assert!(error.contains("UDP port 51820 cannot be bound"), "{error}");
+    });
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_tunnel_whose_interface_is_removed_says_so() {
+    scenarios::a_removed_interface_is_noticed(Backend::Tun);
 }

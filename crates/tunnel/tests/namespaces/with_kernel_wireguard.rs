@@ -99,3 +99,9 @@ fn one_thread_needs_privilege_and_no_other() {
 fn the_mtu_follows_the_default_route() {
     scenarios::the_mtu_follows_the_default_route(Backend::Kernel);
 }
+
+#[test]
+#[ignore = "needs root and a kernel with WireGuard: hack/vm"]
+fn a_tunnel_whose_interface_is_removed_says_so() {
+    scenarios::a_removed_interface_is_noticed(Backend::Kernel);
+}
