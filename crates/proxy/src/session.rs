@@ -47,7 +47,7 @@ pub struct Sessions {
     counters: Counters,
 }
 
-/// An open recording. Dropped without [`relay`], it is that of a session that never started.
+/// An open recording. Dropped without [`relay()`], it is that of a session that never started.
 #[must_use]
 pub struct Recording(Box<Open>);
 

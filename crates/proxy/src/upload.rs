@@ -1,7 +1,7 @@
 //! From a journal to recorders: live, late, or to the next one are the same loop, begun at another cursor.
 //!
 //! One task a recording. Each upload is a *part*: a whole cast with a full header that says where it begins. Which
-//! recorder takes it is [`pick`]ed anew each time one is lost. The loop ends when everything is acknowledged, when
+//! recorder takes it is `pick`ed anew each time one is lost. The loop ends when everything is acknowledged, when
 //! nobody wants the recording, or when the process ends and no recorder can be reached.
 
 mod body;
