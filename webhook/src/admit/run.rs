@@ -150,3 +150,27 @@ async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: axum::R
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: SocketAddr) -> AdmitConfig {
+        let env = |name: &str| {
+            let value = match name {
+                "PODWITNESS_SIDECAR_IMAGE" => "podwitness.dev/sidecar:dev",
+                "PODWITNESS_ADMIN" => "127.0.0.1:0",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        };
+        AdmitConfig { listen, ..AdmitConfig::read(&env).unwrap() }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_an_error_at_startup() {
+        let first = bind(config("127.0.0.1:0".parse().unwrap())).await.unwrap();
+        let Err(error) = bind(config(first.addr)).await else { panic!("two listen on {}", first.addr) };
+        assert!(error.to_string().contains(&first.addr.to_string()), "{error}");
+    }
+}
