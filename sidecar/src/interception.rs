@@ -1,8 +1,9 @@
 //! Keeps the pod's connections to the API server coming here: rules in place, renewed, following the netmap, and
 //! proven by a connection of our own.
 //!
-//! Invariant: rules are never taken away. Where `optional` injection must not break a pod, its elements expire when
-//! this loop stops renewing them; where an open stamp allows it too. Elsewhere a dead sidecar refuses.
+//! Invariant: in a `required` pod rules are never taken away. Where injection is `optional`, or an open stamp allows
+//! it, their elements expire when this loop stops renewing them; elsewhere a dead sidecar refuses. An `optional` pod
+//! in which interception cannot be proven is left alone, because half of it would only break connections.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,6 +37,13 @@ const LOOK_AFTER: Duration = Duration::from_secs(30);
 const PROVE_AGAIN: Duration = Duration::from_millis(250);
 /// How long an `optional` pod waits for a proof before it starts without.
 const STEP_ASIDE: Duration = Duration::from_secs(10);
+
+/// What a proof came to.
+enum Proof {
+    Holds,
+    NotYet,
+    StepAside,
+}
 
 /// What keeps interception up.
 pub struct Interception {
@@ -103,8 +111,12 @@ impl Interception {
         let mut block = Some(block);
         let mut renewals = self.renewals();
         loop {
-            if block.is_some() && self.may_start().await {
-                drop(block.take());
+            if block.is_some() {
+                match self.prove().await {
+                    Proof::Holds => drop(block.take()),
+                    Proof::NotYet => {}
+                    Proof::StepAside => break self.kernel.remove().await?,
+                }
             }
             tokio::select! {
                 _ = renewals.tick() => {}
@@ -113,24 +125,25 @@ impl Interception {
             }
             self.renew().await?;
         }
+        drop(block);
+        std::future::pending().await
     }
 
-    /// Whether the pod's other containers may start: interception is proven, or need not be.
-    async fn may_start(&mut self) -> bool {
-        let Some(to) = self.own.first() else { return false };
+    async fn prove(&mut self) -> Proof {
+        let Some(to) = self.own.first() else { return Proof::NotYet };
         match self.probe.run(*to).await {
             Ok(()) => {
                 self.metrics.interception.set(1);
                 tracing::info!(api_server = %to, after = ?self.begun.elapsed(), "interception is proven");
-                true
+                Proof::Holds
             }
             Err(error) if self.inject == Inject::Optional && self.begun.elapsed() > STEP_ASIDE => {
-                tracing::warn!(%error, "interception is not proven; injection is optional, so the pod starts without");
-                true
+                tracing::warn!(%error, "nothing is intercepted; injection is optional, so the pod starts without");
+                Proof::StepAside
             }
             Err(error) => {
                 self.tell(&error);
-                false
+                Proof::NotYet
             }
         }
     }
@@ -187,5 +200,46 @@ async fn changed(netmap: &mut watch::Receiver<Option<Arc<Netmap>>>) {
     if netmap.changed().await.is_err() {
         // Nobody will change it any more.
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podwitness_core::inject::{ControlAddress, Profile};
+
+    use super::*;
+
+    fn env(inject: Inject, until_netmap: UntilNetmap, credentials: Credentials) -> SidecarEnv {
+        SidecarEnv {
+            control: ControlAddress { name: "c".into(), port: 1, addresses: vec![] },
+            control_ca: String::new(),
+            until_netmap,
+            inject,
+            profile: Profile::Interface,
+            credentials,
+            service_accounts: vec![],
+            log_level: "info".into(),
+            spool_limit: 0,
+        }
+    }
+
+    #[test]
+    fn a_dead_sidecar_opens_only_where_nothing_has_to_be_recorded() {
+        use Credentials::{Passthrough, Sealed};
+        use Inject::{Optional, Required};
+        use UntilNetmap::{Closed, Open};
+        for (inject, until_netmap, credentials, expected) in [
+            (Required, Closed, Sealed, false),
+            (Required, Closed, Passthrough, false),
+            (Required, Open, Sealed, false),
+            (Required, Open, Passthrough, true),
+            (Optional, Closed, Sealed, true),
+            (Optional, Closed, Passthrough, true),
+            (Optional, Open, Sealed, true),
+            (Optional, Open, Passthrough, true),
+        ] {
+            let env = env(inject, until_netmap, credentials);
+            assert_eq!(may_open(&env), expected, "{inject:?} {until_netmap:?} {credentials:?}");
+        }
     }
 }

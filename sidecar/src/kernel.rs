@@ -114,6 +114,14 @@ impl Kernel {
         Ok(self.run(move |socket| rules.refresh(socket, &targets)).await??)
     }
 
+    /// Takes the rules away.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub async fn remove(&self) -> Result<(), KernelError> {
+        Ok(self.run(Rules::remove).await??)
+    }
+
     /// Connects past our own rules.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ pub struct Probe(Mutex<Option<Expected>>);
 #[derive(Debug)]
 struct Expected {
     port: u16,
-    landed: oneshot::Sender<SocketAddr>,
+    landed: oneshot::Sender<()>,
 }
 
 /// Why interception is not proven.
@@ -60,12 +60,15 @@ impl Probe {
         self.expect(Some(Expected { port, landed }));
         let connected = timeout(PATIENCE, socket.connect(to)).await;
         let outcome = match connected {
-            Ok(Ok(_stream)) => timeout(PATIENCE, arrival).await.map_err(|_| SelftestError::Bypassed(to)),
+            Ok(Ok(_stream)) => match timeout(PATIENCE, arrival).await {
+                Ok(Ok(_)) => Ok(()),
+                _ => Err(SelftestError::Bypassed(to)),
+            },
             Ok(Err(source)) => Err(failed(source)),
             Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
         };
         self.expect(None);
-        outcome.map(drop)
+        outcome
     }
 
     /// Whether a connection that landed at our listener is the probe. One that nobody redirected is not.
@@ -76,7 +79,7 @@ impl Probe {
         let mut expected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(probe) = expected.take_if(|probe| probe.port == peer.port()) else { return false };
         // The receiver is gone if the probe lost patience meanwhile.
-        let _ = probe.landed.send(original);
+        let _ = probe.landed.send(());
         true
     }
 

@@ -11,6 +11,8 @@ mod listing;
 #[cfg(test)]
 mod netns;
 #[cfg(test)]
+mod proof;
+#[cfg(test)]
 mod redirect;
 #[cfg(test)]
 mod restart;

@@ -46,7 +46,7 @@ fn tables_of_others_stay_as_they_are() {
 #[ignore = "needs root and network namespaces"]
 fn without_renewal_a_dead_mans_redirect_opens() {
     let lab = Lab::new();
-    let rules = Rules { dead_man: Some(Duration::from_millis(900)), ..rules() };
+    let rules = Rules { dead_man: Some(Duration::from_secs(3)), ..rules() };
     lab.install(&rules, &ALL);
     assert_eq!(lab.lands(SERVICE, None), at_sidecar(SERVICE));
     for address in [SERVICE, SERVICE_V6, ENDPOINT, GATEWAY] {

@@ -233,3 +233,26 @@ fn in_an_optional_pod_a_dead_sidecar_opens() {
         pod.get(SERVICE, "/version").is_err_and(|error| error.contains("certificate"))
     });
 }
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn an_optional_pod_starts_without_interception_where_it_cannot_be_had() {
+    let pod = Pod::new(netmap(1));
+    pod.lab.pod.nft(&[crate::proof::IN_FRONT]);
+    let running = pod.start(Inject::Optional);
+    assert!(pod.get(SERVICE, "/version").is_err_and(|error| error.contains("certificate")));
+    running.stop();
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_port_that_is_taken_is_a_startup_error_and_nothing_is_redirected() {
+    let pod = Pod::new(netmap(1));
+    let _taken = pod.lab.pod.run(|| std::net::TcpListener::bind("127.0.0.1:15443").unwrap());
+    let (runtime, kernel) = pod.lab.pod.run(|| (Runtime::new().unwrap(), Kernel::start().unwrap()));
+    let config = pod.config(Inject::Required);
+    let bound = runtime.spawn(async move { app::bind(config, kernel, Arc::new(|_| Ok(()))).await.map(drop) });
+    let error = runtime.block_on(bound).unwrap().unwrap_err();
+    assert!(error.to_string().contains("127.0.0.1:15443"), "{error}");
+    assert!(!has_table(&pod.lab));
+}

@@ -1,0 +1,41 @@
+//! The proof of interception: it holds where connections land at our listener, and fails where they pass us by.
+
+use std::{net::TcpListener, sync::Arc};
+
+use podwitness_sidecar::{
+    kernel::selftest::{Probe, SelftestError},
+    listen::Listener,
+};
+use tokio::runtime::Builder;
+
+use crate::lab::{LISTENER, Lab, SERVICE, rules};
+
+/// A table in front of ours that ends translation for the API server's address, as a socket load balancer would.
+pub const IN_FRONT: &str = "add table ip front; add chain ip front output { type nat hook output priority -102; }; \
+                            add rule ip front output ip daddr 10.96.0.1 dnat to ip daddr";
+
+fn prove(lab: &Lab) -> Result<(), SelftestError> {
+    lab.pod.run(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (listener, probe) = (Listener::bind(LISTENER).await.unwrap(), Arc::new(Probe::default()));
+            tokio::select! {
+                proven = probe.run(SERVICE.parse().unwrap()) => proven,
+                () = listener.serve(Arc::clone(&probe), std::future::pending, |_| std::future::ready(())) => Ok(()),
+            }
+        })
+    })
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn interception_is_proven_where_it_works_and_only_there() {
+    let lab = Lab::wired();
+    let _server = lab.world.run(|| TcpListener::bind(SERVICE).unwrap());
+    assert!(matches!(prove(&lab), Err(SelftestError::Bypassed(_))), "no rules yet");
+    lab.install(&rules(), &[SERVICE]);
+    prove(&lab).unwrap();
+    lab.pod.nft(&[IN_FRONT]);
+    // Past the listener, but not past the filter of frames: nothing leaves the pod unrecorded.
+    assert!(matches!(prove(&lab), Err(SelftestError::Connect { .. })));
+}
