@@ -193,9 +193,13 @@ async fn fields_of_the_pod_are_kept() -> Result<()> {
         Namespace::witnessed(async |ns| {
             let with = admitted(ns).await?;
             // The API server itself adds what the sidecar requests to the requests of the pod as a whole.
-            for field in
-                ["topologySpreadConstraints", "resources/limits", "dnsConfig", "securityContext", "tolerations"]
-            {
+            for field in [
+                "topologySpreadConstraints",
+                "resources/limits",
+                "dnsConfig",
+                "securityContext",
+                "tolerations",
+            ] {
                 let field = format!("/spec/{field}");
                 ensure!(with.pointer(&field) == without.pointer(&field), "{field} of {with}");
             }

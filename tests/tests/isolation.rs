@@ -80,7 +80,8 @@ async fn the_api_server_is_reached_only_through_the_sidecar() -> Result<()> {
         for server in ["https://kubernetes.default.svc".to_owned(), format!("https://{endpoint}:{port}")] {
             let script = format!(
                 "head -n 30 /var/run/secrets/kubernetes.io/serviceaccount/ca.crt | sed '/END/q' >/tmp/pod.crt;
-                 kubectl --server={server} --certificate-authority=/tmp/pod.crt version -o yaml"
+                 kubectl --server={server} --certificate-authority=/tmp/pod.crt \
+                 --token=$(cat /var/run/secrets/kubernetes.io/serviceaccount/token) version -o yaml"
             );
             let run = ns.shell("pod", &script).await?;
             ensure!(run.code == 0 && run.text().contains("serverVersion"), "{server}: {run:?}");

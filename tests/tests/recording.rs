@@ -43,7 +43,7 @@ async fn a_terminal_session_is_recorded_with_its_sizes() -> Result<()> {
         let inner =
             format!("kubectl -n {} exec -it target -- sh -c 'stty size; printf Grüße; exit 7'", plain.name);
         let outer = format!("kubectl -n {} exec -it witness -c app -- {inner}", ns.name);
-        let run = on_terminal(101, 31, &outer, b"").await?;
+        let run = on_terminal(101, 31, &outer, "", "").await?;
         ensure!(run.text().contains("31 101") && run.text().contains("Grüße"), "{run:?}");
         ensure!(run.code == 7, "{run:?}");
         let recording = Viewer::open().await?.recording(&ns.name, "stty size").await?;
@@ -92,7 +92,7 @@ async fn the_answer_to_a_password_prompt_is_found_nowhere() -> Result<()> {
         let inner = format!("kubectl -n {} exec -it target -- sh -c \"{script}\"", plain.name);
         let quoted = inner.replace('$', "\\$").replace('"', "\\\"");
         let outer = format!("kubectl -n {} exec -it witness -c app -- sh -c \"{quoted}\"", ns.name);
-        let run = on_terminal(80, 24, &outer, format!("{canary}\n").as_bytes()).await?;
+        let run = on_terminal(80, 24, &outer, "Password:", &format!("{canary}\r")).await?;
         ensure!(run.text().contains(&format!("length {}", canary.len())), "{run:?}");
         let recording = Viewer::open().await?.recording(&ns.name, "Password:").await?;
         ensure!(!format!("{recording:?}").contains(canary), "the recording holds it");

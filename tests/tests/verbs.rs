@@ -1,7 +1,8 @@
 //! Every kubectl verb through the sidecar does what it does without.
 
 use anyhow::{Result, ensure};
-use podwitness_e2e::{Namespace, Run, pods::sleeper};
+use podwitness_core::labels;
+use podwitness_e2e::{Namespace, pods::sleeper};
 
 /// Shell scripts whose output and exit code must be equal in a witnessed and in a plain pod. They work in a namespace
 /// of their own, `$NS`, and leave it as they found it.
@@ -31,7 +32,14 @@ const SCRIPTS: &[(&str, &str)] = &[
     ),
     ("large object", "head -c 700000 /dev/zero | tr '\\0' x >/tmp/big; kubectl -n $NS create configmap e --from-file=/tmp/big; kubectl -n $NS get configmap e -o json | wc -c >/dev/null; kubectl -n $NS get configmap e -o jsonpath='{.data.big}' | sha256sum; kubectl -n $NS delete configmap e"),
     ("auth can-i", "kubectl auth can-i create pods; kubectl auth can-i --list >/dev/null; echo $?"),
-    ("denied", "kubectl --as=nobody -n $NS get secrets 2>&1"),
+    (
+        "kubeconfig, and denied",
+        "export KUBECONFIG=/tmp/kubeconfig; cd /var/run/secrets/kubernetes.io/serviceaccount;
+         kubectl config set-cluster c --server=https://kubernetes.default.svc --certificate-authority=$PWD/ca.crt;
+         kubectl config set-credentials u --token=$(cat token); kubectl config set-context x --cluster=c --user=u;
+         kubectl config use-context x; kubectl -n $NS get pod target -o name;
+         kubectl --as=nobody -n $NS get secrets 2>&1",
+    ),
     ("scale and rollout", "kubectl -n $NS create deployment f --image=podwitness.dev/toolbox:dev --replicas=0; kubectl -n $NS scale deployment f --replicas=0; kubectl -n $NS rollout history deployment f; kubectl -n $NS delete deployment f"),
     ("wait", "kubectl -n $NS wait pod/target --for=condition=Ready --timeout=30s"),
     ("exec", "kubectl -n $NS exec target -- sh -c 'echo out; echo err >&2; exit 7' 2>&1"),
@@ -53,32 +61,48 @@ const SCRIPTS: &[(&str, &str)] = &[
 
 #[tokio::test]
 async fn every_verb_gives_what_it_gives_without_the_sidecar() -> Result<()> {
-    Namespace::plain(async |plain| {
-        plain.allow_all().await?;
-        plain.start(&sleeper("target")).await?;
-        plain.start(&with_command("talker", "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; while :; do echo more; sleep 1; done")).await?;
-        plain.start(&with_command("server", "httpd -f -p 8080 -h /")).await?;
-        plain.start(&sleeper("control")).await?;
-        Namespace::witnessed(async |ns| {
-            ns.allow_all().await?;
-            ns.start(&sleeper("witness")).await?;
-            for (name, script) in SCRIPTS {
-                let script = format!("NS={}; {script}", plain.name);
-                let expected = normal(&plain.shell("control", &script).await?, "control", &plain.name);
-                let found = normal(&ns.shell("witness", &script).await?, "witness", &ns.name);
-                ensure!(found == expected, "{name}: with the sidecar {found:?}, without {expected:?}");
-            }
-            Ok(())
+    Namespace::plain(async |things| {
+        things.start(&sleeper("target")).await?;
+        things.start(&with_command("talker", TALK)).await?;
+        things.start(&with_command("server", "httpd -f -p 8080 -h /")).await?;
+        with_client(&[], async |plain| {
+            with_client(&[(labels::INJECT, "required")], async |witnessed| {
+                for (name, script) in SCRIPTS {
+                    let script = format!("NS={}; {script}", things.name);
+                    let expected = outcome(plain, &script).await?;
+                    let found = outcome(witnessed, &script).await?;
+                    ensure!(found == expected, "{name}: with the sidecar {found:?}, without {expected:?}");
+                }
+                Ok(())
+            })
+            .await
         })
         .await
     })
     .await
 }
 
-/// Hides what differs between two pods that do the same.
-fn normal(run: &Run, pod: &str, namespace: &str) -> (i32, String, String) {
-    let hide = |text: &str| text.replace(pod, "POD").replace(&format!("serviceaccount:{namespace}:"), "SA:");
-    (run.code, hide(&run.text()), hide(&run.stderr))
+const TALK: &str =
+    "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; while :; do echo more; sleep 1; done";
+
+/// Runs `test` with a namespace that has a pod `client`, which may do everything.
+async fn with_client(
+    labels: &[(&str, &str)],
+    test: impl AsyncFnOnce(&Namespace) -> Result<()>,
+) -> Result<()> {
+    Namespace::with(labels, async |ns| {
+        ns.allow_all().await?;
+        ns.start(&sleeper("client")).await?;
+        test(ns).await
+    })
+    .await
+}
+
+/// Exit code and what a script printed; the client's namespace is hidden, it differs.
+async fn outcome(ns: &Namespace, script: &str) -> Result<(i32, String, String)> {
+    let run = ns.shell("client", script).await?;
+    let hide = |text: &str| text.replace(&ns.name, "CLIENT");
+    Ok((run.code, hide(&run.text()), hide(&run.stderr)))
 }
 
 fn with_command(name: &str, script: &str) -> serde_json::Value {
