@@ -12,6 +12,10 @@ use tracing_subscriber::{
     util::{SubscriberInitExt as _, TryInitError},
 };
 
+/// What stays quiet unless a filter names it: the WireGuard device tells of every peer it is given, and takes the end of
+/// a control connection for an error.
+const QUIET: &str = "gotatun=warn,gotatun::device::uapi=off";
+
 /// Changes the filter of the running program. Clones change the same filter.
 #[derive(Clone, Debug)]
 pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
@@ -63,7 +67,7 @@ impl LogHandle {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(filter)
+    EnvFilter::try_new(format!("{QUIET},{filter}"))
         .map_err(|source| TelemetryError::Filter { filter: filter.chars().take(256).collect(), source })
 }
 
