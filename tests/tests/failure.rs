@@ -55,7 +55,7 @@ async fn with_grant(ns: &Namespace, tag: &str, test: impl AsyncFnOnce() -> Resul
 async fn settled(ns: &Namespace, pod: &str) -> Result<()> {
     let viewer = Viewer::open().await?;
     let script = format!("kubectl -n {} exec {pod} -- echo settled", ns.name);
-    ns.shell(pod, &script).await?.ok()?;
+    eventually("a session is let through", async || ns.shell(pod, &script).await?.ok()).await?;
     viewer.recording(&ns.name, "echo settled").await?;
     Ok(())
 }

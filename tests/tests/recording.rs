@@ -89,8 +89,8 @@ async fn the_answer_to_a_password_prompt_is_found_nowhere() -> Result<()> {
     with_pods(async |ns, plain| {
         let canary = "canary-7f3a-horse-battery";
         let script = "stty -echo; printf Password:; read -r p; stty echo; echo; echo length ${#p}";
-        let inner = format!("kubectl -n {} exec -it target -- sh -c \"{script}\"", plain.name);
-        let quoted = inner.replace('$', "\\$").replace('"', "\\\"");
+        let inner = format!("kubectl -n {} exec -it target -- sh -c '{script}'", plain.name);
+        let quoted = inner.replace('$', "\\$");
         let outer = format!("kubectl -n {} exec -it witness -c app -- sh -c \"{quoted}\"", ns.name);
         let run = on_terminal(80, 24, &outer, "Password:", &format!("{canary}\r")).await?;
         ensure!(run.text().contains(&format!("length {}", canary.len())), "{run:?}");

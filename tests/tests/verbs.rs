@@ -42,7 +42,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ),
     ("scale and rollout", "kubectl -n $NS create deployment f --image=podwitness.dev/toolbox:dev --replicas=0; kubectl -n $NS scale deployment f --replicas=0; kubectl -n $NS rollout history deployment f; kubectl -n $NS delete deployment f"),
     ("wait", "kubectl -n $NS wait pod/target --for=condition=Ready --timeout=30s"),
-    ("exec", "kubectl -n $NS exec target -- sh -c 'echo out; echo err >&2; exit 7' 2>&1"),
+    ("exec", "kubectl -n $NS exec target -- sh -c 'echo out; echo err >&2; exit 7'"),
     ("exec -i", "head -c 3000000 /dev/zero | kubectl -n $NS exec -i target -- sha256sum"),
     ("exec, SPDY", "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false kubectl -n $NS exec target -- echo spdy"),
     ("exec, long command", "kubectl -n $NS exec target -- echo $(head -c 60000 /dev/zero | tr '\\0' y) | sha256sum"),
