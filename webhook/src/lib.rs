@@ -5,6 +5,7 @@
 //! they share is the certificate room, where `control` issues and both serve.
 
 pub mod admit;
+pub mod app;
 pub mod certs;
 pub mod config;
 pub mod control;
