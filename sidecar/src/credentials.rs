@@ -1,7 +1,7 @@
 //! The directories of credentials that other containers read in place of the kubelet's: token, namespace and CA
 //! bundle, copied from the kubelet's originals as they change, with the in-pod CA in front of the cluster's.
 //!
-//! Invariant: a reader sees one whole generation of files ([`atomic`]); every bundle that names the cluster's CA
+//! Invariant: a reader sees one whole generation of files (room `atomic`); every bundle that names the cluster's CA
 //! still does so, so that a client which is not intercepted goes on working. Tokens with another audience, and
 //! whatever else a volume holds, are copied as they are.
 

@@ -11,7 +11,7 @@
 //!
 //! Invariants: other tables are never touched; a second installation replaces the first without a gap; where
 //! `dead_man` is set, elements that nobody renews vanish, so that a dead sidecar opens instead of refusing.
-//! What a raw socket sends never meets the output hook; [`frames`] closes that where the kernel can.
+//! What a raw socket sends never meets the output hook; room `frames` closes that where the kernel can.
 
 mod batch;
 mod expr;
