@@ -107,10 +107,10 @@ async fn fail_closed_never_starts_the_command() -> Result<()> {
             ensure!(ns.shell("witness", "test -e /tmp/ran").await?.code == 1, "the command ran");
             Ok(())
         };
-        with_grant(ns, "tag:nobody", async || refused("no Recorder has its tag").await).await?;
+        with_grant(ns, "tag:nobody", async || refused("no Recorder that is ready has its tag").await).await?;
         with_grant(ns, "tag:podwitness", async || {
             eventually("it is recorded again", async || ns.shell("witness", &script).await?.ok()).await?;
-            without("podwitness-recorder", async || refused("recorder").await).await
+            without("podwitness-recorder", async || refused("asks for a recording, and no").await).await
         })
         .await?;
         eventually("it works again", async || ns.shell("witness", &script).await?.ok()).await?;

@@ -98,7 +98,7 @@ pub fn at_start(policy: &Policy, recorders: Recorders) -> AtStart {
         )),
         (Policy::Closed { grants, .. }, Recorders::Unresolvable) => {
             AtStart::Refuse(Status::forbidden(format!(
-                "podwitness: {} asks for a recording, and no Recorder has its tag; nothing was run",
+                "podwitness: {} asks for a recording, and no Recorder that is ready has its tag; nothing was run",
                 name(grants)
             )))
         }
