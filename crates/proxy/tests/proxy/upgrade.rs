@@ -271,7 +271,7 @@ async fn a_refused_command_that_comes_again_over_spdy_hears_the_first_reason_and
         serde_json::from_slice::<Status>(&body).unwrap().message
     };
     let first = ask(websocket(EXEC)).await;
-    assert!(first.contains("no Recorder has its tag"), "{first}");
+    assert!(first.contains("no Recorder that is ready has its tag"), "{first}");
     assert_eq!(ask(upgrade(EXEC, "SPDY/3.1", "")).await, first);
     assert_eq!(pod.metric("upgrades_total{purpose=\"Exec\",outcome=\"Refused\"}"), 1);
     let again = ask(upgrade(EXEC, "SPDY/3.1", "")).await;
