@@ -1,6 +1,6 @@
 //! Admission: adds the sidecar to pods of labelled namespaces, or says why not.
 //!
-//! The core is [`mutate`], a pure function of the pod and its [`Settings`]. Around it: what is known of the cluster
+//! The core is [`mutate()`], a pure function of the pod and its [`Settings`]. Around it: what is known of the cluster
 //! (`world`), the verdict on a pod (`decide`), reviews (`review`) and the server. Nothing here has side effects:
 //! a dry run is answered like any other review.
 

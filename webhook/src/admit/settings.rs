@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use podwitness_core::inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap};
 
-/// Everything that [`super::mutate`] needs to know. Made anew for each pod from what the caches hold.
+/// Everything that [`super::mutate()`] needs to know. Made anew for each pod from what the caches hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
     /// How binding injection is in the pod's namespace.
