@@ -201,3 +201,47 @@ fn create(dir: &Path) -> io::Result<File> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use podwitness_core::failure::Policy;
+
+    use super::*;
+    use crate::journal::{Budget, Budgets, Next};
+
+    /// More than a journal keeps in memory, in lines that say where they stand.
+    fn fill(journal: &Journal) -> Vec<u8> {
+        let lines: Vec<u8> =
+            (0..60_000).flat_map(|n| format!("[{n},\"o\",\"some text\"]\n").into_bytes()).collect();
+        for some in lines.chunks(30_000) {
+            journal.append(Duration::ZERO, some, 1);
+        }
+        lines
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_while_lines_are_written_moves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let budgets = Budgets {
+            memory: Budget::new(64 << 20),
+            disk: Budget::new(64 << 20),
+            dir: Some(Arc::new(dir.path().into())),
+        };
+        let journal = Journal::new(Policy::Open, &budgets);
+        let lines = fill(&journal);
+        let Step::Move(first) = step(&journal) else { panic!() };
+        let place = first.lines.len() as u64;
+        write(&journal, first).await.unwrap();
+        let Step::Move(second) = step(&journal) else { panic!() };
+        assert!(second.file.is_some(), "both lie in one file");
+        journal.ack(place + 10);
+        write(&journal, second).await.unwrap();
+        let Ok(Next::Lines(read)) = journal.next(place + 10).await else { panic!() };
+        let from = usize::try_from(place).unwrap() + 10;
+        assert!(lines[from..].starts_with(&read), "{:?}", &read[..40]);
+        journal.discard();
+        assert_eq!((budgets.memory.used(), budgets.disk.used()), (0, 0));
+    }
+}

@@ -49,6 +49,10 @@ impl Window {
         } else if !self.share.grow(len) {
             return false;
         }
+        if lines.len() >= CHUNK / 16 && self.tail.is_empty() {
+            // Much comes at once, and more will: one allocation for the chunk.
+            self.tail.reserve(CHUNK + lines.len());
+        }
         self.tail.extend_from_slice(lines);
         self.len += len;
         if self.tail.len() >= CHUNK {
