@@ -16,7 +16,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("get missing", "kubectl -n $NS get pod nothing 2>&1"),
     ("get --watch", "timeout 3 kubectl -n $NS get pods --watch -o name | head -n 1"),
     ("describe", "kubectl -n $NS describe pod target | head -n 5 | sha256sum"),
-    ("logs", "kubectl -n $NS logs talker | sha256sum"),
+    ("logs", "kubectl -n $NS logs talker | head -n 1000 | sha256sum"),
     ("logs -f", "timeout 3 kubectl -n $NS logs -f talker | head -n 3"),
     (
         "create and delete",
