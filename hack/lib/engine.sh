@@ -7,19 +7,28 @@
 # holds the network namespace, cgroups, and the kernel settings that every kubelet changes.
 : "${clone_id:?common.sh comes first}" "${cache:?}" "${root:?}"
 
-engine_name=podwitness-$clone_id
-engine_run=/run/$engine_name
-engine_data=$cache/engine/$clone_id
-engine_socket=$engine_run/docker.sock
 shared_run=/run/podwitness
 # Set by every kubelet, for the whole machine; the last by Docker for kind's network, in the engine's network namespace.
 changed_sysctls=(vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys
     kernel/keys/root_maxbytes net/ipv6/conf/all/forwarding)
 
+# names_of CLONE_ID: the names and places of that clone's engine.
+names_of() {
+    engine_id=$1
+    engine_name=podwitness-$1
+    engine_link=pw$1
+    engine_run=/run/$engine_name
+    engine_data=$cache/engine/$1
+    engine_socket=$engine_run/docker.sock
+}
+names_of "$clone_id"
+
 engine_start() {
     engine_alive && return
+    remove_dead_engines
     engine_stop
     mkdir -p "$engine_run" "$engine_data"
+    echo "$root" >"$engine_run/clone"
     save_sysctls
     make_network
     write_daemon_config
@@ -85,6 +94,30 @@ engine_stop() {
     rmdir "$cache/engine" 2>/dev/null || true
 }
 
+# A run that was killed leaves gigabytes, a network and changed kernel settings, and its clone may never come back to
+# put them away. Engines whose clone is at work just now are left alone: it holds its lock.
+remove_dead_engines() {
+    local folder
+    for folder in /run/podwitness-*/; do
+        [[ ! -e $folder/clone ]] || (remove_if_dead "$(basename "$folder")") || true
+    done
+    # What a reboot leaves: /run is empty then.
+    for folder in "$cache"/engine/*/; do
+        [[ ! -d $folder || -d /run/podwitness-$(basename "$folder") ]] || rm -rf "$folder"
+    done
+}
+
+remove_if_dead() {
+    local clone
+    names_of "${1#podwitness-}"
+    clone=$(cat "$engine_run/clone")
+    if [[ -d $clone/.cluster ]]; then
+        exec {dead_lock}>"$clone/.cluster/lock"
+        flock -n "$dead_lock" || return 0
+    fi
+    engine_alive || { say "· removing what is left of the engine of $clone" && engine_stop; }
+}
+
 no_process_in_engine() {
     local inode
     [[ -e $engine_run/netns ]] || return 0
@@ -118,9 +151,9 @@ make_network() {
     unshare --net="$engine_run/netns" true
     engine_addresses >"$engine_run/addresses"
     read -r outer inner <"$engine_run/addresses"
-    ip link add "pw$clone_id" type veth peer name host netns "$engine_run/netns"
-    ip addr add "$outer/30" dev "pw$clone_id"
-    ip link set "pw$clone_id" up
+    ip link add "$engine_link" type veth peer name host netns "$engine_run/netns"
+    ip addr add "$outer/30" dev "$engine_link"
+    ip link set "$engine_link" up
     in_engine ip addr add "$inner/30" dev host
     in_engine ip link set host up
     in_engine ip link set lo up
@@ -163,7 +196,7 @@ engine_addresses() {
 }
 
 remove_network() {
-    ip link del "pw$clone_id" 2>/dev/null || true
+    ip link del "$engine_link" 2>/dev/null || true
     if [[ -e $engine_run/netns ]]; then
         umount "$engine_run/netns" 2>/dev/null || true
     fi
@@ -196,16 +229,16 @@ save_sysctls() {
                 [[ ! -r /proc/sys/$name ]] || printf '%s %s\n' "$name" "$(cat "/proc/sys/$name")"
             done >"$shared_run/sysctls"
         fi
-        touch "$shared_run/engines/$clone_id"
+        touch "$shared_run/engines/$engine_id"
     ) 9>"$shared_run/lock"
 }
 
 restore_sysctls() {
     local name value
-    [[ -e $shared_run/engines/$clone_id ]] || return 0
+    [[ -e $shared_run/engines/$engine_id ]] || return 0
     (
         flock 9
-        rm "$shared_run/engines/$clone_id"
+        rm "$shared_run/engines/$engine_id"
         if [[ -z $(ls "$shared_run/engines") ]]; then
             while read -r name value; do
                 [[ $(cat "/proc/sys/$name") == "$value" ]] || echo "$value" >"/proc/sys/$name"
