@@ -31,5 +31,5 @@ mod world;
 
 pub use mutate::mutate;
 pub use refusal::{Reason, Refusal};
-pub use run::{AdmitError, Bound, bind, run};
+pub use run::{AdmitError, run};
 pub use settings::Settings;

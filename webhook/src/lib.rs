@@ -12,3 +12,4 @@ pub mod control;
 mod failures;
 pub mod grants;
 pub mod recorders;
+pub mod sockets;
