@@ -6,7 +6,7 @@
 use std::{
     fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -37,6 +37,7 @@ use crate::{
     kernel::{Kernel, KernelError, selftest::Probe},
     listen::{ListenError, Listener},
     log_socket::{LogSocket, LogSocketError, SetFilter},
+    memory,
     metrics::Metrics,
     state::{self, StateError},
     tunnel::Keeper,
@@ -220,6 +221,7 @@ fn proxy_config(config: &Config, api_server: SocketAddr, listener: &Listener) ->
         pod: config.pod.clone(),
         inject: config.env.inject,
         until_netmap: config.env.until_netmap,
+        memory: memory::for_recordings(Path::new("/sys/fs/cgroup")),
         spool: Some(Spool { dir: config.paths.spool.clone(), limit: config.env.spool_limit }),
         api_server,
         listeners: listener.addresses().to_vec(),

@@ -13,6 +13,7 @@ pub mod interception;
 pub mod kernel;
 pub mod listen;
 pub mod log_socket;
+pub mod memory;
 pub mod metrics;
 pub mod netmap;
 pub mod state;

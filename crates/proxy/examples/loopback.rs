@@ -79,6 +79,7 @@ async fn main() -> anyhow::Result<()> {
         pod: PodIdentity { namespace: "loopback".into(), name: "loopback".into(), ..PodIdentity::default() },
         inject: Inject::Optional,
         until_netmap: UntilNetmap::Open,
+        memory: 64 << 20,
         spool: Some(spool),
         api_server: api_server.parse().context("API-SERVER")?,
         listeners: vec![listen],

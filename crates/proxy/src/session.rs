@@ -30,8 +30,6 @@ use crate::{
 use ledger::Counters;
 use meta::Origin;
 
-/// Bytes of memory that all journals and everything read ahead may take.
-const MEMORY: u64 = 64 << 20;
 /// Recordings that are open or wait for a recorder. Above it, fail open does not record and fail closed refuses.
 const MAX_RECORDINGS: usize = 1024;
 
@@ -77,7 +75,7 @@ impl Sessions {
     ) -> Self {
         let spool = config.spool.as_ref();
         let budgets = Budgets {
-            memory: Budget::new(MEMORY),
+            memory: Budget::new(config.memory),
             disk: Budget::new(spool.map_or(0, |spool| spool.limit)),
             dir: spool.map(|spool| Arc::new(spool.dir.clone())),
         };

@@ -129,6 +129,7 @@ fn config(until_netmap: UntilNetmap, dir: &std::path::Path) -> ProxyConfig {
         pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
         inject: Inject::Required,
         until_netmap,
+        memory: 64 << 20,
         spool: Some(spool),
         api_server: service(),
         listeners: vec!["127.0.0.1:15443".parse().unwrap()],

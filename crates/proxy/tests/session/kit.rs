@@ -122,6 +122,7 @@ fn config(spool: Option<(PathBuf, u64)>) -> ProxyConfig {
         },
         inject: Inject::Required,
         until_netmap: UntilNetmap::Open,
+        memory: 64 << 20,
         spool: spool.map(|(dir, limit)| Spool { dir, limit }),
         api_server: "10.96.0.1:443".parse().unwrap(),
         listeners: vec![],
