@@ -1,12 +1,13 @@
 //! The program of the injected container. It takes no arguments: admission writes its environment, and nothing that
 //! is run beside it can stop or alter recording.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::Context as _;
 use podwitness_runtime::{
     config::{Env, exit_usage},
     drain::shutdown_signal,
+    readiness::Readiness,
     telemetry, tls,
 };
 use podwitness_sidecar::{
@@ -24,12 +25,13 @@ const BLOCKING: usize = 4;
 const STACK: usize = 1 << 20;
 
 fn main() -> ExitCode {
+    let begun = Instant::now();
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let config = match Config::read(&Env, &resolv_conf) {
         Ok(config) => config,
         Err(error) => return exit_usage(&error),
     };
-    match run(config) {
+    match run(config, begun) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config, begun: Instant) -> anyhow::Result<()> {
     let log = telemetry::init(&config.env.log_level, true)?;
     tls::install_provider();
     privilege::confine()?;
@@ -53,6 +55,14 @@ fn run(config: Config) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        Ok(app::bind(config, kernel, set_filter(log)).await?.run(shutdown_signal()).await?)
+        let bound = app::bind(config, kernel, set_filter(log)).await?;
+        tokio::spawn(say_when_ready(bound.readiness(), begun));
+        Ok(bound.run(shutdown_signal()).await?)
     })
+}
+
+/// The pod's other containers wait for this, so what it took is worth a line.
+async fn say_when_ready(readiness: Readiness, begun: Instant) {
+    readiness.ready().await;
+    tracing::info!(elapsed = ?begun.elapsed(), "ready");
 }
