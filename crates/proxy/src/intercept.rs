@@ -17,7 +17,7 @@ use crate::{
     BoxedStream, Intercepted, Proxy, Stream, enforce,
     metrics::Connection,
     serve::{self, Client},
-    stream::{Lenient, Rewound},
+    stream::{Bulk, Lenient, Rewound},
     target::Target,
 };
 use sniff::Opening;
@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 const DIAL: Duration = Duration::from_secs(10);
 
 /// A terminated connection.
-pub(crate) type ServerIo = Lenient<TlsStream<Rewound<BoxedStream>>>;
+pub(crate) type ServerIo = Lenient<TlsStream<Bulk<Rewound<BoxedStream>>>>;
 
 /// What to do with a connection.
 enum Way {
@@ -118,7 +118,7 @@ async fn terminate(
             return tracing::error!(error = &error as &dyn std::error::Error, "no certificate to serve");
         }
     };
-    match timeout(PATIENCE, TlsAcceptor::from(tls).accept(stream)).await {
+    match timeout(PATIENCE, TlsAcceptor::from(tls).accept(Bulk::new(stream))).await {
         Ok(Ok(stream)) => {
             proxy.metrics.connection(Connection::Terminated);
             let client = Arc::new(Client { target, has_certificate: has_certificate(&stream) });
@@ -135,7 +135,7 @@ async fn terminate(
     }
 }
 
-fn has_certificate(stream: &TlsStream<Rewound<BoxedStream>>) -> bool {
+fn has_certificate(stream: &TlsStream<Bulk<Rewound<BoxedStream>>>) -> bool {
     stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty())
 }
 

@@ -144,7 +144,8 @@ impl Journal {
         self.0.news.notify_one();
     }
 
-    /// Appends whole lines that record so many bytes of output. Never waits.
+    /// Appends whole lines that record so many bytes of output. Never waits. The uploader learns of them by
+    /// [`Journal::tell`].
     pub fn append(&self, at: Duration, lines: &[u8], output: u64) {
         let mut state = self.state();
         match state.phase {
@@ -159,10 +160,14 @@ impl Journal {
         }
         let pressed = state.is_pressed();
         drop(state);
-        self.0.news.notify_one();
         if pressed {
             self.0.pressure.notify_one();
         }
+    }
+
+    /// Lets the uploader know of what was appended. Apart, because waking it costs more than most lines do.
+    pub fn tell(&self) {
+        self.0.news.notify_one();
     }
 
     /// Counts output that was shown and cannot be recorded.

@@ -6,8 +6,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 /// A stream of which some bytes were read already: they come first.
 #[derive(Debug)]
@@ -22,6 +23,17 @@ impl<S> Rewound<S> {
         Self { first, inner }
     }
 }
+
+/// A stream that is read in large pieces however small a reader asks: TLS reads 4 KiB at a time. A buffer is held only
+/// while something is in it, because most connections are silent most of the time.
+#[derive(Debug)]
+pub struct Bulk<S> {
+    ahead: BytesMut,
+    inner: S,
+}
+
+/// Most that [`Bulk`] reads at once: four records of TLS.
+const BULK: usize = 64 << 10;
 
 /// A TLS stream whose peer may leave without `close_notify`: that is the end of the stream, as for the API server
 /// and its clients, which frame what they say by themselves.
@@ -43,6 +55,36 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+// === impl Bulk
+
+impl<S> Bulk<S> {
+    /// `inner`, read in large pieces.
+    pub fn new(inner: S) -> Self {
+        Self { ahead: BytesMut::new(), inner }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bulk<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { ahead, inner } = &mut *self;
+        if ahead.is_empty() {
+            ahead.reserve(BULK);
+            let read = poll_read_buf(Pin::new(inner), cx, ahead);
+            if ahead.is_empty() {
+                *ahead = BytesMut::new();
+                return read.map_ok(|_| ());
+            }
+        }
+        let len = ahead.len().min(buf.remaining());
+        buf.put_slice(&ahead.split_to(len));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -96,6 +138,7 @@ macro_rules! write_through {
 }
 
 write_through!(Rewound, inner);
+write_through!(Bulk, inner);
 write_through!(Lenient, 0);
 
 #[cfg(test)]
@@ -114,6 +157,20 @@ mod tests {
         assert_eq!(rewound.read_u8().await.unwrap(), b'h');
         rewound.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "ello world");
+    }
+
+    #[tokio::test]
+    async fn small_reads_are_served_from_a_large_one_and_nothing_is_held_in_between() {
+        let (near, mut far) = duplex(2 * BULK);
+        let mut bulk = Bulk::new(near);
+        let sent: Vec<u8> = (0..BULK + 10).map(|n| n.to_le_bytes()[0]).collect();
+        far.write_all(&sent).await.unwrap();
+        let mut seen = vec![0; 100];
+        bulk.read_exact(&mut seen).await.unwrap();
+        assert_eq!(bulk.ahead.len(), BULK - 100);
+        drop(far);
+        bulk.read_to_end(&mut seen).await.unwrap();
+        assert_eq!((seen == sent, bulk.ahead.capacity()), (true, 0));
     }
 
     struct Rude;

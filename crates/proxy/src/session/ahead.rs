@@ -3,11 +3,17 @@
 //! The API server drops what it has not sent once the command has ended, so a session that waits for its recorder or
 //! its client goes on reading, up to [`READ_AHEAD`] and within the budget of memory; beyond that the sender waits.
 
-use std::{collections::VecDeque, io};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use podwitness_wire::ws::MAX_HELD;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::AsyncRead;
+use tokio_util::io::poll_read_buf;
 
 use crate::journal::{Budget, Share};
 
@@ -81,22 +87,42 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
         !self.ended && (held < LEAST || (held < self.limit && !self.share.is_short()))
     }
 
-    /// Reads once. The end of the stream and its failure are the same: nothing more will come.
+    /// Reads what is there. The end of the stream and its failure are the same: nothing more will come.
     pub(super) async fn read(&mut self) {
-        self.spare.reserve(self.size);
-        let read = self.reader.read_buf(&mut self.spare).await;
-        let len = read.unwrap_or_else(|error: io::Error| {
-            tracing::debug!(%error, "one side of a session broke off");
-            0
-        });
-        if len == 0 {
-            self.ended = true;
-            return;
-        }
+        let len = poll_fn(|cx| self.poll_fill(cx)).await;
         self.size = if len >= self.size { (self.size * 2).min(LARGE) } else { self.size.max(2 * SMALL) / 2 };
         self.share.grow_anyway(len as u64);
-        self.queued += len;
-        self.queue.push_back(self.spare.split().freeze());
+        if len > 0 && !self.at_front() {
+            self.queued += len;
+            self.queue.push_back(self.spare.split().freeze());
+        }
+    }
+
+    /// Whether what is read goes where it is looked at, without a copy on the way.
+    fn at_front(&self) -> bool {
+        self.spare.is_empty()
+    }
+
+    /// Fills a buffer as far as bytes are there: a stream over TLS gives one record at a time, however many came.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let direct = self.queue.is_empty() && self.front.len() < LARGE;
+        let into = if direct { &mut self.front } else { &mut self.spare };
+        let before = into.len();
+        into.reserve(self.size);
+        while into.len() - before < self.size {
+            match poll_read_buf(Pin::new(&mut self.reader), cx, into) {
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(%error, "one side of a session broke off");
+                    self.ended = true;
+                }
+                Poll::Pending if into.len() == before => return Poll::Pending,
+                Poll::Pending => {}
+            }
+            break;
+        }
+        Poll::Ready(into.len() - before)
     }
 
     /// Does `work`, reading ahead meanwhile.
@@ -113,9 +139,10 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
 
     /// Reads and throws away until the stream ends.
     pub(super) async fn drain(&mut self) {
-        self.front.advance(self.front.len());
+        self.front.clear();
         while !self.ended {
             self.read().await;
+            self.front.clear();
             self.queue.clear();
         }
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use futures_util::FutureExt as _;
 use podwitness_core::{failure::OnUnknown, status::Status};
 use podwitness_wire::{
     channel::{self, ChannelError, Decoder, Source},
@@ -33,9 +34,9 @@ pub(super) enum Stop {
     /// Nobody takes what it passes on.
     Unwanted,
     /// The recording does not come along.
-    Policy(Status),
+    Policy(Box<Status>),
     /// The stream cannot be followed, and what cannot be followed does not happen.
-    Unreadable(Status),
+    Unreadable(Box<Status>),
 }
 
 /// One direction.
@@ -47,9 +48,15 @@ pub(super) struct Pump<R, W> {
     decoder: Decoder,
     /// The stream could not be followed; the rest passes unseen.
     blind: bool,
+    /// Bytes at the front that may go on.
+    ready: usize,
     /// What is being written.
     pending: Bytes,
 }
+
+/// Units go on together up to about this size: a write, a record of TLS and a wake-up of the uploader cost more than
+/// the bytes of most units.
+const TOGETHER: usize = 64 << 10;
 
 /// What stands at the front of a direction.
 enum Front {
@@ -80,54 +87,75 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
             units: Units::new(),
             decoder: Decoder::new(source),
             blind: false,
+            ready: 0,
             pending: Bytes::new(),
         }
     }
 
     /// Passes everything on. Dropped in between, the direction can still be ended with a message.
     pub(super) async fn run(&mut self, live: &Live) -> Stop {
+        match self.pass_all(live).await {
+            Ok(()) => Stop::Ended,
+            Err(stop) => stop,
+        }
+    }
+
+    async fn pass_all(&mut self, live: &Live) -> Result<(), Stop> {
         loop {
-            if self.flush_pending().await.is_err() {
-                return Stop::Unwanted;
-            }
-            let front = match self.front(live) {
-                Ok(front) => front,
-                Err(status) => return Stop::Unreadable(*status),
-            };
-            match front {
+            match self.front(live)? {
                 Front::Unit(unit, waits) => {
-                    if waits && let Err(status) = self.from.during(live.journal.room()).await {
-                        return Stop::Policy(status);
+                    if waits {
+                        self.wait_for_room(live).await?;
                     }
                     self.units.gone_on(unit);
-                    self.pending = self.from.take(unit.len);
+                    self.ready += unit.len;
                 }
-                Front::Blind => self.pending = self.from.take(self.from.front().len()),
+                Front::Blind => self.ready = self.from.front().len(),
                 Front::Nothing if self.from.refill() => {}
-                Front::Nothing if !self.from.ended() => {
-                    let flushed = self.from.during(self.to.flush()).await;
-                    if flushed.is_err() {
-                        return Stop::Unwanted;
-                    }
+                Front::Nothing if self.from.ended() => return self.end(live).await,
+                Front::Nothing => {
+                    self.pass_on(live).await?;
+                    self.from.during(self.to.flush()).await.map_err(|_| Stop::Unwanted)?;
                     self.from.read().await;
                 }
-                Front::Nothing => return self.end(live).await,
+            }
+            if self.ready >= TOGETHER {
+                self.pass_on(live).await?;
             }
         }
     }
 
+    /// Waits until what was recorded last may go on; what may already does so first.
+    async fn wait_for_room(&mut self, live: &Live) -> Result<(), Stop> {
+        let room = match live.journal.room().now_or_never() {
+            Some(room) => room,
+            None => {
+                self.pass_on(live).await?;
+                self.from.during(live.journal.room()).await
+            }
+        };
+        room.map_err(|status| Stop::Policy(Box::new(status)))
+    }
+
+    /// Passes on what may go on, and lets the uploader know what was recorded.
+    async fn pass_on(&mut self, live: &Live) -> Result<(), Stop> {
+        live.journal.tell();
+        self.write().await.map_err(|_| Stop::Unwanted)
+    }
+
     /// Looks at the next unit and records it.
-    fn front(&mut self, live: &Live) -> Result<Front, Box<Status>> {
+    fn front(&mut self, live: &Live) -> Result<Front, Stop> {
         if self.blind {
             return Ok(self.pass_unseen(live));
         }
-        let looked = self.units.peek(self.from.front()).map_err(Into::into);
+        let front = self.from.front().get(self.ready..).unwrap_or_default();
+        let looked = self.units.peek(front).map_err(Into::into);
         let unit = match looked {
             Ok(None) => return Ok(Front::Nothing),
             Ok(Some(unit)) => unit,
             Err(error) => return self.blinded(live, error),
         };
-        let bytes = self.from.front().get(..unit.len).unwrap_or_default();
+        let bytes = front.get(..unit.len).unwrap_or_default();
         match live.with_tap(|tap| self.decoder.feed(bytes, |event| tap.see(event))) {
             Ok(()) => Ok(Front::Unit(unit, !unit.control)),
             Err(error) => self.blinded(live, error),
@@ -135,9 +163,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     }
 
     /// The stream cannot be followed: the policy says whether it goes on all the same.
-    fn blinded(&mut self, live: &Live, error: ChannelError) -> Result<Front, Box<Status>> {
+    fn blinded(&mut self, live: &Live, error: ChannelError) -> Result<Front, Stop> {
         match enforce::on_unknown(live.journal.policy(), "a stream that is no WebSocket stream") {
-            OnUnknown::Refuse(status) => Err(Box::new(status)),
+            OnUnknown::Refuse(status) => Err(Stop::Unreadable(Box::new(status))),
             OnUnknown::Forward => {
                 tracing::info!(%error, source = ?self.source, "a recorded stream cannot be followed any further");
                 self.blind = true;
@@ -147,7 +175,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     }
 
     fn pass_unseen(&self, live: &Live) -> Front {
-        let bytes = self.from.front().len() as u64;
+        let bytes = (self.from.front().len() - self.ready) as u64;
         if bytes == 0 {
             return Front::Nothing;
         }
@@ -158,38 +186,39 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     }
 
     /// The source has ended: what stands there, a frame that is not whole, goes on like everything else.
-    async fn end(&mut self, live: &Live) -> Stop {
-        let rest = self.from.front().len();
-        if rest > 0 {
+    async fn end(&mut self, live: &Live) -> Result<(), Stop> {
+        let rest = self.from.front().get(self.ready..).unwrap_or_default();
+        if !rest.is_empty() {
             // Whatever is wrong with these bytes, no others follow.
-            let _ = live.with_tap(|tap| self.decoder.feed(self.from.front(), |event| tap.see(event)));
-            if let Err(status) = live.journal.room().await {
-                return Stop::Policy(status);
-            }
-            self.pending = self.from.take(rest);
+            let _ = live.with_tap(|tap| self.decoder.feed(rest, |event| tap.see(event)));
+            self.wait_for_room(live).await?;
+            self.ready = self.from.front().len();
         }
-        let passed = self.flush_pending().await.is_ok() && self.to.shutdown().await.is_ok();
-        if passed { Stop::Ended } else { Stop::Unwanted }
+        self.pass_on(live).await?;
+        self.to.shutdown().await.map_err(|_| Stop::Unwanted)
     }
 
-    async fn flush_pending(&mut self) -> io::Result<()> {
-        let Self { from, to, pending, .. } = self;
-        if pending.is_empty() {
-            return Ok(());
-        }
-        from.during(async {
-            while pending.has_remaining() {
-                to.write_buf(pending).await?;
+    async fn write(&mut self) -> io::Result<()> {
+        loop {
+            let Self { from, to, pending, .. } = self;
+            from.during(async {
+                while pending.has_remaining() {
+                    to.write_buf(pending).await?;
+                }
+                io::Result::Ok(())
+            })
+            .await?;
+            if self.ready == 0 {
+                return Ok(());
             }
-            Ok(())
-        })
-        .await
+            self.pending = self.from.take(std::mem::take(&mut self.ready));
+        }
     }
 
     /// Ends the direction to the client with a message that kubectl prints: what is open is finished first, then the
     /// status goes out on the error channel, then a close frame with code 1000 (with any other the message is lost).
     pub(super) async fn say(&mut self, status: &Status) -> io::Result<()> {
-        self.flush_pending().await?;
+        self.write().await?;
         if let Some(open) = self.units.finish() {
             let mut message = vec![channel::ERROR];
             message.extend(serde_json::to_vec(status).map_err(io::Error::other)?);

@@ -71,14 +71,14 @@ where
             stop = &mut downward => return match stop {
                 Stop::Ended => (finished(live, left.unwrap_or(Outcome::ServerLeft)), None),
                 Stop::Unwanted => (finished(live, Outcome::ClientLeft), None),
-                Stop::Policy(status) => (Outcome::PolicyEnded, Some(status)),
-                Stop::Unreadable(status) => (Outcome::Unreadable, Some(status)),
+                Stop::Policy(status) => (Outcome::PolicyEnded, Some(*status)),
+                Stop::Unreadable(status) => (Outcome::Unreadable, Some(*status)),
             },
             stop = &mut upward, if left.is_none() => match stop {
                 Stop::Ended => (left, until) = (Some(Outcome::ClientLeft), Instant::now() + LINGER),
                 Stop::Unwanted => (left, until) = (Some(Outcome::ServerLeft), Instant::now() + DEAF),
-                Stop::Policy(status) => return (Outcome::PolicyEnded, Some(status)),
-                Stop::Unreadable(status) => return (Outcome::Unreadable, Some(status)),
+                Stop::Policy(status) => return (Outcome::PolicyEnded, Some(*status)),
+                Stop::Unreadable(status) => return (Outcome::Unreadable, Some(*status)),
             },
             () = sleep_until(now + HEADER), if !begun => {
                 begun = true;

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use podwitness_core::{failure::OnUnknown, status::Status};
 use podwitness_wire::channel::Protocol;
 use tokio::{
-    io::{AsyncWriteExt as _, copy_bidirectional},
+    io::{AsyncWriteExt as _, copy_bidirectional_with_sizes},
     time::{Duration, timeout},
 };
 
@@ -33,6 +33,8 @@ use crate::{
 
 /// How long the end of a connection may take to be said.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Buffer of one direction of a relay that is not recorded: one record of TLS.
+const PIECE: usize = 16 << 10;
 
 /// Passes the answer on and relays what follows it.
 pub(super) fn switch(
@@ -94,7 +96,7 @@ async fn relay(
         Some((recording, protocol)) => session::relay(client, server, protocol, recording).await,
         None => tokio::select! {
             // Each side learns of the other's end by its own; why it ended concerns nobody here.
-            _ = copy_bidirectional(&mut client, &mut server) => {}
+            _ = copy_bidirectional_with_sizes(&mut client, &mut server, PIECE, PIECE) => {}
             () = proxy.drain.over() => {
                 // The peers learn that it is over; whether they hear it changes nothing.
                 let _ = timeout(FAREWELL, join(client.shutdown(), server.shutdown())).await;

@@ -14,12 +14,12 @@ use crate::{
     BoxedStream, Dial,
     body::Body,
     metrics::{Metrics, Opened},
-    stream::Lenient,
+    stream::{Bulk, Lenient},
     target::Target,
 };
 
 /// A connection to the API server, under HTTP.
-pub(crate) type Io = Lenient<TlsStream<BoxedStream>>;
+pub(crate) type Io = Lenient<TlsStream<Bulk<BoxedStream>>>;
 pub(super) type Http2 = http2::Connection<TokioIo<Io>, Body, TokioExecutor>;
 pub(super) type Http1 = http1::Connection<TokioIo<Io>, Body>;
 
@@ -136,7 +136,7 @@ impl Connector {
     async fn tls(&self, target: &Target, connector: &TlsConnector) -> Result<Io, ConnectError> {
         let stream =
             self.dial.dial(target.to).await.map_err(|e| ConnectError::Dial(target.to.to_string(), e))?;
-        let stream = connector.connect(target.name.clone(), stream).await;
+        let stream = connector.connect(target.name.clone(), Bulk::new(stream)).await;
         stream.map(Lenient).map_err(|e| ConnectError::Tls(target.to.to_string(), e))
     }
 }
