@@ -17,7 +17,7 @@ use crate::{
     BoxedStream, Intercepted, Proxy, Stream, enforce,
     metrics::Connection,
     serve::{self, Client},
-    stream::{Bulk, Lenient, Rewound},
+    stream::{Bulk, Lenient, Rewound, pass_both},
     target::Target,
 };
 use sniff::Opening;
@@ -143,7 +143,7 @@ fn has_certificate(stream: &TlsStream<Bulk<Rewound<BoxedStream>>>) -> bool {
 async fn splice(proxy: &Proxy, mut client: Rewound<BoxedStream>, to: std::net::SocketAddr) -> io::Result<()> {
     let mut server = timeout(DIAL, proxy.upstream_dial.dial(to)).await??;
     tokio::select! {
-        copied = tokio::io::copy_bidirectional(&mut client, &mut server) => copied.map(|_| ()),
+        passed = pass_both(&mut client, &mut server) => passed,
         () = proxy.drain.over() => Ok(()),
     }
 }

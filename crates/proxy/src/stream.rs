@@ -1,14 +1,17 @@
 //! Small adapters of byte streams.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, split};
 use tokio_util::io::poll_read_buf;
+
+use crate::Stream;
 
 /// A stream of which some bytes were read already: they come first.
 #[derive(Debug)]
@@ -32,13 +35,67 @@ pub struct Bulk<S> {
     inner: S,
 }
 
-/// Most that [`Bulk`] reads at once: four records of TLS.
-const BULK: usize = 64 << 10;
+/// Bytes that go on together where so many have come: a read, a write, a record of TLS and a wake-up cost more than the
+/// bytes of most frames.
+pub(crate) const TOGETHER: usize = 64 << 10;
 
 /// A TLS stream whose peer may leave without `close_notify`: that is the end of the stream, as for the API server
 /// and its clients, which frame what they say by themselves.
 #[derive(Debug)]
 pub struct Lenient<S>(pub S);
+
+/// Adds to a buffer what is there to be read, up to [`TOGETHER`] and some: a stream over TLS gives one record at a time,
+/// however many have come. Zero bytes are the end. An empty buffer that has to wait holds no memory.
+pub(crate) fn poll_gather<R: AsyncRead>(
+    mut reader: Pin<&mut R>,
+    cx: &mut Context<'_>,
+    into: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    let before = into.len();
+    into.reserve(TOGETHER);
+    loop {
+        let read = poll_read_buf(reader.as_mut(), cx, into);
+        let len = into.len() - before;
+        match read {
+            Poll::Ready(Ok(1..)) if len < TOGETHER => {}
+            // What has come is passed on first; the next call says the same again.
+            Poll::Ready(Ok(_) | Err(_)) | Poll::Pending if len > 0 => return Poll::Ready(Ok(len)),
+            read => {
+                if into.is_empty() {
+                    *into = BytesMut::new();
+                }
+                return read;
+            }
+        }
+    }
+}
+
+/// Passes on what one stream says, as it comes, until it ends; the other is told.
+///
+/// # Errors
+/// Where either breaks.
+pub(crate) async fn pass<R, W>(mut from: R, mut to: W) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = BytesMut::new();
+    while poll_fn(|cx| poll_gather(Pin::new(&mut from), cx, &mut buffer)).await? > 0 {
+        to.write_all(&buffer).await?;
+        to.flush().await?;
+        buffer.clear();
+    }
+    to.shutdown().await
+}
+
+/// Passes on what both streams say until both have ended.
+///
+/// # Errors
+/// Where either breaks.
+pub(crate) async fn pass_both<A: Stream, B: Stream>(one: A, other: B) -> io::Result<()> {
+    let ((one_read, one_write), (other_read, other_write)) = (split(one), split(other));
+    tokio::try_join!(pass(one_read, other_write), pass(other_read, one_write)).map(drop)
+}
 
 // === impl Rewound
 
@@ -75,7 +132,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bulk<S> {
     ) -> Poll<io::Result<()>> {
         let Self { ahead, inner } = &mut *self;
         if ahead.is_empty() {
-            ahead.reserve(BULK);
+            ahead.reserve(TOGETHER);
             let read = poll_read_buf(Pin::new(inner), cx, ahead);
             if ahead.is_empty() {
                 *ahead = BytesMut::new();
@@ -143,7 +200,7 @@ write_through!(Lenient, 0);
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::io::{AsyncReadExt as _, duplex};
 
     use super::*;
 
@@ -161,13 +218,13 @@ mod tests {
 
     #[tokio::test]
     async fn small_reads_are_served_from_a_large_one_and_nothing_is_held_in_between() {
-        let (near, mut far) = duplex(2 * BULK);
+        let (near, mut far) = duplex(2 * TOGETHER);
         let mut bulk = Bulk::new(near);
-        let sent: Vec<u8> = (0..BULK + 10).map(|n| n.to_le_bytes()[0]).collect();
+        let sent: Vec<u8> = (0..TOGETHER + 10).map(|n| n.to_le_bytes()[0]).collect();
         far.write_all(&sent).await.unwrap();
         let mut seen = vec![0; 100];
         bulk.read_exact(&mut seen).await.unwrap();
-        assert_eq!(bulk.ahead.len(), BULK - 100);
+        assert_eq!(bulk.ahead.len(), TOGETHER - 100);
         drop(far);
         bulk.read_to_end(&mut seen).await.unwrap();
         assert_eq!((seen == sent, bulk.ahead.capacity()), (true, 0));

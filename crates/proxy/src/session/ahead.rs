@@ -7,24 +7,22 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
 use podwitness_wire::ws::MAX_HELD;
 use tokio::io::AsyncRead;
-use tokio_util::io::poll_read_buf;
 
-use crate::journal::{Budget, Share};
+use crate::{
+    journal::{Budget, Share},
+    stream::{TOGETHER, poll_gather},
+};
 
 /// Most that is read ahead of what has gone on.
 pub(super) const READ_AHEAD: usize = 16 << 20;
 /// What may always be read ahead: any frame that is held whole, and the reads around it.
 pub(super) const LEAST: usize = 2 * MAX_HELD;
-
-/// Sizes of reads: they grow while they are filled.
-const SMALL: usize = 4 << 10;
-const LARGE: usize = 64 << 10;
 
 /// One side of a session, with what it has said.
 pub(super) struct Ahead<R> {
@@ -35,7 +33,6 @@ pub(super) struct Ahead<R> {
     queue: VecDeque<Bytes>,
     queued: usize,
     spare: BytesMut,
-    size: usize,
     limit: usize,
     share: Share,
     ended: bool,
@@ -50,7 +47,6 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
             queue: VecDeque::new(),
             queued: 0,
             spare: BytesMut::new(),
-            size: SMALL,
             limit,
             share: Share::of(memory),
             ended: false,
@@ -90,39 +86,24 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
     /// Reads what is there. The end of the stream and its failure are the same: nothing more will come.
     pub(super) async fn read(&mut self) {
         let len = poll_fn(|cx| self.poll_fill(cx)).await;
-        self.size = if len >= self.size { (self.size * 2).min(LARGE) } else { self.size.max(2 * SMALL) / 2 };
         self.share.grow_anyway(len as u64);
-        if len > 0 && !self.at_front() {
+        if !self.spare.is_empty() {
             self.queued += len;
             self.queue.push_back(self.spare.split().freeze());
         }
     }
 
-    /// Whether what is read goes where it is looked at, without a copy on the way.
-    fn at_front(&self) -> bool {
-        self.spare.is_empty()
-    }
-
-    /// Fills a buffer as far as bytes are there: a stream over TLS gives one record at a time, however many came.
+    /// What is read goes where it is looked at, without a copy on the way, unless much stands there already.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        let direct = self.queue.is_empty() && self.front.len() < LARGE;
+        let direct = self.queue.is_empty() && self.front.len() < TOGETHER;
         let into = if direct { &mut self.front } else { &mut self.spare };
-        let before = into.len();
-        into.reserve(self.size);
-        while into.len() - before < self.size {
-            match poll_read_buf(Pin::new(&mut self.reader), cx, into) {
-                Poll::Ready(Ok(0)) => self.ended = true,
-                Poll::Ready(Ok(_)) => continue,
-                Poll::Ready(Err(error)) => {
-                    tracing::debug!(%error, "one side of a session broke off");
-                    self.ended = true;
-                }
-                Poll::Pending if into.len() == before => return Poll::Pending,
-                Poll::Pending => {}
-            }
-            break;
-        }
-        Poll::Ready(into.len() - before)
+        let read = ready!(poll_gather(Pin::new(&mut self.reader), cx, into));
+        let len = read.unwrap_or_else(|error| {
+            tracing::debug!(%error, "one side of a session broke off");
+            0
+        });
+        self.ended = len == 0;
+        Poll::Ready(len)
     }
 
     /// Does `work`, reading ahead meanwhile.

@@ -18,6 +18,7 @@ use super::{ahead::Ahead, tap::Tap};
 use crate::{
     enforce,
     journal::{Budget, Journal},
+    stream::TOGETHER,
 };
 
 /// What both directions of a session share.
@@ -53,10 +54,6 @@ pub(super) struct Pump<R, W> {
     /// What is being written.
     pending: Bytes,
 }
-
-/// Units go on together up to about this size: a write, a record of TLS and a wake-up of the uploader cost more than
-/// the bytes of most units.
-const TOGETHER: usize = 64 << 10;
 
 /// What stands at the front of a direction.
 enum Front {

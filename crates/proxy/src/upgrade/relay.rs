@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use podwitness_core::{failure::OnUnknown, status::Status};
 use podwitness_wire::channel::Protocol;
 use tokio::{
-    io::{AsyncWriteExt as _, copy_bidirectional_with_sizes},
+    io::AsyncWriteExt as _,
     time::{Duration, timeout},
 };
 
@@ -27,14 +27,12 @@ use crate::{
     metrics::Upgrade,
     refusal,
     session::{self, Recording},
-    stream::Rewound,
+    stream::{Rewound, pass_both},
     upstream::Io,
 };
 
 /// How long the end of a connection may take to be said.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Buffer of one direction of a relay that is not recorded: one record of TLS.
-const PIECE: usize = 16 << 10;
 
 /// Passes the answer on and relays what follows it.
 pub(super) fn switch(
@@ -91,19 +89,24 @@ async fn relay(
     recorded: Option<Recorded>,
 ) -> hyper::Result<()> {
     let (client, server) = tokio::try_join!(client, server)?;
-    let (mut client, mut server) = (reclaim::<ServerIo>(client), reclaim::<Io>(server));
+    let (client, server) = (reclaim::<ServerIo>(client), reclaim::<Io>(server));
     match recorded {
         Some((recording, protocol)) => session::relay(client, server, protocol, recording).await,
-        None => tokio::select! {
-            // Each side learns of the other's end by its own; why it ended concerns nobody here.
-            _ = copy_bidirectional_with_sizes(&mut client, &mut server, PIECE, PIECE) => {}
-            () = proxy.drain.over() => {
-                // The peers learn that it is over; whether they hear it changes nothing.
-                let _ = timeout(FAREWELL, join(client.shutdown(), server.shutdown())).await;
-            }
-        },
+        None => pass_unrecorded(proxy, client, server).await,
     }
     Ok(())
+}
+
+/// Each side learns of the other's end by its own; why it ended concerns nobody here.
+async fn pass_unrecorded(proxy: &Proxy, mut client: BoxedStream, mut server: BoxedStream) {
+    let over = tokio::select! {
+        passed = pass_both(&mut client, &mut server) => passed.is_err(),
+        () = proxy.drain.over() => true,
+    };
+    if over {
+        // The peers learn that it is over; whether they hear it changes nothing.
+        let _ = timeout(FAREWELL, join(client.shutdown(), server.shutdown())).await;
+    }
 }
 
 /// The stream under an upgraded connection, with what was read too far.
