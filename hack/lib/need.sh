@@ -39,21 +39,23 @@ apt_get() {
     as_root flock "$cache/apt.lock" env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
 }
 
+# The toolchain that is fetched where none is, as the Go module proxy serves it, with its content pinned.
+go_version=1.26.8
+go_sha256=30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7
+
 # ensure_go MINIMUM: put a go command on PATH that is new enough: the one there, one that can fetch its own
-# toolchain, the distribution's, or the official archive.
+# toolchain, the distribution's, or a pinned one.
 ensure_go() {
     local minimum=$1
     PATH=$PATH:/usr/local/go/bin
     go_at_least "$minimum" && return
-    if [[ ! -x $cache/go/$minimum/bin/go ]]; then
-        if go_in_apt "$minimum"; then
-            need_apt golang-go
-        else
-            need_apt ca-certificates curl
-            step "install Go $minimum" install_go "$minimum"
-        fi
+    if go_in_apt "$minimum"; then
+        need_apt golang-go
+    else
+        need_apt ca-certificates curl unzip
+        [[ -x $cache/go/$go_version/bin/go ]] || step "install Go $go_version" install_go
+        PATH=$cache/go/$go_version/bin:$PATH
     fi
-    PATH=$cache/go/$minimum/bin:$PATH
     go_at_least "$minimum" || die "go $minimum or newer is needed and could not be installed; put one on PATH"
 }
 
@@ -73,14 +75,13 @@ go_in_apt() {
 }
 
 install_go() {
-    local archive work
-    archive=go$1.linux-$(dpkg --print-architecture).tar.gz
+    local work module=golang.org/toolchain version=v0.0.1-go$go_version.linux-amd64
     mkdir -p "$cache/go"
     work=$(mktemp -d "$cache/go/.new-XXXXXX")
-    curl -fsSL "https://dl.google.com/go/$archive" -o "$work/$archive"
-    curl -fsSL "https://dl.google.com/go/$archive.sha256" -o "$work/sum"
-    (cd "$work" && echo "$(cat sum)  $archive" | sha256sum -c - && tar -xzf "$archive")
-    mv -T "$work/go" "$cache/go/$1"
+    curl -fsSL "https://proxy.golang.org/$module/@v/$version.zip" -o "$work/go.zip"
+    sha256sum -c <<<"$go_sha256  $work/go.zip"
+    unzip -q "$work/go.zip" -d "$work"
+    mv -T "$work/$module@$version" "$cache/go/$go_version"
     rm -rf "$work"
 }
 
@@ -104,7 +105,13 @@ rust_is() {
 }
 
 install_rustup() {
-    curl --proto '=https' --tlsv1.2 -fsSL https://sh.rustup.rs | sh -s -- -y --no-modify-path --profile minimal --default-toolchain none
+    local work from=https://static.rust-lang.org/rustup/dist/x86_64-unknown-linux-gnu/rustup-init
+    work=$(mktemp -d)
+    curl --proto '=https' --tlsv1.2 -fsSL "$from" -o "$work/rustup-init"
+    (cd "$work" && sha256sum -c <<<"$(curl --proto '=https' --tlsv1.2 -fsSL "$from.sha256" | cut -c1-64)  rustup-init")
+    chmod +x "$work/rustup-init"
+    "$work/rustup-init" -y --no-modify-path --profile minimal --default-toolchain none
+    rm -rf "$work"
 }
 
 # rust_env: intermediates are shared by all clones of this machine; what is built stays in the clone's target/.
