@@ -67,10 +67,26 @@ impl Viewer {
     /// # Errors
     /// Where none comes, or more than one.
     pub async fn recording(&self, namespace: &str, needle: &str) -> Result<Recording> {
-        let id = eventually(&format!("a complete recording of {needle:?}"), async || {
+        let has_needle = |session: &Value| {
+            session.get("command").and_then(Value::as_str).unwrap_or_default().contains(needle)
+        };
+        self.recording_where(namespace, has_needle)
+            .await
+            .with_context(|| format!("no recording of {needle:?}"))
+    }
+
+    /// The one complete session in `namespace` whose entry in the list is the wanted one, once it is there.
+    ///
+    /// # Errors
+    /// Where none comes, or more than one.
+    pub async fn recording_where(
+        &self,
+        namespace: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Recording> {
+        let id = eventually("a complete recording", async || {
             let sessions = self.sessions(namespace).await?;
-            let command = |s: &Value| s.get("command").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let found: Vec<_> = sessions.iter().filter(|s| command(s).contains(needle)).collect();
+            let found: Vec<_> = sessions.iter().filter(|session| wanted(session)).collect();
             let [session] = found.as_slice() else { bail!("{} sessions match in {sessions:?}", found.len()) };
             ensure!(session.get("complete") == Some(&Value::Bool(true)), "it is not complete: {session}");
             Ok(session.get("id").and_then(Value::as_str).context("no id")?.to_owned())

@@ -68,15 +68,16 @@ async fn the_recording_says_who_did_what_where() -> Result<()> {
         ensure!(run.text() == "out\na & b\n" && run.stderr == "err\n", "{run:?}");
         let recording = Viewer::open().await?.recording(&ns.name, "echo err").await?;
         let header = &recording.header;
-        let field =
-            |pointer: &str| header.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        ensure!(field("/kubernetes/PodName") == "target", "{header}");
-        ensure!(field("/kubernetes/Namespace") == plain.name, "{header}");
-        ensure!(field("/kubernetes/SessionType") == "exec", "{header}");
-        ensure!(field("/srcNodeUser") == format!("system:serviceaccount:{}:default", ns.name), "{header}");
-        ensure!(field("/podwitness/pod") == "witness", "{header}");
+        ensure!(text(header, "/kubernetes/PodName") == "target", "{header}");
+        ensure!(text(header, "/kubernetes/Namespace") == plain.name, "{header}");
+        ensure!(text(header, "/kubernetes/SessionType") == "exec", "{header}");
+        ensure!(
+            text(header, "/srcNodeUser") == format!("system:serviceaccount:{}:default", ns.name),
+            "{header}"
+        );
+        ensure!(text(header, "/podwitness/pod") == "witness", "{header}");
         ensure!(header.pointer("/podwitness/verified") == Some(&Value::Bool(true)), "{header}");
-        ensure!(field("/command").ends_with("a & b"), "{header}");
+        ensure!(text(header, "/command").ends_with("a & b"), "{header}");
         let switched = recording.lines.iter().any(|(_, code, text)| code == "x-stream" && text == "stderr");
         ensure!(switched, "{:?}", recording.lines);
         Ok(())
@@ -136,4 +137,49 @@ async fn a_sessions_end_is_recorded_when_kubectl_is_killed() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// `run` and `debug` say what is to run in one request and attach to it in another.
+#[tokio::test]
+async fn attached_sessions_are_recorded_with_their_command_and_image() -> Result<()> {
+    with_pods(async |ns, plain| {
+        let image = "podwitness.dev/toolbox:dev";
+        let ask = "sh -c 'echo ready; read x; echo heard $x; sleep 1'";
+        for (via, how) in [
+            (
+                "run",
+                format!(
+                    "run made --image={image} --image-pull-policy=IfNotPresent --restart=Never -i -- {ask}"
+                ),
+            ),
+            (
+                "debug",
+                format!(
+                    "debug target --image={image} --image-pull-policy=IfNotPresent -c looking -i -- {ask}"
+                ),
+            ),
+        ] {
+            let script = format!("(sleep 3; echo {via}ning) | kubectl -n {} {how}", plain.name);
+            let run = ns.shell("witness", &script).await?.ok()?;
+            ensure!(run.text().contains(&format!("heard {via}ning")), "{run:?}");
+        }
+        let viewer = Viewer::open().await?;
+        for (via, container) in [("run", "made"), ("debug", "looking")] {
+            let recording =
+                viewer.recording_where(&ns.name, |entry| text(entry, "/container") == container).await?;
+            let header = &recording.header;
+            ensure!(text(header, "/podwitness/via") == via, "{header}");
+            ensure!(text(header, "/kubernetes/SessionType") == "attach", "{header}");
+            ensure!(text(header, "/kubernetes/Container") == container, "{header}");
+            ensure!(text(header, "/podwitness/image") == image, "{header}");
+            ensure!(text(header, "/podwitness/argv/2").contains("read x"), "{header}");
+            ensure!(recording.text("o").contains(&format!("heard {via}ning")), "{:?}", recording.lines);
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn text<'a>(header: &'a Value, pointer: &str) -> &'a str {
+    header.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

@@ -63,7 +63,8 @@ impl Session {
     /// Whether a recording of it can be made.
     #[must_use]
     pub fn is_recordable(&self) -> bool {
-        self.purpose == Purpose::Exec && self.transport == Transport::WebSocket { recordable: true }
+        matches!(self.purpose, Purpose::Exec | Purpose::Attach)
+            && self.transport == Transport::WebSocket { recordable: true }
     }
 
     /// Names it in messages.
@@ -79,7 +80,9 @@ impl Session {
             Purpose::Unknown => "an upgrade of an unreadable path",
         };
         let how = match self.transport {
-            Transport::WebSocket { recordable: false } if self.purpose == Purpose::Exec => {
+            Transport::WebSocket { recordable: false }
+                if matches!(self.purpose, Purpose::Exec | Purpose::Attach) =>
+            {
                 " over WebSocket without channel protocol v4 or v5"
             }
             Transport::WebSocket { .. } => " over WebSocket",

@@ -19,6 +19,7 @@ use podwitness_runtime::clock::Clock;
 use crate::{
     classify::Credential,
     metrics::{Metrics, Review},
+    question::{Asker, QuestionError},
     target::Target,
     upstream::Upstream,
 };
@@ -94,8 +95,10 @@ impl Identities {
     ) -> Option<User> {
         let key = key_of(credential, impersonation);
         let question = async {
-            let user = review::ask(&self.upstream, target, credential, headers, impersonation).await?;
-            Ok::<_, review::ReviewError>(Known { user, life: self.life_of(credential) })
+            let impersonation = impersonation.clone();
+            let asker = Asker { upstream: &self.upstream, target, credential, headers, impersonation };
+            let user = review::ask(&asker).await?;
+            Ok::<_, QuestionError>(Known { user, life: self.life_of(credential) })
         };
         match self.cache.try_get_with(key, question).await {
             Ok(known) => Some(known.user),
@@ -116,7 +119,7 @@ impl Identities {
     }
 }
 
-fn impersonation_of(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn impersonation_of(headers: &HeaderMap) -> HeaderMap {
     let ours = |name: &HeaderName| name.as_str().starts_with(IMPERSONATE);
     let mut impersonation = HeaderMap::new();
     for (name, value) in headers.iter().filter(|(name, _)| ours(name)) {

@@ -13,6 +13,7 @@ mod identity;
 mod intercept;
 pub mod journal;
 mod metrics;
+mod question;
 mod refusal;
 mod serve;
 pub mod session;

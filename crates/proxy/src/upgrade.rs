@@ -4,6 +4,7 @@
 mod fallback;
 mod relay;
 mod request;
+mod subject;
 
 pub(crate) use fallback::Refusals;
 
@@ -24,12 +25,15 @@ use crate::{
     body::{Body, streamed},
     classify::{Credential, Session, Transport},
     enforce, forward,
+    identity::impersonation_of,
     metrics::{Purpose, Upgrade},
+    question::Asker,
     refusal,
     serve::Client,
-    session::Recording,
+    session::{Recording, SessionMeta},
 };
 use fallback::Attempt;
+use subject::Subject;
 
 /// What was decided of a session.
 enum Decision {
@@ -131,10 +135,29 @@ async fn decide(
         tracing::info!(what = session.name(), grants = ?obligation.grants, "session passes unrecorded");
         return Ok(Decision::Pass(Upgrade::Unrecorded));
     }
-    let meta = request::meta(head, session, caller);
+    let mut meta = request::meta(head, session, caller);
+    if session.purpose == Purpose::Attach
+        && let Some(container) = subject(proxy, client, head, credential, &meta).await
+    {
+        request::attached(&mut meta, container);
+    }
     request::prepare(&mut head.headers, &meta);
     let policy = enforce::policy(&obligation);
     proxy.sessions.open(meta, obligation).await.map(|recording| Decision::Record(recording, policy))
+}
+
+/// What a session is attached to.
+async fn subject(
+    proxy: &Proxy,
+    client: &Client,
+    head: &Parts,
+    credential: &Credential,
+    meta: &SessionMeta,
+) -> Option<Subject> {
+    let (upstream, target, headers) = (&proxy.upstream, &client.target, &head.headers);
+    let impersonation = impersonation_of(headers);
+    let asker = Asker { upstream, target, credential, headers, impersonation };
+    subject::find(&asker, &meta.request, &meta.container).await
 }
 
 /// Who asks, and what the grants ask of that; nobody is asked who it is where no grant could apply.

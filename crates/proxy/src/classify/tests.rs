@@ -61,16 +61,21 @@ fn an_upgrade_counts_wherever_the_connection_header_says_so() {
 }
 
 #[test]
-fn only_exec_over_websocket_with_a_known_protocol_can_be_recorded() {
-    let exec = "/api/v1/namespaces/n/pods/p/exec";
-    let offers = |protocols| {
+fn exec_and_attach_over_websocket_with_a_known_protocol_can_be_recorded() {
+    let offers_for = |path: &str, protocols: &str| {
         let headers =
             [("Connection", "Upgrade"), ("Upgrade", "WebSocket"), ("Sec-WebSocket-Protocol", protocols)];
-        matches!(class("GET", exec, &headers), Class::Session(session) if session.is_recordable())
+        matches!(class("GET", path, &headers), Class::Session(session) if session.is_recordable())
+    };
+    let offers = |protocols| {
+        let both = ["exec", "attach"]
+            .map(|what| offers_for(&format!("/api/v1/namespaces/n/pods/p/{what}"), protocols));
+        assert_eq!(both[0], both[1], "{protocols}");
+        both[0]
     };
     assert!(offers("v5.channel.k8s.io") && offers("channel.k8s.io, v4.channel.k8s.io"));
     assert!(!offers("v3.channel.k8s.io") && !offers("base64.channel.k8s.io") && !offers(""));
-    assert!(!session("/api/v1/namespaces/n/pods/p/attach").is_recordable());
+    assert!(!offers_for("/api/v1/namespaces/n/pods/p/portforward", "v5.channel.k8s.io"));
 }
 
 #[test]

@@ -25,6 +25,10 @@ pub struct SessionMeta {
     pub container: String,
     /// Command with its arguments.
     pub command: Vec<String>,
+    /// Image of the container, where it is known.
+    pub image: String,
+    /// What kubectl calls it, where that is known and another word than the request's: `run`, `debug`, `cp`.
+    pub via: &'static str,
     /// Whether a terminal is asked for.
     pub tty: bool,
     /// Whether the client sends input.
@@ -85,7 +89,21 @@ fn podwitness(meta: &SessionMeta, origin: &Origin, protocol: Protocol) -> Podwit
         subprotocol: protocol.as_str().to_owned(),
         tty: meta.tty,
         stdin: meta.stdin,
+        argv: words(&meta.command),
+        image: capped(&meta.image),
+        via: meta.via.to_owned(),
     }
+}
+
+/// The words of a command up to the cap: joined with spaces, they cannot be told apart.
+fn words(command: &[String]) -> Vec<String> {
+    let mut left = MAX_TEXT;
+    let fits = |word: &&String| {
+        let fits = word.len() <= left;
+        left = left.saturating_sub(word.len());
+        fits
+    };
+    command.iter().take_while(fits).cloned().collect()
 }
 
 fn capped(text: &str) -> String {

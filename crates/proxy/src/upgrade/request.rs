@@ -15,9 +15,13 @@ use ulid::Ulid;
 use crate::{
     classify::{BEARER_SUBPROTOCOL, Session, subprotocols},
     session::SessionMeta,
+    upgrade::subject::Subject,
 };
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const KUBECTL_COMMAND: HeaderName = HeaderName::from_static("kubectl-command");
+/// Commands of kubectl whose sessions are made by others than `exec` and `attach`.
+const VIA: [&str; 3] = ["run", "debug", "cp"];
 
 /// Describes the session.
 pub(super) fn meta(head: &Parts, session: &Session, caller: Caller) -> SessionMeta {
@@ -31,10 +35,30 @@ pub(super) fn meta(head: &Parts, session: &Session, caller: Caller) -> SessionMe
         caller,
         container: query.first("container").unwrap_or_default().to_owned(),
         command: query.all("command").map(str::to_owned).collect(),
+        image: String::new(),
+        via: via(&head.headers),
         tty: flag("tty"),
         stdin: flag("stdin"),
         user_agent: user_agent.unwrap_or_default(),
     }
+}
+
+/// What kubectl says it is doing (`k8s.io/cli-runtime/pkg/genericclioptions/command_headers.go`): for the reader, never
+/// for a decision.
+fn via(headers: &HeaderMap) -> &'static str {
+    let command = headers.get(KUBECTL_COMMAND).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let said = command.split_whitespace().nth(1);
+    VIA.into_iter().find(|via| said == Some(via)).unwrap_or_default()
+}
+
+/// Completes the description of a session that is attached to `container`.
+pub(super) fn attached(meta: &mut SessionMeta, container: Subject) {
+    if container.is_ephemeral {
+        meta.via = "debug";
+    }
+    meta.container.clone_from(&container.name);
+    meta.image.clone_from(&container.image);
+    meta.command = container.command();
 }
 
 /// Asks for nothing that cannot be recorded: no extension that changes frames, and of the subprotocols those that

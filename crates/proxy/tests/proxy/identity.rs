@@ -96,7 +96,7 @@ async fn simultaneous_and_later_callers_share_one_question() {
     attach(&pod, "Authorization: Bearer ana\r\nImpersonate-User: eve\r\n").await;
     attach(&pod, "Authorization: Bearer ana\r\nImpersonate-User: eve\r\nImpersonate-Group: g\r\n").await;
     assert_eq!(asked.load(Ordering::SeqCst), 3, "each impersonation is another question");
-    assert!(agents.lock().unwrap().iter().all(|agent| agent.starts_with("podwitness-identity/")));
+    assert!(agents.lock().unwrap().iter().all(|agent| agent.starts_with("podwitness/")));
 }
 
 #[tokio::test(start_paused = true)]

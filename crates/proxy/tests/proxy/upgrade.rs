@@ -127,7 +127,7 @@ async fn what_cannot_be_recorded_passes_unrecorded_under_fail_open_and_is_refuse
     let spdy = |path| upgrade(path, "SPDY/3.1", "");
     for (head, purpose) in [
         (spdy(EXEC), "Exec"),
-        (websocket(ATTACH), "Attach"),
+        (spdy(ATTACH), "Attach"),
         (spdy("/api/v1/namespaces/n/pods/p/portforward"), "PortForward"),
         (websocket("/api/v1/nodes/x/proxy/exec/n/p/c"), "Node"),
         (websocket("/api/v1/namespaces/n/services/s/proxy/"), "Opaque"),

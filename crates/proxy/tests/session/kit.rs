@@ -160,6 +160,8 @@ pub fn meta() -> SessionMeta {
         caller: Caller { authenticated: user.clone(), effective: user, verified: true },
         container: "db".into(),
         command: vec!["sh".into(), "-c".into(), "a && b".into()],
+        image: String::new(),
+        via: "",
         tty: false,
         stdin: true,
         user_agent: "kubectl/v1.34".into(),

@@ -127,6 +127,15 @@ pub struct Podwitness {
     pub tty: bool,
     /// Whether the client may type.
     pub stdin: bool,
+    /// Words of the command, each for itself; those of an attached container where they are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
+    /// Image of the container, where it is known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// The user's word for it where that is another than the session's type: `run`, `debug`, `cp`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub via: String,
 }
 
 /// Place of an upload within its session.
