@@ -1,7 +1,7 @@
 //! The program of the injected container. It takes no arguments: admission writes its environment, and nothing that
 //! is run beside it can stop or alter recording.
 
-use std::{process::ExitCode, time::Instant};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use podwitness_runtime::{
@@ -16,7 +16,7 @@ use podwitness_sidecar::{
     kernel::{Kernel, privilege},
     log_socket::set_filter,
 };
-use tokio::runtime::Builder;
+use tokio::{runtime::Builder, time::Instant};
 
 /// Threads that serve connections; a pod's API traffic seldom fills one.
 const WORKERS: usize = 2;
