@@ -24,7 +24,7 @@ impl User {
 }
 
 /// The caller of a request.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Caller {
     /// Whom the credential belongs to.
     pub authenticated: User,

@@ -26,15 +26,20 @@ pub fn obligation(
 ) -> Option<Obligation> {
     match netmap {
         Some(map) => grant::evaluate(&map.grants, caller, request),
-        None => Some(Obligation {
-            grants: Vec::new(),
-            recorders: Vec::new(),
-            enforce: until == UntilNetmap::Closed,
-            events: false,
-            require_ack: None,
-            lead: MAX_LEAD,
-            opaque: Opaque::Refuse,
-        }),
+        None => Some(before_netmap(until)),
+    }
+}
+
+/// What is asked of a request before anybody knows the grants.
+pub(crate) fn before_netmap(until: UntilNetmap) -> Obligation {
+    Obligation {
+        grants: Vec::new(),
+        recorders: Vec::new(),
+        enforce: until == UntilNetmap::Closed,
+        events: false,
+        require_ack: None,
+        lead: MAX_LEAD,
+        opaque: Opaque::Refuse,
     }
 }
 

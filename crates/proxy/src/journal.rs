@@ -14,7 +14,7 @@ mod spool;
 mod window;
 
 pub use budget::{Budget, Budgets};
-pub(crate) use spool::spool;
+pub(crate) use spool::{Spooler, Waybill, left_behind};
 
 use std::{
     io,
@@ -70,6 +70,8 @@ struct State {
     lost: u64,
     /// What the recorder that takes this journal announces; `None` while none does.
     recorder: Option<Option<AckLevel>>,
+    /// Since when none does.
+    alone_since: Instant,
     /// The same of the last one.
     level: Option<AckLevel>,
 }
@@ -109,18 +111,19 @@ impl Journal {
     /// An empty journal.
     #[must_use]
     pub fn new(policy: Policy, budgets: &Budgets) -> Self {
-        let dir = budgets.dir.clone().filter(|_| policy == Policy::Open);
+        let spools = budgets.dir.is_some() && policy == Policy::Open;
         let state = State {
             header: None,
             phase: Phase::Open,
             last: Duration::ZERO,
             acked: 0,
-            spool: Spool::new(dir, Share::of(&budgets.disk)),
+            spool: Spool::new(spools, Share::of(&budgets.disk)),
             window: Window::new(Share::of(&budgets.memory)),
             ages: Ages::default(),
             missed: 0,
             lost: 0,
             recorder: None,
+            alone_since: Instant::now(),
             level: None,
         };
         Self(Arc::new(Shared {
@@ -158,7 +161,7 @@ impl Journal {
         if !kept {
             state.miss(output);
         }
-        let pressed = state.is_pressed();
+        let pressed = state.is_pressed(Instant::now());
         drop(state);
         if pressed {
             self.0.pressure.notify_one();
@@ -325,11 +328,13 @@ impl Journal {
     pub(crate) fn taken_by(&self, recorder: Option<Option<AckLevel>>) {
         let mut state = self.state();
         state.recorder = recorder;
-        if let Some(level) = recorder {
-            state.level = level;
+        match recorder {
+            Some(level) => state.level = level,
+            None => state.alone_since = Instant::now(),
         }
         drop(state);
         self.0.acks.notify_waiters();
+        self.0.pressure.notify_one();
     }
 }
 
@@ -368,10 +373,17 @@ impl State {
         self.lost = self.lost.saturating_add(output);
     }
 
-    /// Whether the spooler should relieve memory: this journal holds much, or all together do.
-    fn is_pressed(&self) -> bool {
-        self.spool.is_usable()
-            && (self.window.len() > MEMORY || (self.window.is_short() && self.window.len() > 0))
+    /// Whether the spooler should relieve memory: this journal holds much, or all together do, or no recorder takes
+    /// what it holds.
+    fn is_pressed(&self, now: Instant) -> bool {
+        let len = self.window.len();
+        let alone = || self.alone_at().is_some_and(|alone| alone <= now);
+        self.spool.is_usable() && len > 0 && (len > MEMORY || self.window.is_short() || alone())
+    }
+
+    /// When lines without a recorder go to the disk.
+    fn alone_at(&self) -> Option<Instant> {
+        (self.recorder.is_none() && self.spool.is_usable()).then(|| self.alone_since + spool::ALONE)
     }
 
     fn ack(&mut self, to: u64) {

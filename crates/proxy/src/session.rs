@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::{
     Dial, ProxyConfig,
     enforce::{self, AtStart},
-    journal::{Budget, Budgets, Journal, spool},
+    journal::{Budget, Budgets, Journal, Spooler, Waybill, left_behind},
     upload::{Plan, Shipment, Upload, Uploads},
 };
 use ledger::Counters;
@@ -62,7 +62,7 @@ struct Open {
 }
 
 impl Sessions {
-    /// The recordings of one proxy.
+    /// The recordings of one proxy, and those that an earlier process left in its spool.
     #[must_use]
     pub fn new(
         config: Arc<ProxyConfig>,
@@ -79,7 +79,7 @@ impl Sessions {
             disk: Budget::new(spool.map_or(0, |spool| spool.limit)),
             dir: spool.map(|spool| Arc::new(spool.dir.clone())),
         };
-        Self {
+        let sessions = Self {
             uploads: Arc::new(Uploads::new(recorders, netmap.clone(), assertion, drain.clone())),
             slots: Arc::new(Semaphore::new(MAX_RECORDINGS)),
             counters: Counters::register(registry, &budgets),
@@ -88,7 +88,9 @@ impl Sessions {
             netmap,
             drain,
             clock,
-        }
+        };
+        sessions.resume();
+        sessions
     }
 
     /// Opens a recording. Under fail closed a recorder is dialled and answers first; under fail open nothing waits.
@@ -151,21 +153,52 @@ impl Sessions {
             recording.journal.discard();
             return;
         };
+        let (journal, meta) = (&recording.journal, &recording.meta);
+        let waybill = Waybill {
+            session: meta.id.to_string(),
+            caller: meta.caller.clone(),
+            request: meta.request.clone(),
+            ..Waybill::default()
+        };
+        if let Some(dir) = self.budgets.dir.as_deref().filter(|_| *journal.policy() == Policy::Open) {
+            tokio::spawn(Spooler::of(journal.clone(), dir, waybill.clone()).run());
+        }
+        self.send(journal.clone(), &waybill, plan, first, slot);
+    }
+
+    /// Ships what an earlier process had put aside, by the grants of now.
+    fn resume(&self) {
+        for left in left_behind(&self.budgets, MAX_RECORDINGS) {
+            let Some(slot) = Arc::clone(&self.slots).try_acquire_owned().ok().map(Arc::new) else { return };
+            let Waybill { session, caller, request, .. } = &left.waybill;
+            tracing::info!(session, "a recording of an earlier process is shipped");
+            let plan = Plan::by_grants(caller, request);
+            tokio::spawn(left.spooler.run());
+            self.send(left.journal, &left.waybill, plan, None, slot);
+        }
+    }
+
+    fn send(
+        &self,
+        journal: Journal,
+        waybill: &Waybill,
+        plan: Plan,
+        first: Option<Upload>,
+        slot: Arc<OwnedSemaphorePermit>,
+    ) {
         let shipment = Shipment {
-            session: recording.meta.id.to_string(),
-            journal: recording.journal.clone(),
+            session: waybill.session.clone(),
+            journal,
             plan,
+            first_part: u32::from(waybill.process) << 16,
             guard: self.drain.guard(),
-            ledger: recording.ledger.clone(),
+            ledger: self.counters.ledger(),
         };
         let uploads = Arc::clone(&self.uploads);
         tokio::spawn(async move {
             shipment.run(uploads, first).await;
             drop(slot);
         });
-        if self.budgets.dir.is_some() && *recording.journal.policy() == Policy::Open {
-            tokio::spawn(spool(recording.journal.clone()));
-        }
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Shipment {
     pub(crate) journal: Journal,
     /// Whom to.
     pub(crate) plan: Plan,
+    /// Number of its first part: parts of an earlier process have lower ones.
+    pub(crate) first_part: u32,
     /// The process waits for it.
     pub(crate) guard: drain::Guard,
     /// What is counted.
@@ -55,7 +57,7 @@ impl Shipment {
 
     async fn ship(&self, uploads: &Uploads, mut first: Option<Upload>) -> Shipped {
         let Some(header) = self.journal.begun().await else { return Shipped::Nothing };
-        let mut progress = Progress::new(header);
+        let mut progress = Progress::new(header, self.first_part);
         loop {
             let upload = match first.take() {
                 Some(upload) => upload,

@@ -1,31 +1,36 @@
-//! The part of a journal that lies on disk: the oldest lines of sessions that no recorder takes fast enough.
+//! The part of a journal that lies on disk: the oldest lines of sessions that no recorder takes fast enough, and all
+//! lines of those that no recorder takes.
 //!
-//! Files hold up to 8 MiB each, so that space comes back while a session goes on. They are removed from their
-//! directory as soon as they are open: nothing is left behind, and nobody else opens them.
+//! Files hold up to 8 MiB each, so that space comes back while a session goes on. They lie in a folder of the session,
+//! in which the next process finds them.
 
-use std::{
-    collections::VecDeque,
-    fs::File,
-    io,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod folder;
+mod left;
+
+pub(crate) use folder::Waybill;
+pub(crate) use left::left_behind;
+
+use std::{collections::VecDeque, io, path::Path, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use ulid::Ulid;
+use podwitness_wire::cast::Header;
+use tokio::time::{Duration, Instant, sleep_until};
 
 use super::{Journal, State, budget::Share};
+use folder::{Folder, Lines};
 
 /// Bytes of one file, about.
 const SEGMENT: u64 = 8 << 20;
 /// Bytes written or read at once; no line is longer.
 const STEP: usize = 256 << 10;
+/// How long lines without a recorder lie in memory alone: most find one sooner.
+pub(super) const ALONE: Duration = Duration::from_secs(1);
 
 /// Files with consecutive parts of a journal.
 #[derive(Debug)]
 pub(super) struct Spool {
-    dir: Option<Arc<PathBuf>>,
+    /// Whether there is a disk that takes lines.
+    usable: bool,
     segments: VecDeque<Segment>,
     /// Whether lines are being written behind the last segment, which stays until then.
     writing: bool,
@@ -34,15 +39,14 @@ pub(super) struct Spool {
 
 #[derive(Debug)]
 struct Segment {
-    file: Arc<File>,
-    start: u64,
+    lines: Arc<Lines>,
     len: u64,
 }
 
 /// Where bytes lie on disk.
 #[derive(Debug)]
 pub(super) struct Place {
-    file: Arc<File>,
+    lines: Arc<Lines>,
     offset: u64,
     len: usize,
     /// Whether lines end with the last byte; else the last line may be cut.
@@ -51,36 +55,50 @@ pub(super) struct Place {
 
 /// Lines on their way to the disk.
 struct Move {
-    file: Option<Arc<File>>,
-    dir: Arc<PathBuf>,
+    file: Option<Arc<Lines>>,
+    header: Arc<Header>,
     /// Place in the journal.
     start: u64,
     offset: u64,
     lines: Bytes,
 }
 
+/// Moves the oldest lines of one journal to disk.
+pub(crate) struct Spooler {
+    journal: Journal,
+    folder: Folder,
+}
+
+// === impl Spool
+
 impl Spool {
-    pub(super) const fn new(dir: Option<Arc<PathBuf>>, share: Share) -> Self {
-        Self { dir, segments: VecDeque::new(), writing: false, share }
+    pub(super) const fn new(usable: bool, share: Share) -> Self {
+        Self { usable, segments: VecDeque::new(), writing: false, share }
+    }
+
+    /// One that holds what an earlier process wrote; it counts whatever the budget.
+    fn holding(segments: Vec<Segment>, mut share: Share) -> Self {
+        share.grow_anyway(segments.iter().map(|segment| segment.len).sum());
+        Self { usable: false, segments: segments.into(), writing: false, share }
     }
 
     /// Whether there is a disk that takes lines.
     pub(super) const fn is_usable(&self) -> bool {
-        self.dir.is_some()
+        self.usable
     }
 
     /// Where the lines from `from` on lie, if they are here.
     pub(super) fn find(&self, from: u64) -> Option<Place> {
-        let segment = self.segments.iter().find(|s| (s.start..s.start + s.len).contains(&from))?;
-        let offset = from - segment.start;
+        let segment = self.segments.iter().find(|s| (s.lines.start..s.end()).contains(&from))?;
+        let offset = from - segment.lines.start;
         let left = segment.len - offset;
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(STEP);
-        Some(Place { file: Arc::clone(&segment.file), offset, len, whole: len as u64 == left })
+        Some(Place { lines: Arc::clone(&segment.lines), offset, len, whole: len as u64 == left })
     }
 
     /// Forgets files that lie wholly before `to`.
     pub(super) fn release(&mut self, to: u64) {
-        while let Some(segment) = self.segments.front().filter(|s| s.start + s.len <= to) {
+        while let Some(segment) = self.segments.front().filter(|s| s.end() <= to) {
             if self.writing && self.segments.len() == 1 {
                 return;
             }
@@ -89,11 +107,21 @@ impl Spool {
         }
     }
 
-    fn written(&mut self, file: Arc<File>, start: u64, len: u64) {
+    fn written(&mut self, lines: Arc<Lines>, len: u64) {
         match self.segments.back_mut() {
-            Some(last) if Arc::ptr_eq(&last.file, &file) => last.len += len,
-            _ => self.segments.push_back(Segment { file, start, len }),
+            Some(last) if Arc::ptr_eq(&last.lines, &lines) => last.len += len,
+            _ => self.segments.push_back(Segment { lines, len }),
         }
+    }
+}
+
+impl Segment {
+    fn new(lines: Lines, len: u64) -> Self {
+        Self { lines: Arc::new(lines), len }
+    }
+
+    fn end(&self) -> u64 {
+        self.lines.start + self.len
     }
 }
 
@@ -103,7 +131,7 @@ impl Place {
         let whole = self.whole;
         let mut bytes = blocking(move || {
             let mut bytes = BytesMut::zeroed(self.len);
-            self.file.read_exact_at(&mut bytes, self.offset)?;
+            self.lines.read(&mut bytes, self.offset)?;
             Ok(bytes)
         })
         .await?;
@@ -115,87 +143,151 @@ impl Place {
     }
 }
 
-/// Moves the oldest lines of a journal to disk whenever it is pressed, until it is discarded or ended and uploaded.
-/// Where the disk refuses, lines stay in memory and the budget of memory decides.
-pub(crate) async fn spool(journal: Journal) {
-    loop {
-        match step(&journal) {
-            Step::Done => return,
-            Step::Wait => journal.0.pressure.notified().await,
-            Step::Move(lines) => {
-                if let Err(error) = write(&journal, lines).await {
-                    tracing::warn!(%error, "cannot write to the spool; recordings wait in memory alone");
-                    journal.state().spool.dir = None;
+// === impl Journal
+
+impl Journal {
+    /// What an earlier process wrote, ended with `close`.
+    fn resumed(budgets: &super::Budgets, header: Header, segments: Vec<Segment>, close: &[u8]) -> Self {
+        let journal = Self::new(podwitness_core::failure::Policy::Open, budgets);
+        let mut state = journal.state();
+        let (start, end) =
+            (segments.first().map_or(0, |s| s.lines.start), segments.last().map_or(0, Segment::end));
+        state.header = Some(Arc::new(header));
+        state.spool = Spool::holding(segments, Share::of(&budgets.disk));
+        state.window.begin_at(end);
+        state.window.push(close, true);
+        state.acked = start;
+        state.phase = super::Phase::Ended;
+        drop(state);
+        journal
+    }
+}
+
+// === impl Spooler
+
+impl Spooler {
+    const fn new(journal: Journal, folder: Folder) -> Self {
+        Self { journal, folder }
+    }
+
+    /// For a new session, with a folder of its own in `dir`.
+    pub(crate) fn of(journal: Journal, dir: &Path, waybill: Waybill) -> Self {
+        Self::new(journal, Folder::new(dir, waybill))
+    }
+
+    /// Works whenever the journal is pressed, until that is discarded or ended and uploaded; then its folder goes.
+    /// Where the disk refuses, lines stay in memory and the budget of memory decides.
+    pub(crate) async fn run(mut self) {
+        loop {
+            match step(&self.journal) {
+                Step::Done => break,
+                Step::Wait(until) => self.wait(until).await,
+                Step::Move(lines) => {
+                    if let Err(error) = self.write(lines).await {
+                        tracing::warn!(%error, "cannot write to the spool; recordings wait in memory alone");
+                        self.journal.state().spool.usable = false;
+                    }
                 }
             }
         }
+        // A thread that cannot be had is a process that ends.
+        let _ = blocking(move || {
+            self.folder.remove();
+            Ok(())
+        })
+        .await;
+    }
+
+    async fn wait(&self, until: Option<Instant>) {
+        let due = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.journal.0.pressure.notified() => {}
+            () = due => {}
+        }
+    }
+
+    async fn write(&mut self, lines: Move) -> io::Result<()> {
+        let Move { file, header, start, offset, lines } = lines;
+        let len = lines.len() as u64;
+        let file = match file {
+            Some(file) => Ok(file),
+            None => self.create(start, header).await,
+        };
+        let written = match file {
+            Ok(file) => {
+                blocking(move || {
+                    file.write(&lines, offset)?;
+                    Ok(file)
+                })
+                .await
+            }
+            Err(error) => Err(error),
+        };
+        let mut state = self.journal.state();
+        state.spool.writing = false;
+        match written {
+            Ok(file) => {
+                state.spool.written(file, len);
+                state.window.release(start + len);
+                let acked = state.acked;
+                state.spool.release(acked);
+                Ok(())
+            }
+            Err(error) => {
+                state.spool.share.shrink(len);
+                Err(error)
+            }
+        }
+    }
+
+    async fn create(&mut self, start: u64, header: Arc<Header>) -> io::Result<Arc<Lines>> {
+        let mut folder = self.folder.clone();
+        let (folder, lines) = blocking(move || {
+            let lines = folder.create(start, &header)?;
+            Ok((folder, lines))
+        })
+        .await?;
+        self.folder = folder;
+        Ok(Arc::new(lines))
     }
 }
 
 enum Step {
     Done,
-    Wait,
+    /// Nothing is to be done before the journal is pressed, or before then.
+    Wait(Option<Instant>),
     Move(Move),
 }
 
 fn step(journal: &Journal) -> Step {
     let mut state = journal.state();
+    let now = Instant::now();
     if state.is_done() {
         return Step::Done;
     }
-    if !state.is_pressed() {
-        return Step::Wait;
+    if !state.is_pressed(now) {
+        return Step::Wait(state.alone_at().filter(|alone| *alone > now));
     }
-    next_move(&mut state).map_or(Step::Wait, Step::Move)
+    next_move(&mut state).map_or(Step::Wait(None), Step::Move)
 }
 
 /// The oldest lines in memory, if the disk's budget has room for them.
 fn next_move(state: &mut State) -> Option<Move> {
-    let dir = state.spool.dir.clone()?;
+    let header = state.header.clone()?;
     let start = state.window.start();
     let lines = state.window.read(start)?;
     if !state.spool.share.grow(lines.len() as u64) {
         return None;
     }
-    let last = state.spool.segments.back();
-    let last = last.filter(|last| last.start + last.len == start && last.len < SEGMENT);
-    let (file, offset) = last.map_or((None, 0), |last| (Some(Arc::clone(&last.file)), last.len));
+    let last = state.spool.segments.back().filter(|last| last.end() == start && last.len < SEGMENT);
+    let (file, offset) = last.map_or((None, 0), |last| (Some(Arc::clone(&last.lines)), last.len));
     state.spool.writing = true;
-    Some(Move { file, dir, start, offset, lines })
-}
-
-async fn write(journal: &Journal, lines: Move) -> io::Result<()> {
-    let Move { file, dir, start, offset, lines } = lines;
-    let len = lines.len() as u64;
-    let written = blocking(move || {
-        let file = file.map_or_else(|| create(&dir).map(Arc::new), Ok)?;
-        file.write_all_at(&lines, offset)?;
-        Ok(file)
-    })
-    .await;
-    let mut state = journal.state();
-    state.spool.writing = false;
-    match written {
-        Ok(file) => {
-            state.spool.written(file, start, len);
-            state.window.release(start + len);
-            let acked = state.acked;
-            state.spool.release(acked);
-            Ok(())
-        }
-        Err(error) => {
-            state.spool.share.shrink(len);
-            Err(error)
-        }
-    }
-}
-
-/// A file without a name.
-fn create(dir: &Path) -> io::Result<File> {
-    let path = dir.join(format!("{}.spool", Ulid::new()));
-    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
+    Some(Move { file, header, start, offset, lines })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
@@ -203,45 +295,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use podwitness_core::failure::Policy;
-
-    use super::*;
-    use crate::journal::{Budget, Budgets, Next};
-
-    /// More than a journal keeps in memory, in lines that say where they stand.
-    fn fill(journal: &Journal) -> Vec<u8> {
-        let lines: Vec<u8> =
-            (0..60_000).flat_map(|n| format!("[{n},\"o\",\"some text\"]\n").into_bytes()).collect();
-        for some in lines.chunks(30_000) {
-            journal.append(Duration::ZERO, some, 1);
-        }
-        lines
-    }
-
-    #[tokio::test]
-    async fn an_acknowledgement_while_lines_are_written_moves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let budgets = Budgets {
-            memory: Budget::new(64 << 20),
-            disk: Budget::new(64 << 20),
-            dir: Some(Arc::new(dir.path().into())),
-        };
-        let journal = Journal::new(Policy::Open, &budgets);
-        let lines = fill(&journal);
-        let Step::Move(first) = step(&journal) else { panic!() };
-        let place = first.lines.len() as u64;
-        write(&journal, first).await.unwrap();
-        let Step::Move(second) = step(&journal) else { panic!() };
-        assert!(second.file.is_some(), "both lie in one file");
-        journal.ack(place + 10);
-        write(&journal, second).await.unwrap();
-        let Ok(Next::Lines(read)) = journal.next(place + 10).await else { panic!() };
-        let from = usize::try_from(place).unwrap() + 10;
-        assert!(lines[from..].starts_with(&read), "{:?}", &read[..40]);
-        journal.discard();
-        assert_eq!((budgets.memory.used(), budgets.disk.used()), (0, 0));
-    }
-}
+mod tests;

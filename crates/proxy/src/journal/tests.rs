@@ -123,6 +123,11 @@ async fn what_is_discarded_gives_its_memory_back() {
     assert_eq!((budgets.memory.used(), journal.lost()), (0, 4));
 }
 
+fn spooler(journal: &Journal, budgets: &Budgets) -> tokio::task::JoinHandle<()> {
+    let waybill = Waybill { session: "01JSESSION".into(), ..Waybill::default() };
+    tokio::spawn(Spooler::of(journal.clone(), budgets.dir.as_deref().unwrap(), waybill).run())
+}
+
 /// Lines whose content says where they stand.
 fn lines(from: usize, count: usize) -> Vec<u8> {
     (from..from + count)
@@ -136,7 +141,7 @@ async fn the_spool_gives_back_what_it_took_from_any_place() {
     let budgets = budgets(64 << 20, 64 << 20, Some(&dir));
     let journal = Journal::new(Policy::Open, &budgets);
     journal.begin(Header::default());
-    let spooler = tokio::spawn(spool(journal.clone()));
+    let spooler = spooler(&journal, &budgets);
     let mut written = vec![];
     for n in 0..300 {
         let some = lines(n * 70, 70);
@@ -167,7 +172,7 @@ async fn under_fail_closed_nothing_is_spooled() {
     let policy = Policy::Closed { grants: vec![], lead: 1 };
     let journal = Journal::new(policy, &budgets);
     journal.append(NOW, &vec![b'x'; 4 << 20], 1);
-    assert!(!journal.state().is_pressed());
+    assert!(!journal.state().is_pressed(Instant::now()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +181,8 @@ async fn a_disk_that_refuses_leaves_lines_in_memory() {
     let gone = dir.path().join("gone");
     let budgets = Budgets { dir: Some(Arc::new(gone)), ..budgets(64 << 20, 64 << 20, None) };
     let journal = Journal::new(Policy::Open, &budgets);
-    let spooler = tokio::spawn(spool(journal.clone()));
+    journal.begin(Header::default());
+    let spooler = spooler(&journal, &budgets);
     let written = lines(0, 3000);
     journal.append(NOW, &written, 1);
     while journal.state().spool.is_usable() {

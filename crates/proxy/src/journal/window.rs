@@ -24,6 +24,11 @@ impl Window {
         Self { start: 0, len: 0, chunks: VecDeque::new(), tail: BytesMut::new(), share }
     }
 
+    /// Begins an empty window somewhere else.
+    pub(super) const fn begin_at(&mut self, start: u64) {
+        self.start = start;
+    }
+
     pub(super) const fn len(&self) -> u64 {
         self.len
     }

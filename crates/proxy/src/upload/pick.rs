@@ -12,6 +12,7 @@ use podwitness_core::{
     control::{Netmap, RecorderPeer},
     grant::{self, AckLevel, Obligation},
     identity::Caller,
+    inject::UntilNetmap,
     request_info::RequestInfo,
 };
 use podwitness_runtime::drain;
@@ -24,7 +25,10 @@ use super::{
     connection::Connections,
     v2::{Upload, UploadError},
 };
-use crate::{Dial, enforce::Recorders};
+use crate::{
+    Dial,
+    enforce::{Recorders, before_netmap},
+};
 
 /// How long all attempts before a session may take together.
 const START: Duration = Duration::from_secs(30);
@@ -83,6 +87,11 @@ impl Plan {
     pub(crate) fn new(obligation: Obligation, caller: &Caller, request: &RequestInfo) -> Self {
         let unknown = obligation.grants.is_empty().then(|| (caller.clone(), request.clone()));
         Self { obligation, unknown }
+    }
+
+    /// The recorders that the grants name for a request, as soon as they are known.
+    pub(crate) fn by_grants(caller: &Caller, request: &RequestInfo) -> Self {
+        Self::new(before_netmap(UntilNetmap::Open), caller, request)
     }
 
     fn find(&self, netmap: Option<&Netmap>) -> Found {

@@ -104,8 +104,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) const fn new(header: Arc<Header>) -> Self {
-        Self { header, part: 0 }
+    pub(super) const fn new(header: Arc<Header>, part: u32) -> Self {
+        Self { header, part }
     }
 
     /// The header line of the next part, which begins at `offset`. Other recorders get none of our own keys.

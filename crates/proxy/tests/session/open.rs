@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use podwitness_core::control::Netmap;
+use podwitness_wire::cast::Event;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
@@ -132,7 +133,6 @@ async fn output_beyond_memory_waits_in_the_spool() {
     }
     eventually("memory is relieved", || pod.metric("podwitness_session_memory_bytes") < 2 << 20).await;
     assert!(pod.metric("podwitness_session_spool_bytes") > 8 << 20);
-    assert_eq!(dir.path().read_dir().unwrap().count(), 0, "nothing is left lying there");
     session.ends(SUCCESS).await;
     recorder.mood.send_replace(Mood::Good);
     eventually("the end", || recorder.uploads().first().is_some_and(|seen| seen.ended == Ended::Cleanly))
@@ -142,6 +142,8 @@ async fn output_beyond_memory_waits_in_the_spool() {
     let held =
         || pod.metric("podwitness_session_memory_bytes") + pod.metric("podwitness_session_spool_bytes");
     eventually("everything is given back", || held() == 0).await;
+    let is_empty = || dir.path().read_dir().unwrap().count() == 0;
+    eventually("nothing is left lying there", is_empty).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,4 +262,39 @@ async fn bytes_pass_unchanged_however_they_are_cut() {
         assert!(tokio::join!(write, read).1.is_ok() && heard == *stream, "in pieces of {size}");
     }
     session.ends(SUCCESS).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_process_had_put_aside_is_shipped_by_the_next() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let pod = Pod::with_spool(Some((dir.path().into(), 64 << 20)));
+    pod.recorder(ONE).die();
+    let mut session = pod.session(meta(), open()).await;
+    session.says(&frame(1, b"shown")).await;
+    eventually("it lies on disk", || {
+        pod.metric("podwitness_session_spool_bytes") > 0 && pod.metric("podwitness_session_memory_bytes") == 0
+    })
+    .await;
+    // What a kill leaves: nobody tidies up.
+    let folder = dir.path().read_dir().unwrap().next().unwrap().unwrap();
+    let to = copy.path().join(folder.file_name());
+    std::fs::create_dir(&to).unwrap();
+    for file in folder.path().read_dir().unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+    let next = Pod::with_spool(Some((copy.path().into(), 64 << 20)));
+    let recorder = next.recorder(ONE);
+    eventually("the end", || recorder.uploads().first().is_some_and(|seen| seen.ended == Ended::Cleanly))
+        .await;
+    let cast = Cast::parse(&recorder.uploads()[0].body);
+    assert_eq!(cast.output(), b"shown");
+    let ours = cast.header.podwitness.unwrap();
+    assert_eq!(
+        (ours.session, ours.part, ours.offset),
+        (folder.file_name().into_string().unwrap(), 1 << 16, 0)
+    );
+    assert_eq!(cast.events.last(), Some(&Event::Close("interrupted".into())));
+    let is_empty = || copy.path().read_dir().unwrap().count() == 0;
+    eventually("nothing is left lying there", is_empty).await;
 }

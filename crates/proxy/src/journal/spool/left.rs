@@ -1,0 +1,86 @@
+//! Recordings that an earlier process could not ship. What it had put aside is shipped from where it begins; what it
+//! had in memory alone is lost with it, and the recording says that it was interrupted.
+
+use std::{fs, io, path::PathBuf, time::Duration};
+
+use podwitness_wire::cast::{Encoder, Line};
+
+use super::{
+    super::{Budgets, Journal},
+    Segment,
+    folder::{Folder, Lines, Waybill},
+};
+
+/// Bytes at the end of a file in which its last line is looked for; no line is longer.
+const TAIL: u64 = 256 << 10;
+/// Outcome of a session whose sidecar ended without a word.
+const INTERRUPTED: &str = "interrupted";
+
+/// A journal of an earlier process, and who is to empty its folder.
+pub(crate) struct Left {
+    pub(crate) waybill: Waybill,
+    pub(crate) journal: Journal,
+    pub(crate) spooler: super::Spooler,
+}
+
+/// At most so many journals of earlier processes; what cannot be read is removed, and said.
+pub(crate) fn left_behind(budgets: &Budgets, most: usize) -> Vec<Left> {
+    let Some(dir) = &budgets.dir else { return vec![] };
+    let Ok(entries) = fs::read_dir(dir.as_ref()) else { return vec![] };
+    let folders = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
+    folders.take(most).filter_map(|path| resume(budgets, path)).collect()
+}
+
+fn resume(budgets: &Budgets, path: PathBuf) -> Option<Left> {
+    match read(budgets, path.clone()) {
+        Ok(left) => left,
+        Err(error) => {
+            tracing::warn!(%error, folder = %path.display(), "a spool of an earlier process cannot be read");
+            // Nobody could ever read it.
+            let _ = fs::remove_dir_all(path);
+            None
+        }
+    }
+}
+
+fn read(budgets: &Budgets, path: PathBuf) -> io::Result<Option<Left>> {
+    let (folder, files) = Folder::open(path)?;
+    let (segments, last) = whole(files)?;
+    if segments.is_empty() {
+        folder.remove();
+        return Ok(None);
+    }
+    let mut close = Vec::new();
+    Encoder::new().close(&mut close, last, INTERRUPTED);
+    let journal = Journal::resumed(budgets, folder.waybill().header.clone(), segments, &close);
+    let waybill = folder.waybill().clone();
+    Ok(Some(Left { waybill, spooler: super::Spooler::new(journal.clone(), folder), journal }))
+}
+
+/// Files that follow on each other, up to the last whole line, and the time of that line.
+fn whole(files: Vec<(Lines, u64)>) -> io::Result<(Vec<Segment>, Duration)> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut last = Duration::ZERO;
+    for (lines, len) in files {
+        if segments.last().is_some_and(|before| before.end() != lines.start) {
+            break;
+        }
+        let Some((len, at)) = last_line(&lines, len)? else { break };
+        last = at;
+        segments.push(Segment::new(lines, len));
+    }
+    Ok((segments, last))
+}
+
+/// Where the last whole line ends, and its time. What stands behind it is cut off.
+fn last_line(lines: &Lines, len: u64) -> io::Result<Option<(u64, Duration)>> {
+    let start = len.saturating_sub(TAIL);
+    let mut tail = vec![0; usize::try_from(len - start).unwrap_or_default()];
+    lines.read(&mut tail, start)?;
+    let Some(end) = tail.iter().rposition(|byte| *byte == b'\n') else { return Ok(None) };
+    let line = tail.get(..end).unwrap_or_default().rsplit(|byte| *byte == b'\n').next();
+    let at = line.and_then(|line| Line::parse(line).ok()).map_or(0.0, |line| line.at);
+    let len = start + end as u64 + 1;
+    lines.cut(len)?;
+    Ok(Some((len, Duration::try_from_secs_f64(at).unwrap_or_default())))
+}
