@@ -8,6 +8,7 @@ pub mod ack;
 pub mod cast;
 pub mod channel;
 mod objects;
+pub mod pack;
 pub mod preface;
 #[cfg(test)]
 mod testing;
