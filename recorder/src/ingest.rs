@@ -7,7 +7,8 @@
 //!
 //! Protocol: h2c and HTTP/1.1 on the same port. `HEAD /v2/record` says that uploads are taken. `POST /v2/record` is
 //! answered 200 at once; the body of the answer are acknowledgements, at least every 5 s, and at last an error or
-//! nothing. `POST /record` is the form without acknowledgements. Refusals have no body. `/v2/event` is not taken yet.
+//! nothing. `Podwitness-Accept-Encoding` on both says that a body may be compressed (`podwitness_wire::pack`); what is
+//! stored and acknowledged is what it becomes. `POST /record` is the form without acknowledgements. Refusals have no body. `/v2/event` is not taken yet.
 
 mod answer;
 pub mod authorise;
@@ -21,7 +22,7 @@ pub use authorise::{Door, Gatekeeper, TunnelPeer};
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_ENCODING};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use podwitness_core::{control::Issuer, grant::AckLevel};
 use podwitness_runtime::{
@@ -39,9 +40,9 @@ use crate::{
         meta::{Outcome, Owner},
     },
 };
-use answer::{Acks, Answer, acknowledging, empty};
+use answer::{Acks, Answer, acknowledging, announce, empty};
 use commit::{Backing, Committer, Report};
-use receive::{STEPS, Terms, receive};
+use receive::{Encoding, Room, STEPS, Terms, receive};
 
 /// Commits that run at a time.
 const COMMITS: usize = 32;
@@ -74,13 +75,32 @@ pub struct Parts {
 pub struct Ingest {
     parts: Parts,
     backing: Backing,
+    room: Room,
+}
+
+/// Which form of the protocol an upload has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Version {
+    /// Without acknowledgements, and never compressed.
+    One,
+    Two,
+}
+
+impl Version {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::One => "v1",
+            Self::Two => "v2",
+        }
+    }
 }
 
 /// One upload that may begin.
 struct Upload {
     owner: Owner,
     from: IpAddr,
-    version: &'static str,
+    version: Version,
+    encoding: Encoding,
     counted: Counted,
     guard: Guard,
     open: Open,
@@ -96,7 +116,7 @@ impl Ingest {
             metrics: parts.metrics.clone(),
             commits: Arc::new(Semaphore::new(COMMITS)),
         };
-        Arc::new(Self { parts, backing })
+        Arc::new(Self { parts, backing, room: Room::new() })
     }
 
     async fn answer(
@@ -118,7 +138,7 @@ impl Ingest {
         match door.may_ask(from, headers, &issuers, self.parts.clock.now_unix()) {
             Ok(()) => {
                 let mut response = empty(StatusCode::OK);
-                response.headers_mut().insert(answer::ACK_LEVEL, answer::level_value(self.parts.ack));
+                announce(&mut response, self.parts.ack);
                 response
             }
             Err(refused) => self.refuse(from, &refused),
@@ -126,7 +146,7 @@ impl Ingest {
     }
 
     fn record(self: &Arc<Self>, door: &Door, from: IpAddr, request: Request<Incoming>) -> Response<Answer> {
-        match self.begin(door, from, &request, "v2") {
+        match self.begin(door, from, &request, Version::Two) {
             Ok(upload) => {
                 let (acks, response) = acknowledging(self.parts.ack);
                 tokio::spawn(Arc::clone(self).run(upload, request.into_body(), acks));
@@ -142,7 +162,7 @@ impl Ingest {
         from: IpAddr,
         request: Request<Incoming>,
     ) -> Response<Answer> {
-        match self.begin(door, from, &request, "v1") {
+        match self.begin(door, from, &request, Version::One) {
             Ok(upload) => {
                 // A task of its own, so that a client that goes away leaves an end in the metadata.
                 let run = tokio::spawn(Arc::clone(self).run(upload, request.into_body(), Acks::none()));
@@ -167,16 +187,17 @@ impl Ingest {
         door: &Door,
         from: IpAddr,
         request: &Request<Incoming>,
-        version: &'static str,
+        version: Version,
     ) -> Result<Upload, Response<Answer>> {
         let issuers = Arc::clone(&self.parts.issuers.borrow());
         let owner = door
             .owner(from, request.headers(), &issuers, self.parts.clock.now_unix())
             .map_err(|refused| self.refuse(from, &refused))?;
-        if !is_identity(request.headers()) {
+        let encoding = Encoding::of(request.headers());
+        let Some(encoding) = encoding.filter(|it| version == Version::Two || *it == Encoding::Plain) else {
             self.parts.metrics.refused("encoding");
             return Err(empty(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-        }
+        };
         if self.parts.drain.is_draining() {
             self.parts.metrics.refused("draining");
             return Err(empty(StatusCode::SERVICE_UNAVAILABLE));
@@ -187,7 +208,7 @@ impl Ingest {
             empty(StatusCode::TOO_MANY_REQUESTS)
         })?;
         let (guard, open) = (self.parts.drain.guard(), self.parts.metrics.open());
-        Ok(Upload { owner, from, version, counted, guard, open })
+        Ok(Upload { owner, from, version, encoding, counted, guard, open })
     }
 
     fn refuse(&self, from: IpAddr, refused: &authorise::Refused) -> Response<Answer> {
@@ -201,7 +222,9 @@ impl Ingest {
         let terms = Terms {
             owner: upload.owner.clone(),
             received: self.parts.clock.now_unix_millis(),
+            encoding: upload.encoding,
             cap: self.parts.upload_bytes,
+            room: self.room.clone(),
             closing: self.parts.closing.clone(),
         };
         let (steps, committed) = mpsc::channel(STEPS);
@@ -226,18 +249,14 @@ fn log(upload: &Upload, report: &Report) {
         session = report.name.as_ref().map_or("", |name| name.session()),
         part = report.name.as_ref().map_or(0, |name| name.part()),
         peer = %upload.from,
-        protocol = upload.version,
+        protocol = upload.version.as_str(),
+        packed = upload.encoding == Encoding::Packed,
         owner.namespace = namespace,
         owner.pod = pod,
         outcome = report.outcome.as_str(),
         bytes = report.bytes,
         message = report.message,
     );
-}
-
-/// Compressed uploads are not announced, so nobody should send them.
-fn is_identity(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity")
 }
 
 #[cfg(test)]

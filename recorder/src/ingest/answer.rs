@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{Either, Empty};
 use podwitness_core::grant::AckLevel;
-use podwitness_wire::ack::Ack;
+use podwitness_wire::{ack::Ack, pack};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -25,7 +25,9 @@ use tokio::{
 pub(super) type Answer = Either<Empty<Bytes>, AckBody>;
 
 /// Announces what an acknowledgement survives.
-pub(super) const ACK_LEVEL: HeaderName = HeaderName::from_static("podwitness-ack");
+const ACK_LEVEL: HeaderName = HeaderName::from_static("podwitness-ack");
+/// Announces that uploads may be compressed, and how.
+const ACCEPT_ENCODING: HeaderName = HeaderName::from_static(pack::ACCEPT_ENCODING);
 /// Longest pause between two frames; the protocol asks for 5 s.
 const EVERY: Duration = Duration::from_secs(4);
 /// Frames that wait for the client to read. Acknowledgements above it are left out: a later one says more.
@@ -46,12 +48,18 @@ pub(super) fn empty(status: StatusCode) -> Response<Answer> {
 pub(super) fn acknowledging(level: AckLevel) -> (Acks, Response<Answer>) {
     let (sender, receiver) = mpsc::channel(FRAMES);
     let mut response = Response::new(Either::Right(AckBody(receiver)));
-    response.headers_mut().insert(ACK_LEVEL, level_value(level));
+    announce(&mut response, level);
     (Acks::new(Some(sender)), response)
 }
 
-/// The level as a header's value.
-pub(super) const fn level_value(level: AckLevel) -> HeaderValue {
+/// States what this recorder does beyond the reference.
+pub(super) fn announce<T>(response: &mut Response<T>, level: AckLevel) {
+    let headers = response.headers_mut();
+    headers.insert(ACK_LEVEL, level_value(level));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(pack::ENCODING));
+}
+
+const fn level_value(level: AckLevel) -> HeaderValue {
     HeaderValue::from_static(match level {
         AckLevel::Process => "process",
         AckLevel::Volume => "volume",

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{answer::Acks, intake::Progress};
+use super::{answer::Acks, intake::Progress, receive::Taken};
 use crate::{
     metrics::Metrics,
     store::{
@@ -26,8 +26,9 @@ use crate::{
 
 /// Least time between the beginnings of two commits of little.
 const GROUP: Duration = Duration::from_millis(20);
-/// What is much.
-const MUCH: usize = 64 << 10;
+/// What is much: a quarter of the default lead of fail closed, so that one commit runs while the next gathers. Each
+/// costs a synchronisation and an acknowledgement, which is a packet.
+const MUCH: usize = 256 << 10;
 /// Cap on one commit.
 const MOST: usize = 1 << 20;
 
@@ -37,7 +38,7 @@ pub(super) enum Step {
     /// The header came.
     Open(Box<(PartName, Meta)>, Bytes),
     /// Whole lines came; with them, the session so far says this.
-    Lines(Bytes, Progress),
+    Lines(Bytes, Progress, Taken),
     /// That was all.
     End(Ended),
 }
@@ -92,6 +93,8 @@ struct Batch {
     bytes: Vec<u8>,
     progress: Option<Progress>,
     end: Option<Ended>,
+    /// Given back when the commit is over.
+    taken: Vec<Taken>,
 }
 
 impl Committer {
@@ -203,9 +206,10 @@ impl Batch {
                 self.open = Some(open);
                 self.bytes.extend_from_slice(&header);
             }
-            Step::Lines(lines, progress) => {
+            Step::Lines(lines, progress, taken) => {
                 self.bytes.extend_from_slice(&lines);
                 self.progress = Some(progress);
+                self.taken.push(taken);
             }
             Step::End(end) => self.end = Some(end),
         }
@@ -245,6 +249,7 @@ fn write(
         (None, None) => return (None, Ok(())),
     };
     let result = store.space().check().and_then(|()| part.append(&batch.bytes));
+    drop(batch.taken);
     (Some(part), result)
 }
 

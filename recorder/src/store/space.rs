@@ -2,10 +2,20 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::StoreError;
+
+/// How long a look at the volume is good for. The floor is far above what comes in that time, and a volume that is
+/// full all the same says so when it is written to.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// Watches a volume.
 #[derive(Debug)]
@@ -13,22 +23,34 @@ pub struct Space {
     path: PathBuf,
     floor: u64,
     free: AtomicU64,
+    looked: Mutex<Option<Instant>>,
 }
 
 impl Space {
     pub(super) fn new(path: &Path, floor: u64) -> Self {
-        Self { path: path.to_owned(), floor, free: AtomicU64::new(u64::MAX) }
+        Self { path: path.to_owned(), floor, free: AtomicU64::new(u64::MAX), looked: Mutex::default() }
     }
 
-    /// Looks whether more may be written. A volume that cannot be asked counts as free: writing will tell.
+    /// Tells whether more may be written, by a look that is at most a second old. A volume that cannot be asked counts
+    /// as free: writing will tell.
     ///
     /// # Errors
     /// Where less than the floor is free.
     pub fn check(&self) -> Result<(), StoreError> {
+        self.look();
+        if self.free() < self.floor { Err(StoreError::Full { floor: self.floor }) } else { Ok(()) }
+    }
+
+    fn look(&self) {
+        // Held for the look, so that nobody goes on without one.
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_some_and(|at| at.elapsed() < EVERY) {
+            return;
+        }
+        *looked = Some(Instant::now());
         if let Ok(stat) = rustix::fs::statvfs(&self.path) {
             self.free.store(stat.f_bavail.saturating_mul(stat.f_frsize), Ordering::Relaxed);
         }
-        if self.free() < self.floor { Err(StoreError::Full { floor: self.floor }) } else { Ok(()) }
     }
 
     /// Bytes that were free at the last look; `u64::MAX` before it.
