@@ -1,8 +1,8 @@
 //! Compressed uploads: `Content-Encoding: zstd` as a sequence of independent frames (RFC 8878).
 //!
-//! A frame holds whole lines, at most [`FRAME`] bytes of them or one line that is longer, and declares their size. So
-//! both ends need a context only while they make or read one frame, and a thread has one for all its uploads: a
-//! stream an upload would keep 1.3 MiB each.
+//! A frame holds whole lines, at most [`FRAME`] bytes of them or one line that is longer, and declares their size; only
+//! what is longer than [`MAX_FRAME`], as a header may be, goes on in the next. So both ends need a context only while
+//! they make or read one frame, and a thread has one for all its uploads: a stream an upload would keep 1.3 MiB each.
 //!
 //! A reader asks for more than the RFC does: a frame declares its size, which is neither 0 nor above [`MAX_FRAME`], has
 //! no dictionary, and is no larger than what cannot be compressed becomes. That is checked before the frame's bytes
@@ -25,8 +25,8 @@ pub const ENCODING: &str = "zstd";
 pub const ACCEPT_ENCODING: &str = "podwitness-accept-encoding";
 /// Lines of one frame, in bytes before compression, unless a single line is longer.
 pub const FRAME: usize = 64 << 10;
-/// Cap on the bytes that a frame becomes: the longest header, and the longest line that a recorder takes.
-pub const MAX_FRAME: usize = 1 << 20;
+/// Cap on the bytes that a frame becomes: above the longest line of an [`Encoder`](crate::cast::Encoder).
+pub const MAX_FRAME: usize = 256 << 10;
 
 /// Effort of compression. Above 1 a recording costs more CPU than the packets that it saves.
 const LEVEL: i32 = 1;
@@ -75,10 +75,10 @@ pub fn cut(lines: &[u8]) -> usize {
     let newline = |byte: &u8| *byte == b'\n';
     match within.iter().rposition(newline) {
         Some(at) => at.saturating_add(1),
-        None => behind
-            .iter()
-            .position(newline)
-            .map_or(lines.len(), |at| FRAME.saturating_add(at).saturating_add(1)),
+        None => {
+            let line = behind.iter().position(newline).map_or(behind.len(), |at| at.saturating_add(1));
+            FRAME.saturating_add(line).min(MAX_FRAME)
+        }
     }
 }
 

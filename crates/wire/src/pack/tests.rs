@@ -32,7 +32,7 @@ fn error(bytes: &[u8]) -> UnpackError {
 fn lines() -> impl Strategy<Value = Vec<u8>> {
     let text = prop_oneof![
         prop::collection::vec(any::<u8>().prop_map(|byte| byte.max(b' ')), 0..300),
-        (0..100_000_usize).prop_map(|len| vec![b'x'; len]),
+        (0..400_000_usize).prop_map(|len| vec![b'x'; len]),
     ];
     prop::collection::vec(text, 1..8)
         .prop_map(|lines| lines.into_iter().flat_map(|line| [line, vec![b'\n']].concat()).collect())
@@ -72,7 +72,7 @@ proptest! {
         let frames = packed(&lines);
         let (unpacked, result) = unpack(&in_pieces(&frames, &cuts));
         prop_assert_eq!(result, Ok(true));
-        prop_assert!(unpacked.iter().all(|frame| frame.ends_with(b"\n")));
+        prop_assert!(unpacked.iter().all(|frame| frame.ends_with(b"\n") || frame.len() == MAX_FRAME));
         prop_assert_eq!(unpacked.concat(), lines);
     }
 
@@ -87,7 +87,7 @@ proptest! {
     #[test]
     fn a_frame_holds_whole_lines_up_to_its_size_or_one_longer_line(lines in lines()) {
         let frame = &lines[..cut(&lines)];
-        prop_assert!(frame.ends_with(b"\n"));
+        prop_assert!(frame.ends_with(b"\n") || frame.len() == MAX_FRAME);
         let several = frame[..frame.len() - 1].contains(&b'\n');
         prop_assert!(frame.len() <= FRAME || !several, "{} bytes", frame.len());
         let next = lines[frame.len()..].split_inclusive(|byte| *byte == b'\n').next();
@@ -169,9 +169,9 @@ fn a_frame_cannot_become_more_than_it_declares() {
         blocks.extend([block(1), vec![b'x']].concat());
         blocks
     };
-    let (frames, result) = unpack(&[&[declaring(1 << 20), blocks(8)].concat()]);
-    assert_eq!((frames.concat().len(), result), (1 << 20, Ok(true)));
-    for (declared, count) in [(1 << 20, 9), (1 << 20, 7), (1, 1), ((128 << 10) - 1, 1)] {
+    let (frames, result) = unpack(&[&[declaring(256 << 10), blocks(2)].concat()]);
+    assert_eq!((frames.concat().len(), result), (256 << 10, Ok(true)));
+    for (declared, count) in [(256 << 10, 3), (256 << 10, 1), (1, 1), ((128 << 10) - 1, 1)] {
         let (frames, result) = unpack(&[&[declaring(declared), blocks(count)].concat()]);
         assert!(frames.is_empty() && result.is_err(), "{count} blocks for {declared} bytes: {result:?}");
     }
@@ -214,6 +214,13 @@ fn an_upload_cut_within_a_frame_is_noticed_and_keeps_the_frames_before() {
         assert_eq!((frames.concat().as_slice(), result), (&b"first\n"[..], Ok(false)), "{len}");
     }
     assert_eq!(unpack(&[]), (vec![], Ok(true)));
+}
+
+#[test]
+fn every_line_of_an_encoder_fits_a_frame() {
+    let mut lines = vec![b'x'; crate::cast::MAX_LINE - 1];
+    lines.extend(b"\n[1,\"o\",\"next\"]\n");
+    assert_eq!(cut(&lines), crate::cast::MAX_LINE);
 }
 
 #[test]
