@@ -6,6 +6,7 @@
 
 mod body;
 mod connection;
+mod gather;
 pub(crate) mod pick;
 mod v2;
 

@@ -17,10 +17,11 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use podwitness_core::assertion;
+use podwitness_wire::pack;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -38,7 +39,7 @@ const PROBE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 /// Uploads on one connection; servers allow 100 and more.
 const MAX_STREAMS: usize = 32;
-/// Bytes of one upload that the HTTP library holds.
+/// Bytes of one upload that the HTTP library holds, as they are sent.
 const SEND_BUFFER: usize = 256 << 10;
 
 type Assertion = watch::Receiver<Option<Arc<str>>>;
@@ -58,6 +59,8 @@ type Lane = tokio::sync::Mutex<Vec<Arc<Connection>>>;
 /// One connection.
 pub(super) struct Connection {
     sender: http2::SendRequest<UploadBody>,
+    /// The recorder reads compressed uploads.
+    packs: bool,
     /// Nothing new is to be sent on it.
     spent: AtomicBool,
     /// It was used since the last look.
@@ -103,9 +106,9 @@ impl Connections {
         let mut assertion = self.assertion.clone();
         let head = head(to, &mut assertion).map_err(UploadError::Request)?;
         let probed = timeout(PROBE, probe(stream, head)).await.map_err(|_| UploadError::Slow("probe"))?;
-        let (sender, driver) = probed?;
-        let connection =
-            Arc::new(Connection { sender, spent: AtomicBool::new(false), used: AtomicBool::new(true) });
+        let (sender, driver, packs) = probed?;
+        let (spent, used) = (AtomicBool::new(false), AtomicBool::new(true));
+        let connection = Arc::new(Connection { sender, packs, spent, used });
         tokio::spawn(drive(driver, Arc::downgrade(&connection), to, assertion));
         Ok(connection)
     }
@@ -116,6 +119,11 @@ impl Connection {
     pub(super) fn sender(&self) -> http2::SendRequest<UploadBody> {
         self.used.store(true, Ordering::Relaxed);
         self.sender.clone()
+    }
+
+    /// Whether the recorder reads compressed uploads.
+    pub(super) const fn packs(&self) -> bool {
+        self.packs
     }
 
     /// An upload on it failed in a way that says nothing good of the connection.
@@ -133,11 +141,11 @@ impl Connection {
     }
 }
 
-/// HTTP/2 on a stream, and whether a recorder of version 2 is behind it.
+/// HTTP/2 on a stream, if a recorder of version 2 is behind it, and whether that reads compressed uploads.
 async fn probe(
     stream: BoxedStream,
     head: Request<UploadBody>,
-) -> Result<(http2::SendRequest<UploadBody>, Driver), UploadError> {
+) -> Result<(http2::SendRequest<UploadBody>, Driver, bool), UploadError> {
     let (mut sender, mut driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_send_buf_size(SEND_BUFFER)
@@ -150,9 +158,14 @@ async fn probe(
         ended = &mut driver => return Err(ended.err().map_or(UploadError::Early, UploadError::Http)),
     };
     match answer.status() {
-        StatusCode::OK => Ok((sender, driver)),
+        StatusCode::OK => Ok((sender, driver, reads_packed(answer.headers()))),
         status => Err(UploadError::Probe(status)),
     }
+}
+
+fn reads_packed(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(pack::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|coding| coding.trim() == pack::ENCODING)
 }
 
 /// The probe, with the newest assertion.

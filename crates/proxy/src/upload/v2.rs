@@ -1,28 +1,31 @@
 //! One part of a recording to one recorder: `POST /v2/record` and the acknowledgements in its response.
 //!
 //! Invariant: what counts as acknowledged ends with a whole line and was counted by the recorder; lines that it does
-//! not know are not sent to it, so bytes of its body and places in the journal are kept in pairs.
+//! not know are not sent to it, so bytes of its body and places in the journal are kept in pairs. A body may be
+//! compressed; what is counted, by both ends, is what it becomes.
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, header::CONTENT_ENCODING};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use podwitness_core::grant::AckLevel;
 use podwitness_wire::{
     ack::{Ack, AckError, Reader},
     cast::{Header, HeaderError, Part, line},
+    pack::{self, PackError},
 };
 use thiserror::Error;
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     body::{Chunk, UploadBody},
     connection::{Connection, RECORD, assert_with},
+    gather::Gather,
 };
 use crate::journal::{Journal, Next};
 
@@ -80,6 +83,9 @@ pub(crate) enum UploadError {
     /// The header cannot be written.
     #[error(transparent)]
     Header(#[from] HeaderError),
+    /// The lines cannot be compressed.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// The spool cannot be read back.
     #[error("cannot read the spool")]
     Spool(#[source] io::Error),
@@ -143,7 +149,8 @@ impl Upload {
         level: Option<AckLevel>,
     ) -> Result<Self, UploadError> {
         let (body, fed) = UploadBody::fed();
-        let request = request(recorder, assertion, fed).map_err(UploadError::Request)?;
+        let packs = connection.packs();
+        let request = request(recorder, assertion, packs, fed).map_err(UploadError::Request)?;
         let answer = timeout(HEADERS, connection.sender().send_request(request))
             .await
             .map_err(|_| UploadError::Slow("response"))?
@@ -183,26 +190,35 @@ impl Upload {
 fn request(
     recorder: SocketAddr,
     assertion: Option<&str>,
+    packs: bool,
     body: UploadBody,
 ) -> Result<Request<UploadBody>, http::Error> {
     let mut request = Request::post(format!("http://{recorder}{RECORD}")).body(body)?;
     if let Some(assertion) = assertion {
         assert_with(&mut request, assertion)?;
     }
+    if packs {
+        request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(pack::ENCODING));
+    }
     Ok(request)
 }
 
 /// A running upload.
 ///
-/// Cursors, in bytes of the body: `acked <= sent`; `in_flight` pairs ends of sent chunks with places in the journal.
+/// Cursors, in bytes before compression: `acked <= sent`; `in_flight` pairs ends of sent chunks with places in the
+/// journal. `gather` ends at the journal's `cursor`.
 struct Run<'a> {
     journal: &'a Journal,
     upload: Upload,
     acks: Reader,
     /// Next place in the journal.
     cursor: u64,
+    gather: Gather,
     sent: u64,
     in_flight: VecDeque<(u64, u64)>,
+    /// The journal has nothing more.
+    over: bool,
+    /// Everything was sent, and the end after it.
     finished: bool,
     /// The last frame of any kind.
     heard: Instant,
@@ -216,6 +232,7 @@ enum Turn {
     Frame(Option<Result<Bytes, hyper::Error>>),
     Next(io::Result<Next>),
     Room,
+    Due,
     Late(Duration),
 }
 
@@ -229,8 +246,10 @@ impl<'a> Run<'a> {
             upload,
             acks: Reader::new(),
             cursor,
+            gather: Gather::default(),
             sent: 0,
             in_flight: VecDeque::new(),
+            over: false,
             finished: false,
             heard: now,
             moved: now,
@@ -240,20 +259,24 @@ impl<'a> Run<'a> {
 
     async fn run(&mut self) -> Result<End, UploadError> {
         let header = self.header.clone();
-        let mut ready = Some(self.chunk(header, self.cursor));
+        let mut ready = Some(self.chunk(header, self.cursor)?);
         loop {
+            if ready.is_none() {
+                ready = self.next_chunk()?;
+            }
             match self.turn(ready.is_some()).await {
                 Turn::Late(silence) => return Err(UploadError::Silent(silence)),
+                Turn::Due => ready = self.piece()?,
                 Turn::Room => match ready.take() {
                     Some(chunk) => self.upload.body.try_send(chunk).map_err(|_| UploadError::Early)?,
                     None => return Err(UploadError::Early),
                 },
                 Turn::Next(next) => match next.map_err(UploadError::Spool)? {
-                    Next::Lines(lines) => ready = self.lines(lines),
-                    Next::End => {
-                        self.finished = true;
-                        ready = Some(Chunk::End);
+                    Next::Lines(lines) => {
+                        self.cursor += lines.len() as u64;
+                        self.gather.push(lines);
                     }
+                    Next::End => self.over = true,
                     Next::Discarded => return Ok(End::Discarded),
                 },
                 Turn::Frame(frame) => {
@@ -268,15 +291,26 @@ impl<'a> Run<'a> {
     /// Waits for whatever comes first.
     async fn turn(&mut self, ready: bool) -> Turn {
         let (deadline, silence) = self.deadline();
-        let may_read = !ready && !self.finished && self.in_flight.len() < MAX_IN_FLIGHT;
+        let may_read = !ready && !self.over && self.may_send();
+        let due = self.gather.due().filter(|_| !ready && self.may_send());
+        // Nobody is to be waited for but what the journal has already.
+        let alone = due.is_some() && self.in_flight.is_empty();
         tokio::select! {
             biased;
             frame = data(&mut self.upload.answer) => Turn::Frame(frame),
             // A closed channel shows in the response, which says more.
             Ok(_) = self.upload.body.reserve(), if ready => Turn::Room,
             next = self.journal.next(self.cursor), if may_read => Turn::Next(next),
-            () = tokio::time::sleep_until(deadline) => Turn::Late(silence),
+            () = std::future::ready(()), if alone => Turn::Due,
+            () = sleep_until(due.map_or(deadline, |due| due.min(deadline))) => match due {
+                Some(due) if due <= deadline => Turn::Due,
+                _ => Turn::Late(silence),
+            },
         }
+    }
+
+    fn may_send(&self) -> bool {
+        self.in_flight.len() < MAX_IN_FLIGHT
     }
 
     fn deadline(&self) -> (Instant, Duration) {
@@ -288,28 +322,40 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The next chunk, if anything of these lines is for this recorder.
-    fn lines(&mut self, lines: Bytes) -> Option<Chunk> {
-        self.cursor += lines.len() as u64;
+    /// What goes out without waiting for more.
+    fn next_chunk(&mut self) -> Result<Option<Chunk>, UploadError> {
+        while self.may_send() && (self.gather.is_full() || (self.over && !self.gather.is_empty())) {
+            if let Some(chunk) = self.piece()? {
+                return Ok(Some(chunk));
+            }
+        }
+        let ends = self.over && self.gather.is_empty() && !self.finished;
+        self.finished |= ends;
+        Ok(ends.then_some(Chunk::End))
+    }
+
+    /// The next piece of what was gathered, if anything of it is for this recorder.
+    fn piece(&mut self) -> Result<Option<Chunk>, UploadError> {
+        let lines = self.gather.take();
+        let place = self.cursor - self.gather.len() as u64;
         let lines = if self.upload.level.is_some() { lines } else { known(lines) };
-        let place = self.cursor;
         if lines.is_empty() {
             match self.in_flight.back_mut() {
                 Some((_, last)) => *last = place,
                 None => self.journal.ack(place),
             }
-            return None;
+            return Ok(None);
         }
-        Some(self.chunk(lines, place))
+        self.chunk(lines, place).map(Some)
     }
 
-    fn chunk(&mut self, bytes: Bytes, place: u64) -> Chunk {
+    fn chunk(&mut self, lines: Bytes, place: u64) -> Result<Chunk, UploadError> {
         if self.in_flight.is_empty() {
             self.moved = Instant::now();
         }
-        self.sent += bytes.len() as u64;
+        self.sent += lines.len() as u64;
         self.in_flight.push_back((self.sent, place));
-        Chunk::Lines(bytes)
+        Ok(Chunk::Lines(if self.upload.connection.packs() { packed(&lines)? } else { lines }))
     }
 
     /// Takes in a piece of the response, and tells whether the upload is complete.
@@ -360,6 +406,13 @@ async fn data(answer: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
     }
 }
 
+/// A frame of these lines; several where they are a long header.
+fn packed(lines: &[u8]) -> Result<Bytes, PackError> {
+    let (frame, rest) = lines.split_at(pack::cut(lines));
+    let frame = pack::pack(frame)?;
+    if rest.is_empty() { Ok(frame) } else { Ok([frame, packed(rest)?].concat().into()) }
+}
+
 /// Whole lines without those that only our recorders know.
 fn known(lines: Bytes) -> Bytes {
     let additive = |line: &&[u8]| line::is_additive(line);
@@ -368,4 +421,19 @@ fn known(lines: Bytes) -> Bytes {
     }
     let kept = lines.split_inclusive(|byte| *byte == b'\n').filter(|line| !additive(line));
     kept.collect::<Vec<_>>().concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use podwitness_wire::pack::{MAX_FRAME, Unpacker};
+
+    use super::*;
+
+    #[test]
+    fn a_header_longer_than_a_frame_becomes_several() {
+        let header = [&[b'x'; MAX_FRAME + 70_000][..], b"\n"].concat();
+        let (mut frames, mut unpacker) = (packed(&header).unwrap(), Unpacker::new());
+        let lengths = [(); 3].map(|()| unpacker.unpack(&mut frames).unwrap().map(|it| it.len()));
+        assert_eq!(lengths, [Some(MAX_FRAME), Some(70_001), None]);
+    }
 }

@@ -15,5 +15,6 @@ mod closed;
 mod kit;
 mod lines;
 mod open;
+mod packed;
 mod recorder;
 mod refuse;

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use podwitness_proxy::{BoxedStream, Dial};
-use podwitness_wire::ack::Ack;
+use podwitness_wire::{ack::Ack, pack::Unpacker};
 use tokio::{
     io::duplex,
     sync::{mpsc, watch},
@@ -54,14 +54,34 @@ pub enum Ended {
 /// An upload as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// What the body carried, and what recordings are made of.
     pub body: Vec<u8>,
+    /// Bytes of the body itself.
+    pub wire: usize,
+    /// In how many pieces they came.
+    pub pieces: usize,
+    /// Whether they were compressed.
+    pub packed: bool,
     pub ended: Ended,
     pub assertion: Option<String>,
+}
+
+impl Seen {
+    fn add(&mut self, mut bytes: Bytes, unpacker: &mut Option<Unpacker>) {
+        self.wire += bytes.len();
+        self.pieces += 1;
+        let Some(unpacker) = unpacker else { return self.body.extend_from_slice(&bytes) };
+        while let Some(lines) = unpacker.unpack(&mut bytes).unwrap() {
+            self.body.extend_from_slice(&lines);
+        }
+    }
 }
 
 pub struct Recorder {
     /// What it announces; `None` for one that knows nothing of us.
     level: Option<&'static str>,
+    /// Whether it reads compressed uploads.
+    packs: bool,
     pub mood: watch::Sender<Mood>,
     pub uploads: Mutex<Vec<Seen>>,
     pub dials: Mutex<usize>,
@@ -75,9 +95,15 @@ pub struct Network(Arc<Mutex<HashMap<SocketAddr, Arc<Recorder>>>>);
 type AckBody = UnsyncBoxBody<Bytes, io::Error>;
 
 impl Network {
+    /// One of ours reads compressed uploads; older ones and other people's do not.
     pub fn add(&self, address: &str, level: Option<&'static str>) -> Arc<Recorder> {
+        self.add_reading(address, level, level.is_some())
+    }
+
+    pub fn add_reading(&self, address: &str, level: Option<&'static str>, packs: bool) -> Arc<Recorder> {
         let recorder = Arc::new(Recorder {
             level,
+            packs,
             mood: watch::channel(Mood::Good).0,
             uploads: Mutex::default(),
             dials: Mutex::default(),
@@ -154,6 +180,9 @@ impl Recorder {
         if let Some(level) = self.level {
             response.headers_mut().insert("podwitness-ack", level.parse().unwrap());
         }
+        if self.packs {
+            response.headers_mut().insert("podwitness-accept-encoding", "zstd".parse().unwrap());
+        }
         assert_eq!(request.uri().path(), "/v2/record");
         if request.method() == "HEAD" {
             return Ok(response);
@@ -164,9 +193,11 @@ impl Recorder {
         }
         let assertion = request.headers().get("podwitness-assertion");
         let assertion = assertion.map(|value| value.to_str().unwrap().to_owned());
+        let packed = request.headers().get("content-encoding").is_some_and(|coding| coding == "zstd");
+        assert!(self.packs || !packed, "it was not asked");
         let index = {
             let mut seen = self.uploads.lock().unwrap();
-            seen.push(Seen { body: Vec::new(), ended: Ended::Not, assertion });
+            seen.push(Seen { body: Vec::new(), wire: 0, pieces: 0, packed, ended: Ended::Not, assertion });
             seen.len() - 1
         };
         uploads.lock().unwrap().spawn(Arc::clone(self).receive(request.into_body(), index, frames));
@@ -182,6 +213,7 @@ impl Recorder {
         let mut mood = self.mood.subscribe();
         let mut alive = tokio::time::interval(Duration::from_secs(4));
         let mut safe = 0;
+        let mut unpacker = self.uploads.lock().unwrap()[index].packed.then(Unpacker::new);
         loop {
             let now = *mood.borrow_and_update();
             if now == Mood::Good {
@@ -199,8 +231,7 @@ impl Recorder {
                 }
                 frame = body.frame(), if now != Mood::Stuck => match frame {
                     Some(Ok(frame)) => {
-                        let bytes = frame.into_data().unwrap();
-                        self.uploads.lock().unwrap()[index].body.extend_from_slice(&bytes);
+                        self.uploads.lock().unwrap()[index].add(frame.into_data().unwrap(), &mut unpacker);
                     }
                     other => {
                         let ended = if other.is_none() { Ended::Cleanly } else { Ended::Broken };
