@@ -37,6 +37,8 @@ pub struct Limits {
     pub max_header_bytes: u32,
     /// Concurrent HTTP/2 streams.
     pub max_streams: u32,
+    /// Largest HTTP/2 frame that a peer may send; `None` leaves the library's, 16 KiB. Each is a write of the peer.
+    pub max_frame: Option<u32>,
     /// HTTP/2 window of a stream in bytes; `None` leaves the library's.
     pub stream_window: Option<u32>,
     /// HTTP/2 window of a connection in bytes; `None` leaves the library's.
@@ -52,6 +54,7 @@ impl Default for Limits {
             max_headers: 100,
             max_header_bytes: 64 << 10,
             max_streams: 100,
+            max_frame: None,
             stream_window: None,
             connection_window: None,
             ping: Some(Duration::from_secs(30)),
@@ -73,6 +76,7 @@ impl Limits {
             .timer(TokioTimer::new())
             .max_header_list_size(self.max_header_bytes)
             .max_concurrent_streams(self.max_streams)
+            .max_frame_size(self.max_frame)
             .keep_alive_interval(self.ping);
         if let Some(ping) = self.ping {
             http2.keep_alive_timeout(ping);

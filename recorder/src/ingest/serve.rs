@@ -23,6 +23,8 @@ const LIMITS: Limits = Limits {
     max_headers: 100,
     max_header_bytes: 64 << 10,
     max_streams: 256,
+    // A packed frame of what cannot be compressed, and its headers.
+    max_frame: Some(68 << 10),
     stream_window: Some(1 << 20),
     connection_window: Some(16 << 20),
     ping: Some(Duration::from_secs(20)),
