@@ -84,7 +84,7 @@ impl Scan {
             flag => 1 << flag,
         };
         self.checksum = if descriptor & 0x04 == 0 { 0 } else { CHECKSUM };
-        // Without `Single_Segment_flag` there is a `Window_Descriptor`, of which a reader of whole frames needs nothing.
+        // Without `Single_Segment_flag` there is a `Window_Descriptor`, which a reader of whole frames does not need.
         self.want(size.saturating_add(usize::from(!single)));
         self.step = Step::Size(size);
         Ok(())
