@@ -175,8 +175,8 @@ impl Unpacker {
             }
             if let Found::Whole { content } = self.scan.look(&self.held)? {
                 let content = read(&self.held, content)?;
-                self.scan = Scan::default();
-                self.held.clear();
+                // An idle upload keeps no buffer.
+                *self = Self::default();
                 return Ok(Some(content));
             }
         }

@@ -110,6 +110,10 @@ impl Intake {
             out.push(Piece::Lines(self.held.split_to(good).freeze()));
             self.searched = self.searched.saturating_sub(good);
         }
+        if self.held.is_empty() {
+            // What is left of the buffer would keep the lines' memory as long as an idle upload lasts.
+            self.held = BytesMut::new();
+        }
         result
     }
 
