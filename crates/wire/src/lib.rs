@@ -10,6 +10,7 @@ pub mod channel;
 mod objects;
 pub mod pack;
 pub mod preface;
+pub mod spdy;
 #[cfg(test)]
 mod testing;
 pub mod ws;

@@ -1,5 +1,7 @@
 //! Helpers for tests that cut streams into pieces.
 
+pub(crate) mod spdy;
+
 use proptest::prelude::*;
 
 use crate::ws::{Opcode, encode};
@@ -16,6 +18,12 @@ pub(crate) fn in_pieces<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     }
     pieces.push(rest);
     pieces
+}
+
+/// Bytes out of their hexadecimal digits, which may stand on several lines.
+pub(crate) fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)?.try_into().ok()).collect();
+    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 /// A message in fragments, each with or without a mask, pings between them.
