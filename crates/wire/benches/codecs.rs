@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Duration};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use podwitness_wire::{
     cast::{Encoder, Stream},
-    channel::{Decoder, Event, Source},
+    channel::{Decoder, Event, Protocol, Source},
     ws::{Opcode, encode},
 };
 
@@ -35,7 +35,7 @@ fn decode(criterion: &mut Criterion) {
     for (name, mask) in [("plain", None), ("masked", Some([1, 2, 3, 4]))] {
         let frame = encode(Opcode::Binary, &payload, mask);
         group.bench_function(name, |bencher| {
-            let mut decoder = Decoder::new(Source::Server);
+            let mut decoder = Decoder::speaking(Protocol::V5, Source::Server);
             bencher.iter(|| {
                 decoder.feed(black_box(&frame), |event| {
                     if let Event::Stdout(payload) = event {

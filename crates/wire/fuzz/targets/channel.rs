@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use podwitness_wire::channel::{Decoder, Event, MAX_STATUS, Source};
+use podwitness_wire::channel::{Decoder, Event, MAX_STATUS, Protocol, Source};
 
 fuzz_target!(|input: (usize, &[u8])| {
     let (cut, bytes) = input;
@@ -22,7 +22,7 @@ struct Said {
 }
 
 fn said(source: Source, pieces: &[&[u8]]) -> Said {
-    let (mut decoder, mut said) = (Decoder::new(source), Said::default());
+    let (mut decoder, mut said) = (Decoder::speaking(Protocol::V5, source), Said::default());
     for piece in pieces {
         let fed = decoder.feed(piece, |event| match event {
             Event::Stdout(payload) => payload.read(|bytes| said.stdout.extend_from_slice(bytes)),

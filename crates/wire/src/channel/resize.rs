@@ -18,7 +18,7 @@ pub struct Size {
 
 /// Reads the resize channel. Like the server, it stops for good at the first thing that is no size.
 #[derive(Debug)]
-pub(super) struct Resizes {
+pub(crate) struct Resizes {
     objects: Objects,
     stopped: bool,
 }
@@ -30,13 +30,18 @@ impl Default for Resizes {
 }
 
 impl Resizes {
-    pub(super) fn feed(&mut self, bytes: &[u8], mut see: impl FnMut(Size)) {
+    pub(crate) fn feed(&mut self, bytes: &[u8], mut see: impl FnMut(Size)) {
         let stopped = &mut self.stopped;
         let fed = self.objects.feed(bytes, |object| match read(object) {
             Some(size) if !*stopped => see(size),
             _ => *stopped = true,
         });
         self.stopped |= fed.is_err();
+    }
+
+    /// Nothing more is read.
+    pub(super) const fn stop(&mut self) {
+        self.stopped = true;
     }
 }
 

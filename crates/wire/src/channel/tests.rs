@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     testing::{frames, in_pieces},
-    ws::{Opcode, encode},
+    ws::{self, Opcode, encode},
 };
 
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -16,7 +16,11 @@ struct Seen {
 }
 
 fn see(from: Source, pieces: &[&[u8]]) -> Seen {
-    let (mut decoder, mut seen) = (Decoder::new(from), Seen::default());
+    see_as(Protocol::V5, from, pieces)
+}
+
+fn see_as(protocol: Protocol, from: Source, pieces: &[&[u8]]) -> Seen {
+    let (mut decoder, mut seen) = (Decoder::speaking(protocol, from), Seen::default());
     for piece in pieces {
         let fed = decoder.feed(piece, |event| match event {
             Event::Stdout(payload) => payload.read(|bytes| seen.stdout.extend_from_slice(bytes)),
@@ -125,18 +129,116 @@ fn a_half_close_is_no_output() {
 }
 
 #[test]
+fn a_version_is_known_by_its_exact_name() {
+    for (name, protocol) in [
+        ("", Protocol::Unnamed),
+        ("channel.k8s.io", Protocol::V1),
+        ("v4.channel.k8s.io", Protocol::V4),
+        ("v5.channel.k8s.io", Protocol::V5),
+        ("base64.channel.k8s.io", Protocol::Base64V1),
+        ("v4.base64.channel.k8s.io", Protocol::Base64V4),
+    ] {
+        assert_eq!((Protocol::parse(name), protocol.as_str()), (Some(protocol), name));
+    }
+    for name in
+        ["v1.channel.k8s.io", "V4.channel.k8s.io", "v5.base64.channel.k8s.io", "v6.channel.k8s.io", " "]
+    {
+        assert_eq!(Protocol::parse(name), None, "{name}");
+    }
+}
+
+fn text(message: &str) -> Vec<u8> {
+    encode(Opcode::Text, message.as_bytes(), None)
+}
+
+#[test]
+fn base64_is_read_from_text_and_binary_and_from_fragments() {
+    let stream = [
+        text("1"),
+        text("1b3V0"),
+        encode(Opcode::Binary, b"2ZXJy", None),
+        text("0aW4="),
+        text("3e30="),
+        [frame(0x01, b"1Y"), frame(0x89, b""), frame(0x00, b"WJ"), frame(0x80, b"j")].concat(),
+        text("9not!"),
+        text(""),
+    ];
+    let seen = see_as(Protocol::Base64V4, Source::Server, &[&stream.concat()]);
+    let expected = Seen {
+        stdout: b"outabc".into(),
+        stderr: b"err".into(),
+        statuses: vec!["{}".into()],
+        ..Seen::default()
+    };
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn what_a_server_says_in_base64_must_be_sound() {
+    for wrong in ["1YQ", "1Y!==", "3YQ==YQ=="] {
+        let stream = [text(wrong), text("1b3V0")].concat();
+        let seen = see_as(Protocol::Base64V1, Source::Server, &[&stream]);
+        assert_eq!((seen.failed, seen.stdout.is_empty()), (true, true), "{wrong}");
+    }
+}
+
+/// As the server does: see `DataFromSocket` in `wsstream/conn.go`.
+#[test]
+fn what_a_client_says_in_base64_may_be_thrown_away() {
+    let size = base64::message(RESIZE, RESIZE_JSON);
+    let masked = encode(Opcode::Text, &size, Some([1, 2, 3, 4]));
+    let stream = [text("4!!!!"), text("4YQ"), masked, text("0??")].concat();
+    let seen = see_as(Protocol::Base64V1, Source::Client, &[&stream]);
+    assert_eq!(seen, Seen { resizes: vec![(10, 20)], ..Seen::default() });
+}
+
+#[test]
+fn a_server_that_closes_without_a_word_tells_of_success_where_text_is_spoken() {
+    let close = ws::close(1000, "");
+    let failed = [message(ERROR, b"oh"), close.clone()].concat();
+    for protocol in [Protocol::Unnamed, Protocol::V1, Protocol::V2, Protocol::V3] {
+        assert_eq!(see_as(protocol, Source::Server, &[&close, &close]).statuses, [""]);
+        assert_eq!(see_as(protocol, Source::Server, &[&failed]).statuses, ["oh"]);
+        assert_eq!(see_as(protocol, Source::Client, &[&close]), Seen::default());
+    }
+    assert_eq!(see_as(Protocol::V4, Source::Server, &[&close]), Seen::default());
+}
+
+#[test]
+fn a_half_close_of_the_sizes_ends_them_in_version_5() {
+    let size = message(RESIZE, RESIZE_JSON);
+    let resizes = |protocol, close: &[u8]| {
+        let stream = [size.clone(), message(CLOSE, close), size.clone()].concat();
+        see_as(protocol, Source::Client, &[&stream]).resizes.len()
+    };
+    assert_eq!(resizes(Protocol::V5, &[RESIZE]), 1);
+    assert_eq!(resizes(Protocol::V5, &[STDIN]), 2);
+    assert_eq!(resizes(Protocol::V5, &[RESIZE, RESIZE]), 2);
+    assert_eq!(resizes(Protocol::V4, &[RESIZE]), 2);
+}
+
+#[test]
 fn a_broken_stream_stays_broken() {
     let stream = [vec![0x83, 0], message(STDOUT, b"late")].concat();
     assert_eq!(see(Source::Server, &[&stream]), Seen { failed: true, ..Seen::default() });
 }
+
+const SPOKEN: [(Protocol, Source); 6] = [
+    (Protocol::V1, Source::Client),
+    (Protocol::V1, Source::Server),
+    (Protocol::V5, Source::Client),
+    (Protocol::V5, Source::Server),
+    (Protocol::Base64V4, Source::Client),
+    (Protocol::Base64V4, Source::Server),
+];
 
 proptest! {
     #[test]
     fn events_are_the_same_wherever_the_stream_is_cut(
         stream in frames(), cuts in prop::collection::vec(0usize..4096, 0..12)
     ) {
-        for from in [Source::Client, Source::Server] {
-            prop_assert_eq!(see(from, &in_pieces(&stream, &cuts)), see(from, &[&stream]));
+        for (protocol, from) in SPOKEN {
+            prop_assert_eq!(see_as(protocol, from, &in_pieces(&stream, &cuts)), see_as(protocol, from, &[&stream]));
         }
     }
 
@@ -144,8 +246,8 @@ proptest! {
     fn no_bytes_make_it_panic(
         bytes in prop::collection::vec(any::<u8>(), 0..512), cuts in prop::collection::vec(0usize..512, 0..4)
     ) {
-        for from in [Source::Client, Source::Server] {
-            prop_assert_eq!(see(from, &in_pieces(&bytes, &cuts)), see(from, &[&bytes]));
+        for (protocol, from) in SPOKEN {
+            prop_assert_eq!(see_as(protocol, from, &in_pieces(&bytes, &cuts)), see_as(protocol, from, &[&bytes]));
         }
     }
 }
