@@ -11,6 +11,7 @@ mod objects;
 pub mod pack;
 pub mod preface;
 pub mod spdy;
+pub mod streams;
 #[cfg(test)]
 mod testing;
 pub mod ws;

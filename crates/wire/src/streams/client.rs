@@ -1,0 +1,60 @@
+//! The client's direction: streams are opened, and the terminal's size is stated.
+
+use super::{Kind, Streams, StreamsError};
+use crate::{
+    channel::{Event, Resizes, Source},
+    spdy::{self, Control, Parser},
+};
+
+/// What is known of a client.
+#[derive(Debug)]
+pub(super) struct Client {
+    parser: Parser,
+    streams: Streams,
+    /// The stream that it opened last, zero before the first.
+    last: u32,
+    /// Its last resize stream: the server reads no other.
+    resizes: Option<(u32, Resizes)>,
+    /// Whether the open data frame belongs to that one.
+    resizing: bool,
+}
+
+impl Client {
+    pub(super) const fn new(streams: Streams) -> Self {
+        let parser = Parser::new(Source::Client);
+        Self { parser, streams, last: 0, resizes: None, resizing: false }
+    }
+
+    pub(super) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        mut see: impl FnMut(Event<'_>),
+    ) -> Result<(), StreamsError> {
+        while let Some(event) = self.parser.next(&mut bytes)? {
+            match (event, &mut self.resizes) {
+                (spdy::Event::Start(head), Some((id, _))) => {
+                    self.resizing = head.kind == spdy::Kind::Data(*id);
+                }
+                (spdy::Event::Data(payload), Some((_, resizes))) if self.resizing => {
+                    payload.read(|bytes| resizes.feed(bytes, |size| see(Event::Resize(size))));
+                }
+                (spdy::Event::Control(Control::SynStream { stream, .. }), _) => self.open(stream)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The server refuses a stream whose id is not above the last; one that was opened twice could be two things.
+    fn open(&mut self, id: u32) -> Result<(), StreamsError> {
+        if id <= self.last || id.is_multiple_of(2) {
+            return Err(StreamsError::Id(id));
+        }
+        self.last = id;
+        let Some(kind) = self.parser.headers().get("streamtype").and_then(Kind::parse) else { return Ok(()) };
+        if kind == Kind::Resize {
+            self.resizes = Some((id, Resizes::default()));
+        }
+        self.streams.open(id, kind)
+    }
+}
