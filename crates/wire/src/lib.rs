@@ -10,6 +10,7 @@ pub mod channel;
 mod objects;
 pub mod pack;
 pub mod preface;
+pub mod session;
 pub mod spdy;
 pub mod streams;
 #[cfg(test)]

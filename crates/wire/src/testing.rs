@@ -1,5 +1,6 @@
 //! Helpers for tests that cut streams into pieces.
 
+pub(crate) mod sessions;
 pub(crate) mod spdy;
 
 use proptest::prelude::*;
