@@ -100,10 +100,13 @@ impl Direction {
     /// # Errors
     /// Where the stream cannot be followed any further.
     pub fn peek(&self, bytes: &[u8]) -> Result<Option<Unit>, SessionError> {
-        Ok(match &self.side {
-            Side::WebSocket(units, _) => units.peek(bytes)?.map(Unit::from),
-            Side::Spdy(units, _) => units.peek(bytes)?.map(Unit::from),
-        })
+        match &self.side {
+            Side::WebSocket(units, _) => Ok(units.peek(bytes)?.map(Unit::from)),
+            Side::Spdy(units, decoder) => {
+                let unit = units.peek(bytes).inspect_err(|_| decoder.lose())?;
+                Ok(unit.map(Unit::from))
+            }
+        }
     }
 
     /// Shows what `bytes` say, before they go on.

@@ -62,6 +62,9 @@ pub enum StreamsError {
     /// The client opened more streams than [`MAX_STREAMS`].
     #[error("the client opened more than {MAX_STREAMS} streams")]
     Many,
+    /// The server speaks on a stream that the client may have opened where it could not be followed.
+    #[error("the server speaks on stream {0}, of which the client's direction could not be read")]
+    Unknown(u32),
 }
 
 /// Follows one direction of a session.
@@ -99,10 +102,21 @@ impl Decoder {
         }
         let fed = match &mut self.direction {
             Direction::Client(client) => client.feed(bytes, see),
-            Direction::Server(server) => server.feed(bytes, see).map_err(Into::into),
+            Direction::Server(server) => server.feed(bytes, see),
         };
         self.failed = fed.err();
+        if fed.is_err() {
+            self.lose();
+        }
         fed
+    }
+
+    /// This direction goes on without being looked at. Where that is the client's, the server's cannot be followed
+    /// either once it speaks on a stream that nobody has seen opened.
+    pub fn lose(&self) {
+        if let Direction::Client(client) = &self.direction {
+            client.lose();
+        }
     }
 
     /// The frames that end the session for a client which has been shown everything so far; none in its own

@@ -1,10 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{
-    in_pieces,
-    sessions::{Session, failed, sessions},
-    spdy::ping,
+use crate::{
+    spdy::data,
+    testing::{
+        in_pieces,
+        sessions::{Session, failed, sessions},
+        spdy::ping,
+    },
 };
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -157,6 +160,16 @@ fn what_is_open_is_finished_before_the_last_words() {
         let heads = if transport == Transport::WebSocket { 10 } else { 8 };
         assert!(padding >= (1 << 16) - (open.len() - heads), "{transport:?} {padding}");
     }
+}
+
+#[test]
+fn a_client_whose_units_are_none_leaves_its_server_unreadable() {
+    let (client, mut server) = directions(Transport::Spdy, Protocol::V4);
+    assert_eq!(server.feed(&data(1, b"", false), |_| {}), Ok(()));
+    let error = client.peek(&[0x80, 2, 0, 1, 0, 0, 0, 10]).unwrap_err();
+    assert_eq!(error, SessionError::from(SpdyError::Version(2)));
+    let error = server.feed(&data(1, b"x", false), |_| {}).unwrap_err();
+    assert_eq!(error, SessionError::Spdy(StreamsError::Unknown(1)));
 }
 
 #[test]

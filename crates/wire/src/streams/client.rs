@@ -45,6 +45,10 @@ impl Client {
         Ok(())
     }
 
+    pub(super) fn lose(&self) {
+        self.streams.lose();
+    }
+
     /// The server refuses a stream whose id is not above the last; one that was opened twice could be two things.
     fn open(&mut self, id: u32) -> Result<(), StreamsError> {
         if id <= self.last || id.is_multiple_of(2) {

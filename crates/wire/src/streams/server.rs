@@ -1,9 +1,9 @@
 //! The server's direction: the command's output, and how it ended.
 
-use super::{Kind, Streams};
+use super::{Kind, Streams, StreamsError};
 use crate::{
     channel::{Event, Farewell, Protocol, Source, StatusBytes},
-    spdy::{self, Control, Parser, SpdyError, data, go_away, rst_stream},
+    spdy::{self, Control, Parser, data, go_away, rst_stream},
 };
 
 /// REFUSED_STREAM of the draft's §2.6.3.
@@ -38,10 +38,14 @@ impl Server {
         }
     }
 
-    pub(super) fn feed(&mut self, mut bytes: &[u8], mut see: impl FnMut(Event<'_>)) -> Result<(), SpdyError> {
+    pub(super) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        mut see: impl FnMut(Event<'_>),
+    ) -> Result<(), StreamsError> {
         while let Some(event) = self.parser.next(&mut bytes)? {
             match (event, self.open) {
-                (spdy::Event::Start(head), _) => self.start(head),
+                (spdy::Event::Start(head), _) => self.start(head)?,
                 (spdy::Event::Data(payload), Some(Kind::Stdout)) => see(Event::Stdout(payload)),
                 (spdy::Event::Data(payload), Some(Kind::Stderr)) => see(Event::Stderr(payload)),
                 (spdy::Event::Data(payload), Some(Kind::Error)) => self.status.keep(payload),
@@ -53,12 +57,14 @@ impl Server {
         Ok(())
     }
 
-    fn start(&mut self, head: spdy::Head) {
+    fn start(&mut self, head: spdy::Head) -> Result<(), StreamsError> {
+        let spdy::Kind::Data(id) = head.kind else { return Ok(()) };
         self.fin = head.fin();
-        self.open = match head.kind {
-            spdy::Kind::Data(id) => self.streams.find(id).map(|stream| stream.kind),
-            _ => None,
-        };
+        self.open = self.streams.find(id).map(|stream| stream.kind);
+        if self.open.is_none() && self.streams.may_lack_one() {
+            return Err(StreamsError::Unknown(id));
+        }
+        Ok(())
     }
 
     fn end_of_error_frame(&mut self, see: &mut impl FnMut(Event<'_>)) {
@@ -99,7 +105,8 @@ impl Server {
 
     /// Data on the error stream, the end of all that client-go waits for (it hangs where one of them is missing), and
     /// GOAWAY. A stream that was not accepted is refused: what comes on it would be thrown away, and whoever opened
-    /// it still waits for the answer.
+    /// it still waits for the answer. A client of version 1 learns of the end only: its server has taken the error
+    /// stream away.
     pub(super) fn last_words(&self, farewell: &Farewell<'_>) -> Vec<u8> {
         let mut words = Vec::new();
         let mut message = farewell.on(self.protocol);

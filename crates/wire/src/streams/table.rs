@@ -3,11 +3,12 @@
 //! src --kind of stream--> dst: written by the decoder of the client's direction, read by that of the server's, which
 //! may live in another task. A relay decodes what it passes on before it does, and no server answers on a stream
 //! before it has heard of it, so whatever the server says on a stream, its kind stands here already. Each slot is
-//! written once; a full table is an error for the client that fills it.
+//! written once; a full table is an error for the client that fills it. Where the client cannot be followed any
+//! further, the table says so: from then on it may have opened streams that are not here.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use super::{Kind, StreamsError};
@@ -17,7 +18,13 @@ pub const MAX_STREAMS: usize = 64;
 
 /// The streams of one session. A clone is the same table.
 #[derive(Clone, Debug)]
-pub struct Streams(Arc<[AtomicU64; MAX_STREAMS]>);
+pub struct Streams(Arc<Table>);
+
+#[derive(Debug)]
+struct Table {
+    slots: [AtomicU64; MAX_STREAMS],
+    incomplete: AtomicBool,
+}
 
 /// A stream that was opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,7 +37,8 @@ pub(super) struct Stream {
 
 impl Default for Streams {
     fn default() -> Self {
-        Self(Arc::new([const { AtomicU64::new(0) }; MAX_STREAMS]))
+        let slots = [const { AtomicU64::new(0) }; MAX_STREAMS];
+        Self(Arc::new(Table { slots, incomplete: AtomicBool::new(false) }))
     }
 }
 
@@ -43,9 +51,20 @@ impl Streams {
 
     /// Takes note of a stream. The decoder of the client's direction alone calls it.
     pub(super) fn open(&self, id: u32, kind: Kind) -> Result<(), StreamsError> {
-        let free = self.0.iter().find(|slot| slot.load(Ordering::Relaxed) == 0).ok_or(StreamsError::Many)?;
+        let free =
+            self.0.slots.iter().find(|slot| slot.load(Ordering::Relaxed) == 0).ok_or(StreamsError::Many)?;
         free.store(pack(id, kind), Ordering::Release);
         Ok(())
+    }
+
+    /// Takes note that the client may open streams which are not here.
+    pub(super) fn lose(&self) {
+        self.0.incomplete.store(true, Ordering::Release);
+    }
+
+    /// Whether a stream that is not here may be one of the session's all the same.
+    pub(super) fn may_lack_one(&self) -> bool {
+        self.0.incomplete.load(Ordering::Acquire)
     }
 
     /// The stream with that id.
@@ -55,7 +74,7 @@ impl Streams {
 
     /// All streams in the order in which they were opened.
     pub(super) fn iter(&self) -> impl Iterator<Item = Stream> {
-        self.0.iter().enumerate().map_while(|(at, slot)| {
+        self.0.slots.iter().enumerate().map_while(|(at, slot)| {
             let (id, kind) = unpack(slot.load(Ordering::Acquire))?;
             Some(Stream { id, kind, bit: 1 << at })
         })

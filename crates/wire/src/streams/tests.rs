@@ -134,6 +134,19 @@ fn an_error_is_the_same_for_ever() {
     assert_eq!(seen, Seen { failed: Some(StreamsError::Id(2)), ..Seen::default() });
 }
 
+/// Else a client could break its own direction and have its output go by unseen, with no word about it.
+#[test]
+fn where_the_client_cannot_be_followed_new_streams_of_the_server_cannot_either() {
+    let opened = End::new().open(&["stdout"]);
+    let broken = [0x80, 2, 0, 1, 0, 0, 0, 10];
+    let said = [data(1, b"a", false), data(3, b"b", false), data(1, b"c", false)].concat();
+    let (_, seen) = session(Protocol::V4, &[&opened, &broken], &[&said]);
+    let failed = Some(StreamsError::Unknown(3));
+    assert_eq!(seen, Seen { stdout: b"a".into(), failed, ..Seen::default() });
+    let (_, seen) = session(Protocol::V4, &[&opened], &[&said]);
+    assert_eq!(seen, Seen { stdout: b"ac".into(), ..Seen::default() });
+}
+
 #[test]
 fn a_status_is_shown_as_it_grows() {
     let seen =
