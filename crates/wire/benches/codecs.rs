@@ -5,11 +5,19 @@ use std::{hint::black_box, time::Duration};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use podwitness_wire::{
     cast::{Encoder, Stream},
-    channel::{Decoder, Event, Protocol, Source},
+    channel::{Event, Protocol},
+    session::{Direction, Transport, directions},
+    spdy::data,
     ws::{Opcode, encode},
 };
 
 const FRAME: usize = 32 << 10;
+
+/// Streams 1 error, 3 stdin and 5 stdout as client-go opens them.
+const OPENED: &[u8] = b"\x80\x03\0\x01\0\0\0\x29\0\0\0\x01\0\0\0\0\0\0\
+    \x78\xf9\xe3\xc6\xa7\xc2\x62\x60\x60\x60\x04\xa7\xb3\x92\xa2\xd4\xc4\x5c\x68\x51\xc2\x9a\x0a\x0a\x68\0\0\0\0\xff\xff\
+    \x80\x03\0\x01\0\0\0\x17\0\0\0\x03\0\0\0\0\0\0\xc2\x2e\x55\x5c\x92\x92\x99\x07\0\0\0\xff\xff\
+    \x80\x03\0\x01\0\0\0\x19\0\0\0\x05\0\0\0\0\0\0\xc2\x2a\xc5\x56\x5c\x92\x92\x5f\x5a\x02\0\0\0\xff\xff";
 
 /// Kinds of output, from the kindest to the cruellest.
 fn outputs() -> [(&'static str, Vec<u8>); 4] {
@@ -28,24 +36,47 @@ fn outputs() -> [(&'static str, Vec<u8>); 4] {
     ]
 }
 
+/// Output in frames of a size, looked at as a relay looks at it.
 fn decode(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("decode");
-    group.throughput(Throughput::Bytes(FRAME as u64));
-    let payload = vec![1; FRAME];
-    for (name, mask) in [("plain", None), ("masked", Some([1, 2, 3, 4]))] {
-        let frame = encode(Opcode::Binary, &payload, mask);
-        group.bench_function(name, |bencher| {
-            let mut decoder = Decoder::speaking(Protocol::V5, Source::Server);
-            bencher.iter(|| {
-                decoder.feed(black_box(&frame), |event| {
-                    if let Event::Stdout(payload) = event {
-                        payload.read(|bytes| _ = black_box(bytes));
-                    }
-                })
-            });
-        });
+    for (size, len) in [("32k", FRAME), ("64", 64)] {
+        let mut group = criterion.benchmark_group(format!("decode-{size}"));
+        group.throughput(Throughput::Bytes(FRAME as u64));
+        let payload = vec![1; len];
+        let base64 = [b"1".as_slice(), &vec![b'x'; len]].concat();
+        let frames = |frame: Vec<u8>| frame.repeat(FRAME / len);
+        for (name, transport, protocol, stream) in [
+            ("plain", Transport::WebSocket, Protocol::V5, frames(encode(Opcode::Binary, &payload, None))),
+            (
+                "masked",
+                Transport::WebSocket,
+                Protocol::V5,
+                frames(encode(Opcode::Binary, &payload, Some([1, 2, 3, 4]))),
+            ),
+            ("base64", Transport::WebSocket, Protocol::Base64V4, frames(encode(Opcode::Text, &base64, None))),
+            ("spdy", Transport::Spdy, Protocol::V4, frames(data(5, &payload, false))),
+        ] {
+            let (mut client, mut server) = directions(transport, protocol);
+            if transport == Transport::Spdy {
+                assert_eq!(client.feed(OPENED, |_| {}), Ok(()));
+            }
+            group.bench_function(name, |bencher| bencher.iter(|| follow(&mut server, black_box(&stream))));
+        }
+        group.finish();
     }
-    group.finish();
+}
+
+fn follow(direction: &mut Direction, mut stream: &[u8]) {
+    while let Ok(Some(unit)) = direction.peek(stream) {
+        let (front, rest) = stream.split_at(unit.len);
+        let fed = direction.feed(front, |event| {
+            if let Event::Stdout(payload) = event {
+                payload.read(|bytes| _ = black_box(bytes));
+            }
+        });
+        assert!(fed.is_ok());
+        direction.gone_on(unit);
+        stream = rest;
+    }
 }
 
 fn record(criterion: &mut Criterion) {
