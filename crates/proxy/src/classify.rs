@@ -8,9 +8,9 @@ mod credential;
 
 pub use credential::Credential;
 
-use http::{HeaderMap, Method, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, Method, Version, header, request::Parts};
 use podwitness_core::request_info::{Query, RequestInfo, is_true};
-use podwitness_wire::channel::Protocol;
+use podwitness_wire::{channel::Protocol, session};
 
 use crate::metrics::Purpose;
 
@@ -48,7 +48,7 @@ pub struct Session {
 pub enum Transport {
     /// WebSocket, offering a channel protocol that can be recorded or not.
     WebSocket {
-        /// Whether version 4 or 5 is among the subprotocols offered.
+        /// Whether a version that can be followed is offered, or none at all, which means the first.
         recordable: bool,
     },
     /// SPDY/3.1.
@@ -59,12 +59,23 @@ pub enum Transport {
     Request,
 }
 
+impl Transport {
+    /// What carries a session that can be followed.
+    #[must_use]
+    pub const fn carries(self) -> Option<session::Transport> {
+        match self {
+            Self::WebSocket { recordable: true } => Some(session::Transport::WebSocket),
+            Self::Spdy => Some(session::Transport::Spdy),
+            _ => None,
+        }
+    }
+}
+
 impl Session {
     /// Whether a recording of it can be made.
     #[must_use]
     pub fn is_recordable(&self) -> bool {
-        matches!(self.purpose, Purpose::Exec | Purpose::Attach)
-            && self.transport == Transport::WebSocket { recordable: true }
+        matches!(self.purpose, Purpose::Exec | Purpose::Attach) && self.transport.carries().is_some()
     }
 
     /// Names it in messages.
@@ -83,7 +94,7 @@ impl Session {
             Transport::WebSocket { recordable: false }
                 if matches!(self.purpose, Purpose::Exec | Purpose::Attach) =>
             {
-                " over WebSocket without channel protocol v4 or v5"
+                " over WebSocket without a known channel protocol"
             }
             Transport::WebSocket { .. } => " over WebSocket",
             Transport::Spdy => " over SPDY/3.1",
@@ -109,15 +120,20 @@ pub fn classify(head: &Parts) -> Class {
     }
 }
 
-/// Offered subprotocols in order (`Sec-WebSocket-Protocol`, repeated or comma-separated).
+/// Offered subprotocols in order.
 pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    listed(headers, &header::SEC_WEBSOCKET_PROTOCOL)
+}
+
+/// What a header lists, repeated or separated by commas.
+pub(crate) fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .get_all(name)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .filter(|name| !name.is_empty())
+        .filter(|item| !item.is_empty())
 }
 
 /// A node's `run` answers with the output of a command and needs no upgrade.
@@ -147,15 +163,18 @@ fn transport(head: &Parts) -> Option<Transport> {
     }
     let protocol = head.headers.get(header::UPGRADE)?.as_bytes();
     Some(if contains_ignoring_case(protocol, b"websocket") {
-        Transport::WebSocket {
-            recordable: head.method == Method::GET
-                && subprotocols(&head.headers).any(|name| Protocol::parse(name).is_some()),
-        }
+        Transport::WebSocket { recordable: head.method == Method::GET && offers_known(&head.headers) }
     } else if contains_ignoring_case(protocol, b"spdy/3.1") {
         Transport::Spdy
     } else {
         Transport::Other
     })
+}
+
+/// A server to which no version is offered speaks the first.
+fn offers_known(headers: &HeaderMap) -> bool {
+    let mut offered = subprotocols(headers).filter(|name| !name.starts_with(BEARER_SUBPROTOCOL)).peekable();
+    offered.peek().is_none() || offered.any(|name| Protocol::parse(name).is_some())
 }
 
 fn purpose(info: &RequestInfo) -> Purpose {

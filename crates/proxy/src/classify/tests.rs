@@ -61,7 +61,7 @@ fn an_upgrade_counts_wherever_the_connection_header_says_so() {
 }
 
 #[test]
-fn exec_and_attach_over_websocket_with_a_known_protocol_can_be_recorded() {
+fn exec_and_attach_can_be_recorded_where_a_version_is_known() {
     let offers_for = |path: &str, protocols: &str| {
         let headers =
             [("Connection", "Upgrade"), ("Upgrade", "WebSocket"), ("Sec-WebSocket-Protocol", protocols)];
@@ -74,8 +74,20 @@ fn exec_and_attach_over_websocket_with_a_known_protocol_can_be_recorded() {
         both[0]
     };
     assert!(offers("v5.channel.k8s.io") && offers("channel.k8s.io, v4.channel.k8s.io"));
-    assert!(!offers("v3.channel.k8s.io") && !offers("base64.channel.k8s.io") && !offers(""));
+    assert!(offers("v3.channel.k8s.io") && offers("base64.channel.k8s.io"));
+    assert!(
+        offers("") && offers("base64url.bearer.authorization.k8s.io.YQ"),
+        "no offer is the first version"
+    );
+    assert!(!offers("v9.channel.k8s.io"));
     assert!(!offers_for("/api/v1/namespaces/n/pods/p/portforward", "v5.channel.k8s.io"));
+    let spdy = [("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1")];
+    let recordable =
+        |path| matches!(class("POST", path, &spdy), Class::Session(session) if session.is_recordable());
+    assert!(
+        recordable("/api/v1/namespaces/n/pods/p/exec") && recordable("/api/v1/namespaces/n/pods/p/attach")
+    );
+    assert!(!recordable("/api/v1/namespaces/n/pods/p/portforward"));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use bytes::{Buf as _, Bytes};
 use futures_util::FutureExt as _;
 use podwitness_core::{failure::OnUnknown, status::Status};
 use podwitness_wire::{
-    channel::{self, ChannelError, Decoder, Source},
-    ws::{self, Opcode, Unit, Units},
+    channel::{Farewell, Source},
+    session::{Direction, SessionError, Unit},
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
@@ -45,8 +45,7 @@ pub(super) struct Pump<R, W> {
     source: Source,
     from: Ahead<R>,
     to: W,
-    units: Units,
-    decoder: Decoder,
+    direction: Direction,
     /// The stream could not be followed; the rest passes unseen.
     blind: bool,
     /// Bytes at the front that may go on.
@@ -76,13 +75,19 @@ impl Live {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
-    pub(super) fn new(source: Source, from: R, to: W, limit: usize, memory: &Arc<Budget>) -> Self {
+    /// One direction, which comes from `source` and may read `limit` bytes ahead.
+    pub(super) fn new(
+        (source, direction): (Source, Direction),
+        from: R,
+        to: W,
+        limit: usize,
+        memory: &Arc<Budget>,
+    ) -> Self {
         Self {
             source,
             from: Ahead::new(from, limit, memory),
             to,
-            units: Units::new(),
-            decoder: Decoder::new(source),
+            direction,
             blind: false,
             ready: 0,
             pending: Bytes::new(),
@@ -104,7 +109,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
                     if waits {
                         self.wait_for_room(live).await?;
                     }
-                    self.units.gone_on(unit);
+                    self.direction.gone_on(unit);
                     self.ready += unit.len;
                 }
                 Front::Blind => self.ready = self.from.front().len(),
@@ -146,22 +151,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
             return Ok(self.pass_unseen(live));
         }
         let front = self.from.front().get(self.ready..).unwrap_or_default();
-        let looked = self.units.peek(front).map_err(Into::into);
-        let unit = match looked {
+        let unit = match self.direction.peek(front) {
             Ok(None) => return Ok(Front::Nothing),
             Ok(Some(unit)) => unit,
             Err(error) => return self.blinded(live, error),
         };
         let bytes = front.get(..unit.len).unwrap_or_default();
-        match live.with_tap(|tap| self.decoder.feed(bytes, |event| tap.see(event))) {
+        match live.with_tap(|tap| self.direction.feed(bytes, |event| tap.see(event))) {
             Ok(()) => Ok(Front::Unit(unit, !unit.control)),
             Err(error) => self.blinded(live, error),
         }
     }
 
     /// The stream cannot be followed: the policy says whether it goes on all the same.
-    fn blinded(&mut self, live: &Live, error: ChannelError) -> Result<Front, Stop> {
-        match enforce::on_unknown(live.journal.policy(), "a stream that is no WebSocket stream") {
+    fn blinded(&mut self, live: &Live, error: SessionError) -> Result<Front, Stop> {
+        match enforce::on_unknown(live.journal.policy(), "a stream that cannot be followed") {
             OnUnknown::Refuse(status) => Err(Stop::Unreadable(Box::new(status))),
             OnUnknown::Forward => {
                 tracing::info!(%error, source = ?self.source, "a recorded stream cannot be followed any further");
@@ -187,7 +191,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
         let rest = self.from.front().get(self.ready..).unwrap_or_default();
         if !rest.is_empty() {
             // Whatever is wrong with these bytes, no others follow.
-            let _ = live.with_tap(|tap| self.decoder.feed(rest, |event| tap.see(event)));
+            let _ = live.with_tap(|tap| self.direction.feed(rest, |event| tap.see(event)));
             self.wait_for_room(live).await?;
             self.ready = self.from.front().len();
         }
@@ -212,16 +216,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
         }
     }
 
-    /// Ends the direction to the client with a message that kubectl prints: what is open is finished first, then the
-    /// status goes out on the error channel, then a close frame with code 1000 (with any other the message is lost).
+    /// Ends the direction to the client with a message that kubectl prints: what is open is finished first.
     pub(super) async fn say(&mut self, status: &Status) -> io::Result<()> {
         self.write().await?;
-        if let Some(open) = self.units.finish() {
-            let mut message = vec![channel::ERROR];
-            message.extend(serde_json::to_vec(status).map_err(io::Error::other)?);
-            self.to.write_all(&open).await?;
-            self.to.write_all(&ws::encode(Opcode::Binary, &message, None)).await?;
-            self.to.write_all(&ws::close(1000, "")).await?;
+        let json = serde_json::to_vec(status).map_err(io::Error::other)?;
+        let farewell = Farewell { status: &json, message: &status.message };
+        if let Some(words) = self.direction.last_words(&farewell) {
+            self.to.write_all(&words).await?;
         }
         self.to.shutdown().await
     }

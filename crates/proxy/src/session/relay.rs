@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use podwitness_core::status::Status;
 use podwitness_runtime::drain;
-use podwitness_wire::channel::{Protocol, Source};
+use podwitness_wire::{
+    channel::{Protocol, Source},
+    session::{Transport, directions},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, split},
     time::{Instant, sleep_until, timeout},
@@ -27,8 +30,13 @@ const DEAF: Duration = Duration::from_secs(5);
 /// How long the last words may take, and how long the client's are read after them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Relays a session until both sides are done, and closes its recording.
-pub async fn relay<C: Stream, S: Stream>(client: C, server: S, protocol: Protocol, recording: Recording) {
+/// Relays a session until both sides are done, and closes its recording. The server has chosen `protocol`.
+pub async fn relay<C: Stream, S: Stream>(
+    client: C,
+    server: S,
+    (transport, protocol): (Transport, Protocol),
+    recording: Recording,
+) {
     let open = &recording.0;
     let _guard = open.drain.guard();
     open.ledger.started();
@@ -37,8 +45,9 @@ pub async fn relay<C: Stream, S: Stream>(client: C, server: S, protocol: Protoco
     let (client_read, client_write) = split(client);
     let (server_read, server_write) = split(server);
     let memory = &open.budgets.memory;
-    let mut up = Pump::new(Source::Client, client_read, server_write, LEAST, memory);
-    let mut down = Pump::new(Source::Server, server_read, client_write, READ_AHEAD, memory);
+    let (said, answered) = directions(transport, protocol);
+    let mut up = Pump::new((Source::Client, said), client_read, server_write, LEAST, memory);
+    let mut down = Pump::new((Source::Server, answered), server_read, client_write, READ_AHEAD, memory);
     let (outcome, message) = both(&mut up, &mut down, &live, &open.drain).await;
     if let Some(status) = &message {
         // A client that does not read learns nothing.

@@ -32,6 +32,8 @@ pub(super) struct Tap {
     begun: bool,
     output: u64,
     exit: Option<String>,
+    /// What the error channel of a version without statuses has said so far.
+    said: Option<String>,
 }
 
 /// What is left to be said of a session that is over.
@@ -55,6 +57,7 @@ impl Tap {
             begun: false,
             output: 0,
             exit: None,
+            said: None,
         }
     }
 
@@ -83,6 +86,9 @@ impl Tap {
     /// The session is over.
     pub(super) fn close(mut self, outcome: Outcome) -> Summary {
         self.begin();
+        if let Some(said) = self.said.take() {
+            self.write_exit(if said.is_empty() { "0".to_owned() } else { said });
+        }
         let at = self.started.elapsed();
         self.write(0, |encoder, lines| encoder.close(lines, at, outcome.as_str()));
         self.journal.end();
@@ -91,7 +97,7 @@ impl Tap {
 
     /// Whether the command has reported its end.
     pub(super) const fn has_status(&self) -> bool {
-        self.exit.is_some()
+        self.exit.is_some() || self.said.is_some()
     }
 
     fn begin_with(&mut self, size: Size) -> bool {
@@ -119,8 +125,16 @@ impl Tap {
         }
     }
 
+    /// Versions without statuses say in plain text what went wrong, in as many pieces as they like.
     fn status(&mut self, status: &[u8]) {
-        let (None, Some(exit)) = (&self.exit, exit(status)) else { return };
+        if !self.protocol.has_status() {
+            self.said = Some(capped(&String::from_utf8_lossy(status)));
+        } else if let (None, Some(exit)) = (&self.exit, exit(status)) {
+            self.write_exit(exit);
+        }
+    }
+
+    fn write_exit(&mut self, exit: String) {
         self.begin();
         let at = self.started.elapsed();
         self.write(0, |encoder, lines| encoder.exit(lines, at, &exit));
@@ -177,8 +191,11 @@ fn exit(status: &[u8]) -> Option<String> {
         let code = causes.iter().find(|cause| cause.reason == "ExitCode")?;
         return code.message.parse().ok().map(|code: i32| code.to_string());
     }
-    let message = format!("{}: {}", status.reason, status.message);
-    Some(message.get(..message.floor_char_boundary(MAX_MESSAGE))?.to_owned())
+    Some(capped(&format!("{}: {}", status.reason, status.message)))
+}
+
+fn capped(message: &str) -> String {
+    message.get(..message.floor_char_boundary(MAX_MESSAGE)).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

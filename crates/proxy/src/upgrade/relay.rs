@@ -4,20 +4,20 @@ use std::{error::Error, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::join;
-use http::{Response, header::SEC_WEBSOCKET_PROTOCOL};
+use http::Response;
 use hyper::{
     body::Incoming,
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
 use podwitness_core::{failure::OnUnknown, status::Status};
-use podwitness_wire::channel::Protocol;
+use podwitness_wire::{channel::Protocol, session::Transport};
 use tokio::{
     io::AsyncWriteExt as _,
     time::{Duration, timeout},
 };
 
-use super::Decision;
+use super::{Decision, request::chosen};
 use crate::{
     BoxedStream, Proxy, Stream,
     body::{Body, full},
@@ -42,8 +42,11 @@ pub(super) fn switch(
     session: &Session,
     decision: Decision,
 ) -> Response<Body> {
-    let chosen = answer.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
-    let (recorded, outcome) = match settle(decision, chosen) {
+    let spoken = session
+        .transport
+        .carries()
+        .and_then(|transport| Some((transport, chosen(answer.headers(), transport)?)));
+    let (recorded, outcome) = match settle(decision, spoken) {
         Ok(settled) => settled,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
@@ -64,17 +67,18 @@ pub(super) fn switch(
     answer.map(|_| full(Bytes::new()))
 }
 
-type Recorded = (Recording, Protocol);
+type Spoken = (Transport, Protocol);
+type Recorded = (Recording, Spoken);
 
 /// Only what can be recorded was offered: a server that chooses something else breaks RFC 6455 §4.1, and the session
 /// is held to the policy once more.
-fn settle(decision: Decision, chosen: Option<&str>) -> Result<(Option<Recorded>, Upgrade), Box<Status>> {
+fn settle(decision: Decision, spoken: Option<Spoken>) -> Result<(Option<Recorded>, Upgrade), Box<Status>> {
     let (recording, policy) = match decision {
         Decision::Pass(why) => return Ok((None, why)),
         Decision::Record(recording, policy) => (recording, policy),
     };
-    if let Some(protocol) = chosen.and_then(Protocol::parse) {
-        return Ok((Some((recording, protocol)), Upgrade::Recorded));
+    if let Some(spoken) = spoken {
+        return Ok((Some((recording, spoken)), Upgrade::Recorded));
     }
     match enforce::on_unknown(&policy, "the subprotocol that the API server chose") {
         OnUnknown::Forward => Ok((None, Upgrade::Unrecorded)),
@@ -91,7 +95,7 @@ async fn relay(
     let (client, server) = tokio::try_join!(client, server)?;
     let (client, server) = (reclaim::<ServerIo>(client), reclaim::<Io>(server));
     match recorded {
-        Some((recording, protocol)) => session::relay(client, server, protocol, recording).await,
+        Some((recording, spoken)) => session::relay(client, server, spoken, recording).await,
         None => pass_unrecorded(proxy, client, server).await,
     }
     Ok(())

@@ -9,15 +9,17 @@ use podwitness_core::{
     identity::Caller,
     request_info::{Query, is_true},
 };
-use podwitness_wire::channel::Protocol;
+use podwitness_wire::{channel::Protocol, session::Transport};
 use ulid::Ulid;
 
 use crate::{
-    classify::{BEARER_SUBPROTOCOL, Session, subprotocols},
+    classify::{BEARER_SUBPROTOCOL, Session, listed, subprotocols},
     session::SessionMeta,
     upgrade::subject::Subject,
 };
 
+/// Versions offered and chosen over SPDY (`k8s.io/apimachinery/pkg/util/httpstream`).
+const STREAM_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const KUBECTL_COMMAND: HeaderName = HeaderName::from_static("kubectl-command");
 /// Commands of kubectl whose sessions are made by others than `exec` and `attach`.
@@ -61,22 +63,48 @@ pub(super) fn attached(meta: &mut SessionMeta, container: Subject) {
     meta.command = container.command();
 }
 
-/// Asks for nothing that cannot be recorded: no extension that changes frames, and of the subprotocols those that
-/// are understood, besides a bearer token. The audit log gets the session's id, unless the client chose its own.
+/// Asks for nothing that cannot be recorded: no extension that changes frames, and of the versions those that are
+/// understood, besides a bearer token. The audit log gets the session's id, unless the client chose its own.
 pub(super) fn prepare(headers: &mut HeaderMap, meta: &SessionMeta) {
-    let kept: Vec<&str> = subprotocols(headers)
-        .filter(|name| Protocol::parse(name).is_some() || name.starts_with(BEARER_SUBPROTOCOL))
-        .collect();
-    let offered = HeaderValue::try_from(kept.join(", ")).ok();
-    if let Some(mut offered) = offered {
-        offered.set_sensitive(true);
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, offered);
-    }
+    keep_known_subprotocols(headers);
+    keep_known_versions(headers);
     headers.remove(SEC_WEBSOCKET_EXTENSIONS);
     if !headers.contains_key(AUDIT_ID)
         && let Ok(id) = HeaderValue::try_from(meta.id.to_string())
     {
         headers.insert(AUDIT_ID, id);
+    }
+}
+
+/// The version that the server has chosen; without a word of it the first.
+pub(super) fn chosen(answer: &HeaderMap, transport: Transport) -> Option<Protocol> {
+    let name = match transport {
+        Transport::WebSocket => SEC_WEBSOCKET_PROTOCOL,
+        Transport::Spdy => STREAM_VERSION,
+    };
+    Protocol::parse(answer.get(name).map_or(Ok(""), HeaderValue::to_str).ok()?.trim())
+}
+
+/// One list, as RFC 6455 §4.1 has it: not every server reads the second of two headers.
+fn keep_known_subprotocols(headers: &mut HeaderMap) {
+    let kept: Vec<&str> = subprotocols(headers)
+        .filter(|name| Protocol::parse(name).is_some() || name.starts_with(BEARER_SUBPROTOCOL))
+        .collect();
+    match HeaderValue::try_from(kept.join(", ")) {
+        Ok(mut offered) if !offered.is_empty() => {
+            offered.set_sensitive(true);
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, offered);
+        }
+        _ => drop(headers.remove(SEC_WEBSOCKET_PROTOCOL)),
+    }
+}
+
+/// A header for each, as client-go has it: not every server takes a list apart.
+fn keep_known_versions(headers: &mut HeaderMap) {
+    let kept: Vec<Protocol> = listed(headers, &STREAM_VERSION).filter_map(Protocol::parse).collect();
+    headers.remove(STREAM_VERSION);
+    for version in kept {
+        headers.append(STREAM_VERSION, HeaderValue::from_static(version.as_str()));
     }
 }
 
@@ -120,7 +148,7 @@ mod tests {
         prepare(&mut head.headers, &meta);
         let offered: Vec<&str> = subprotocols(&head.headers).collect();
         let token = "base64url.bearer.authorization.k8s.io.YQ";
-        assert_eq!(offered, ["v5.channel.k8s.io", token, "v4.channel.k8s.io"]);
+        assert_eq!(offered, ["v5.channel.k8s.io", "channel.k8s.io", token, "v4.channel.k8s.io"]);
         assert!(!head.headers.contains_key(SEC_WEBSOCKET_EXTENSIONS));
         assert_eq!(head.headers[AUDIT_ID], meta.id.to_string());
     }

@@ -20,6 +20,7 @@ use podwitness_runtime::{
 use podwitness_wire::{
     cast::{Event, Header, Line, Stream, Transcript},
     channel::Protocol,
+    session::Transport,
     ws::{Opcode, encode},
 };
 use prometheus_client::registry::Registry;
@@ -204,9 +205,13 @@ pub struct Session {
 
 impl Session {
     pub fn start(recording: Recording) -> Self {
+        Self::speaking((Transport::WebSocket, Protocol::V5), recording)
+    }
+
+    pub fn speaking(spoken: (Transport, Protocol), recording: Recording) -> Self {
         let (client, near_client) = duplex(64 << 10);
         let (server, near_server) = duplex(64 << 10);
-        let relay = tokio::spawn(relay(near_client, near_server, Protocol::V5, recording));
+        let relay = tokio::spawn(relay(near_client, near_server, spoken, recording));
         Self { client, server, relay }
     }
 
@@ -242,6 +247,11 @@ impl Session {
     pub async fn ends(mut self, status: &str) {
         let last = [frame(3, status.as_bytes()), vec![0x88, 2, 3, 232]].concat();
         self.says(&last).await;
+        self.leaves().await;
+    }
+
+    /// The API server leaves, and the client hears nothing more.
+    pub async fn leaves(mut self) {
         drop(self.server);
         let mut rest = vec![];
         self.client.read_to_end(&mut rest).await.unwrap();

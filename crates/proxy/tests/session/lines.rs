@@ -1,6 +1,6 @@
 //! What stands in a recording.
 
-use podwitness_wire::cast::Event;
+use podwitness_wire::{cast::Event, channel::Protocol, session::Transport};
 
 use crate::{kit::*, recorder::Ended};
 
@@ -127,4 +127,64 @@ async fn who_leaves_first_is_written_down() {
         recorder.uploads().iter().map(|seen| Cast::parse(&seen.body).outcome().unwrap().to_owned()).collect();
     words.sort();
     assert_eq!(words, ["client-left", "server-left"]);
+}
+
+/// One of the sessions that `podwitness-wire` has as others put them on the wire.
+struct Golden {
+    spoken: (Transport, Protocol),
+    tty: bool,
+    failed: bool,
+    client: Vec<u8>,
+    server: Vec<u8>,
+}
+
+fn golden() -> Vec<Golden> {
+    let hex = |line: &str| -> Vec<u8> {
+        (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect()
+    };
+    let text = include_str!("../../../wire/src/testing/sessions.txt");
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let session = |lines: &[&str]| {
+        let what: Vec<&str> = lines[0].split(' ').collect();
+        let transport = if what[0] == "spdy" { Transport::Spdy } else { Transport::WebSocket };
+        let protocol = Protocol::parse(what[1].trim_matches('"')).unwrap();
+        let (client, server) = (hex(lines[1]), hex(lines[2]));
+        Golden {
+            spoken: (transport, protocol),
+            tty: what[2] == "tty",
+            failed: what[3] == "7",
+            client,
+            server,
+        }
+    };
+    lines.chunks_exact(3).map(session).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_transport_and_version_is_recorded_alike() {
+    let sessions = golden();
+    assert_eq!(sessions.len(), 36);
+    for Golden { spoken, tty, failed, client, server } in sessions {
+        let what = format!("{spoken:?}, tty {tty}, failed {failed}");
+        let pod = Pod::new();
+        let recorder = pod.recorder(ONE);
+        let meta = if tty { with_tty() } else { meta() };
+        let recording = pod.sessions.open(meta, open()).await.map_err(|status| status.message).unwrap();
+        let mut session = Session::speaking(spoken, recording);
+        session.types(&client).await;
+        session.says(&server).await;
+        session.leaves().await;
+        eventually(&what, || recorder.uploads().first().is_some_and(|seen| seen.ended == Ended::Cleanly))
+            .await;
+        let cast = Cast::parse(&recorder.uploads()[0].body);
+        let output = String::from_utf8(cast.output()).unwrap();
+        assert!(output.ends_with("inputout\n"), "{what}: {output:?}");
+        let exit = match (failed, spoken.1.has_status()) {
+            (false, _) => "0",
+            (true, true) => "7",
+            (true, false) => "command terminated with non-zero exit code: exit 7",
+        };
+        assert!(cast.events.contains(&Event::Exit(exit.into())), "{what}: {:?}", cast.events);
+        assert_eq!(cast.events.last(), Some(&Event::Close("completed".into())), "{what}");
+    }
 }
