@@ -79,8 +79,14 @@ impl Parser {
     }
 }
 
-/// Moves bytes into the head until it is whole.
+/// Moves bytes into the head until it is whole; most heads come in one piece.
 fn head(bytes: &mut [u8; MAX_HEAD], have: &mut usize, input: &mut &[u8]) -> Result<Option<Head>, WsError> {
+    if *have == 0
+        && let Some(head) = Head::parse(input)?
+    {
+        *input = input.get(head.size..).unwrap_or_default();
+        return Ok(Some(head));
+    }
     while let (Some((byte, rest)), Some(slot)) = (input.split_first(), bytes.get_mut(*have)) {
         *slot = *byte;
         *have += 1;
