@@ -140,7 +140,8 @@ struct Golden {
 
 fn golden() -> Vec<Golden> {
     let hex = |line: &str| -> Vec<u8> {
-        (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect()
+        let byte = |pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+        line.as_bytes().chunks_exact(2).map(byte).collect()
     };
     let text = include_str!("../../../wire/src/testing/sessions.txt");
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();

@@ -21,13 +21,6 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder behind the handshake, of version 5.
-    #[deprecated = "what was negotiated may be base64: use `session::directions` or `speaking`"]
-    #[must_use]
-    pub fn new(from: Source) -> Self {
-        Self::speaking(Protocol::V5, from)
-    }
-
     /// A decoder behind the handshake, of the version that the server chose.
     #[must_use]
     pub fn speaking(protocol: Protocol, from: Source) -> Self {
