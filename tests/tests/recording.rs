@@ -144,7 +144,8 @@ async fn a_sessions_end_is_recorded_when_kubectl_is_killed() -> Result<()> {
 async fn attached_sessions_are_recorded_with_their_command_and_image() -> Result<()> {
     with_pods(async |ns, plain| {
         let image = "podwitness.dev/toolbox:dev";
-        let ask = "sh -c 'echo ready; read x; echo heard $x; sleep 1'";
+        // What a container says before its client is attached, or after its input has ended, may be lost to the client.
+        let ask = "sh -c 'read x; for i in 1 2 3; do echo heard $x; sleep 1; done'";
         for (via, how) in [
             (
                 "run",
@@ -159,7 +160,7 @@ async fn attached_sessions_are_recorded_with_their_command_and_image() -> Result
                 ),
             ),
         ] {
-            let script = format!("(sleep 3; echo {via}ning) | kubectl -n {} {how}", plain.name);
+            let script = format!("(sleep 3; echo {via}ning; sleep 4) | kubectl -n {} {how}", plain.name);
             let run = ns.shell("witness", &script).await?.ok()?;
             ensure!(run.text().contains(&format!("heard {via}ning")), "{run:?}");
         }
@@ -182,4 +183,35 @@ async fn attached_sessions_are_recorded_with_their_command_and_image() -> Result
 
 fn text<'a>(header: &'a Value, pointer: &str) -> &'a str {
     header.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What kubectl falls back to, and what older clients speak.
+#[tokio::test]
+async fn sessions_over_spdy_are_recorded_byte_for_byte() -> Result<()> {
+    with_pods(async |ns, plain| {
+        let over_spdy = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false kubectl";
+        let make = "head -c 5000000 /dev/urandom >/tmp/s; sha256sum </tmp/s";
+        let made = plain.shell("target", make).await?.ok()?;
+        let script = format!(
+            "{over_spdy} -n {0} exec target -- cat /tmp/s | sha256sum; \
+             echo typed | {over_spdy} -n {0} exec -i target -- sh -c 'cat; echo wrong >&2; exit 7'; echo $?",
+            plain.name
+        );
+        let run = ns.shell("witness", &script).await?.ok()?;
+        ensure!(run.text() == format!("{}typed\n7\n", made.text()), "{run:?}");
+        let viewer = Viewer::open().await?;
+        let output = viewer.recording(&ns.name, "cat /tmp/s").await?.output()?;
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &output);
+        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        ensure!(made.text().starts_with(&hex), "recorded {hex}, made {}", made.text());
+        let failed = viewer.recording(&ns.name, "echo wrong").await?;
+        ensure!(failed.text("x-exit") == "7" && failed.text("x-close") == "completed", "{:?}", failed.lines);
+        ensure!(
+            failed.text("o") == "typed\nwrong\n" || failed.text("o") == "wrong\ntyped\n",
+            "{:?}",
+            failed.lines
+        );
+        Ok(())
+    })
+    .await
 }
