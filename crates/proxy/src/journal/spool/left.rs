@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
-use podwitness_wire::cast::{Encoder, Line};
+use podwitness_wire::cast::{Encoder, Event, Line};
 
 use super::{
     super::{Budgets, Journal},
@@ -46,41 +46,49 @@ fn resume(budgets: &Budgets, path: PathBuf) -> Option<Left> {
 fn read(budgets: &Budgets, path: PathBuf) -> io::Result<Option<Left>> {
     let (folder, files) = Folder::open(path)?;
     let (segments, last) = whole(files)?;
-    if segments.is_empty() {
+    let Some(last) = last else {
         folder.remove();
         return Ok(None);
-    }
-    let mut close = Vec::new();
-    Encoder::new().close(&mut close, last, INTERRUPTED);
-    let journal = Journal::resumed(budgets, folder.waybill().header.clone(), segments, &close);
+    };
+    let journal = Journal::resumed(budgets, folder.waybill().header.clone(), segments, &end(&last));
     let waybill = folder.waybill().clone();
     Ok(Some(Left { waybill, spooler: super::Spooler::new(journal.clone(), folder), journal }))
 }
 
-/// Files that follow on each other, up to the last whole line, and the time of that line.
-fn whole(files: Vec<(Lines, u64)>) -> io::Result<(Vec<Segment>, Duration)> {
+/// What is missing behind the last line: nothing where the session had come to its end.
+fn end(last: &Line) -> Vec<u8> {
+    let mut close = Vec::new();
+    if !matches!(last.event, Event::Close(_)) {
+        let at = Duration::try_from_secs_f64(last.at).unwrap_or_default();
+        Encoder::new().close(&mut close, at, INTERRUPTED);
+    }
+    close
+}
+
+/// Files that follow on each other, up to the last whole line, and that line.
+fn whole(files: Vec<(Lines, u64)>) -> io::Result<(Vec<Segment>, Option<Line>)> {
     let mut segments: Vec<Segment> = Vec::new();
-    let mut last = Duration::ZERO;
+    let mut last = None;
     for (lines, len) in files {
         if segments.last().is_some_and(|before| before.end() != lines.start) {
             break;
         }
-        let Some((len, at)) = last_line(&lines, len)? else { break };
-        last = at;
+        let Some((len, line)) = last_line(&lines, len)? else { break };
+        last = Some(line);
         segments.push(Segment::new(lines, len));
     }
     Ok((segments, last))
 }
 
-/// Where the last whole line ends, and its time. What stands behind it is cut off.
-fn last_line(lines: &Lines, len: u64) -> io::Result<Option<(u64, Duration)>> {
+/// Where the last whole line ends, and what it says. What stands behind it is cut off.
+fn last_line(lines: &Lines, len: u64) -> io::Result<Option<(u64, Line)>> {
     let start = len.saturating_sub(TAIL);
     let mut tail = vec![0; usize::try_from(len - start).unwrap_or_default()];
     lines.read(&mut tail, start)?;
     let Some(end) = tail.iter().rposition(|byte| *byte == b'\n') else { return Ok(None) };
     let line = tail.get(..end).unwrap_or_default().rsplit(|byte| *byte == b'\n').next();
-    let at = line.and_then(|line| Line::parse(line).ok()).map_or(0.0, |line| line.at);
+    let Some(line) = line.and_then(|line| Line::parse(line).ok()) else { return Ok(None) };
     let len = start + end as u64 + 1;
     lines.cut(len)?;
-    Ok(Some((len, Duration::try_from_secs_f64(at).unwrap_or_default())))
+    Ok(Some((len, line)))
 }

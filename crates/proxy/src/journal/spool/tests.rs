@@ -122,6 +122,21 @@ async fn a_line_that_was_cut_by_the_end_of_a_process_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_session_that_had_ended_keeps_its_own_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (copy, _) = killed(dir.path(), 0).await;
+    let folder = copy.path().join("01JSESSION");
+    let files = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
+    files
+        .filter(|path| path.extension().unwrap() == "lines")
+        .for_each(|path| std::fs::remove_file(path).unwrap());
+    let lines = "[1.5,\"o\",\"all\"]\n[2.5,\"x-close\",\"completed\"]\n";
+    std::fs::write(folder.join("00000000000000000000.lines"), lines).unwrap();
+    let [left] = left_behind(&budgets(copy.path()), 10).try_into().ok().unwrap();
+    assert_eq!(String::from_utf8(all(&left.journal, 0).await).unwrap(), lines);
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_removed_and_hurts_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let (copy, _) = killed(dir.path(), 0).await;
