@@ -47,7 +47,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("exec, SPDY", "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false kubectl -n $NS exec target -- echo spdy"),
     ("exec, long command", "kubectl -n $NS exec target -- echo $(head -c 60000 /dev/zero | tr '\\0' y) | sha256sum"),
     ("exec missing container", "kubectl -n $NS exec target -c nothing -- true 2>&1"),
-    ("cp", "echo hello >/tmp/h; kubectl -n $NS cp /tmp/h target:/tmp/h && kubectl -n $NS cp target:/tmp/h /tmp/h2 2>/dev/null && cat /tmp/h2"),
+    ("cp", "echo hello >/tmp/h; kubectl -n $NS cp /tmp/h target:/tmp/h && kubectl -n $NS cp target:/tmp/h /tmp/h2 >/dev/null 2>&1 && cat /tmp/h2"),
     ("attach", "timeout 5 kubectl -n $NS attach talker 2>/dev/null | head -n 1"),
     ("port-forward", "kubectl -n $NS port-forward pod/server 18080:8080 >/dev/null & p=$!; for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:18080/etc/hostname 2>/dev/null && break; sleep 1; done; kill $p"),
     ("run", "kubectl -n $NS run once --image=podwitness.dev/toolbox:dev --image-pull-policy=IfNotPresent --restart=Never -i --rm --quiet -- echo ran 2>/dev/null | grep ran"),
