@@ -55,7 +55,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("proxy", "kubectl proxy --port=18001 >/dev/null & p=$!; for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:18001/api/v1/namespaces/$NS/pods/server/status 2>/dev/null | wc -c | grep -v '^0$' && break; sleep 1; done; kill $p"),
     ("top", "kubectl -n $NS top pods 2>&1 | head -n 1"),
     ("events", "kubectl -n $NS events --for pod/target -o name | wc -l | grep -c ."),
-    ("certificates", "kubectl get csr 2>&1 | sha256sum"),
+    ("certificates", "kubectl get csr -o name 2>&1 | sha256sum"),
     ("cluster-info", "kubectl cluster-info dump -n $NS -o name | wc -c | grep -c ."),
 ];
 
