@@ -4,8 +4,8 @@
 //! What is not acknowledged is kept, so that uploading is always the same: read from `acked` on. It lies in the spool
 //! first and in memory behind that: `acked <= spool.end == window.start <= appended`.
 //!
-//! When full, the policy decides. Under fail open the oldest lines go to the spool and, when that is full too, new
-//! lines are left out and counted in a gap line. Under fail closed nothing is left out and nothing spooled: the relay
+//! When full, the policy decides. Under fail open the oldest lines go to the spool, as do all lines that no recorder
+//! takes, and, when that is full too, new lines are left out and counted in a gap line. Under fail closed nothing is left out and nothing spooled: the relay
 //! waits in [`Journal::room`], and a journal holds no more than the grant's lead and what one frame becomes.
 
 mod budget;
