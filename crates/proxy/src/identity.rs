@@ -20,6 +20,7 @@ use crate::{
     classify::Credential,
     metrics::{Metrics, Review},
     question::{Asker, QuestionError},
+    sha256,
     target::Target,
     upstream::Upstream,
 };
@@ -141,11 +142,7 @@ fn key_of(credential: &Credential, impersonation: &HeaderMap) -> [u8; 32] {
             context.update(part);
         }
     }
-    let mut key = [0; 32];
-    for (to, from) in key.iter_mut().zip(context.finish().as_ref()) {
-        *to = *from;
-    }
-    key
+    sha256::finish(context)
 }
 
 #[cfg(test)]

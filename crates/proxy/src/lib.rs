@@ -18,6 +18,7 @@ mod refusal;
 mod serve;
 pub mod session;
 pub mod settings;
+mod sha256;
 mod stream;
 mod target;
 mod upgrade;

@@ -8,6 +8,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use thiserror::Error;
 
+use crate::sha256;
+
 use super::{BEARER_SUBPROTOCOL, subprotocols};
 
 /// Who is asking, as far as the request itself says. Never shown.
@@ -111,11 +113,7 @@ fn hash(kind: &[u8], secret: &[u8]) -> [u8; 32] {
     context.update(kind);
     context.update(&[0]);
     context.update(secret);
-    let mut hash = [0; 32];
-    for (to, from) in hash.iter_mut().zip(context.finish().as_ref()) {
-        *to = *from;
-    }
-    hash
+    sha256::finish(context)
 }
 
 #[cfg(test)]

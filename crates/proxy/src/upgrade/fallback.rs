@@ -8,7 +8,10 @@ use http::{Uri, request::Parts};
 use moka::future::Cache;
 use podwitness_core::status::Status;
 
-use crate::classify::{Credential, Session, Transport};
+use crate::{
+    classify::{Credential, Session, Transport},
+    sha256,
+};
 
 /// Refusals remembered; the least used give way.
 const MAX_ENTRIES: u64 = 256;
@@ -52,9 +55,5 @@ fn key_of(uri: &Uri, credential: &Credential) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(&credential.hash());
     context.update(uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
-    let mut key = [0; 32];
-    for (to, from) in key.iter_mut().zip(context.finish().as_ref()) {
-        *to = *from;
-    }
-    key
+    sha256::finish(context)
 }
