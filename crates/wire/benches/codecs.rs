@@ -6,7 +6,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use podwitness_wire::{
     cast::{Encoder, Stream},
     channel::{Event, Protocol},
-    session::{Direction, Transport, directions},
+    session::{Direction, Language, Transport, directions},
     spdy::data,
     ws::{Opcode, encode},
 };
@@ -55,7 +55,7 @@ fn decode(criterion: &mut Criterion) {
             ("base64", Transport::WebSocket, Protocol::Base64V4, frames(encode(Opcode::Text, &base64, None))),
             ("spdy", Transport::Spdy, Protocol::V4, frames(data(5, &payload, false))),
         ] {
-            let (mut client, mut server) = directions(transport, protocol);
+            let (mut client, mut server) = directions(Language::Command(transport, protocol));
             if transport == Transport::Spdy {
                 assert_eq!(client.feed(OPENED, |_| {}), Ok(()));
             }

@@ -23,7 +23,10 @@ pub(crate) use status::StatusBytes;
 
 use thiserror::Error;
 
-use crate::ws::{Payload, WsError};
+use crate::{
+    forward::Flow,
+    ws::{Payload, WsError},
+};
 
 /// Channel of what the client types; never looked at.
 pub const STDIN: u8 = 0;
@@ -59,6 +62,8 @@ pub enum Event<'a> {
     Status(&'a [u8]),
     /// The terminal's size.
     Resize(Size),
+    /// A connection begins or is over.
+    Flow(Flow),
 }
 
 /// Why a session cannot be followed. Terminal.

@@ -7,6 +7,7 @@
 pub mod ack;
 pub mod cast;
 pub mod channel;
+pub mod forward;
 mod objects;
 pub mod pack;
 pub mod preface;

@@ -1,4 +1,4 @@
-//! One direction of a remote command's session, whichever transport it came by.
+//! One direction of a session, whatever is spoken in it and whichever transport it came by.
 //!
 //! A relay gives each direction what has come, and gets back how much of it goes on together ([`Direction::peek`]),
 //! what it says ([`Direction::feed`]) and, where the session has to end, what may still be said
@@ -8,9 +8,10 @@ use thiserror::Error;
 
 use crate::{
     channel::{self, ChannelError, Event, Farewell, Protocol, Source},
-    spdy::{self, SpdyError},
+    forward::{self, Flows, ForwardError},
+    spdy,
     streams::{self, Streams, StreamsError},
-    ws::{self, WsError},
+    ws::{self, MAX_HELD},
 };
 
 /// What carries a session.
@@ -22,6 +23,69 @@ pub enum Transport {
     Spdy,
 }
 
+/// What is spoken in a session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Language {
+    /// A remote command.
+    Command(Transport, Protocol),
+    /// Connections to ports of a pod.
+    Forward(Carrier),
+    /// Nobody knows what: bytes are counted.
+    Opaque,
+}
+
+/// What carries forwarded connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Carrier {
+    /// SPDY streams, `portforward.k8s.io`.
+    Spdy,
+    /// SPDY streams in WebSocket messages, `SPDY/3.1+portforward.k8s.io`.
+    Tunnel,
+    /// Channels in WebSocket messages, `v4.channel.k8s.io`.
+    Channels,
+}
+
+impl Carrier {
+    /// Name of the carrier in `X-Stream-Protocol-Version` or `Sec-WebSocket-Protocol`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spdy => "portforward.k8s.io",
+            Self::Tunnel => "SPDY/3.1+portforward.k8s.io",
+            Self::Channels => Protocol::V4.as_str(),
+        }
+    }
+
+    /// The carrier that a server has chosen over `transport`, by its name; one without a name is the first of its
+    /// kind.
+    #[must_use]
+    pub fn parse(name: &str, transport: Transport) -> Option<Self> {
+        let of_transport: &[Self] = match transport {
+            Transport::Spdy => &[Self::Spdy],
+            Transport::WebSocket => &[Self::Channels, Self::Tunnel],
+        };
+        of_transport.iter().copied().find(|carrier| name.is_empty() || carrier.as_str() == name)
+    }
+}
+
+impl Language {
+    /// The name that was negotiated.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Command(_, protocol) => protocol.as_str(),
+            Self::Forward(carrier) => carrier.as_str(),
+            Self::Opaque => "",
+        }
+    }
+
+    /// Whether an error channel says in plain text, or by nothing, how a command ended.
+    #[must_use]
+    pub const fn ends_in_text(self) -> bool {
+        matches!(self, Self::Command(_, protocol) if !protocol.has_status())
+    }
+}
+
 /// Why a session cannot be followed. Terminal.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum SessionError {
@@ -31,18 +95,9 @@ pub enum SessionError {
     /// It is no remote command over SPDY.
     #[error("this is no remote command over SPDY")]
     Spdy(#[from] StreamsError),
-}
-
-impl From<WsError> for SessionError {
-    fn from(error: WsError) -> Self {
-        Self::WebSocket(error.into())
-    }
-}
-
-impl From<SpdyError> for SessionError {
-    fn from(error: SpdyError) -> Self {
-        Self::Spdy(error.into())
-    }
+    /// It is no port-forward.
+    #[error("this is no port-forward")]
+    Forward(#[from] ForwardError),
 }
 
 /// Bytes that go on together.
@@ -59,38 +114,65 @@ pub struct Unit {
 enum Inner {
     WebSocket(ws::Unit),
     Spdy(spdy::Unit),
+    Opaque,
 }
 
 /// Follows one direction.
 #[derive(Debug)]
-pub struct Direction {
-    protocol: Protocol,
-    side: Side,
-}
+pub struct Direction(Side);
 
 #[derive(Debug)]
 enum Side {
-    WebSocket(ws::Units, Box<channel::Decoder>),
-    Spdy(spdy::Units, Box<streams::Decoder>),
+    /// A command's channels.
+    Channels(ws::Units, Box<channel::Decoder>, Protocol),
+    /// A command's streams.
+    Streams(spdy::Units, Box<streams::Decoder>),
+    /// Forwarded connections over SPDY.
+    Forward(spdy::Units, Box<forward::Decoder>),
+    /// The same within a WebSocket.
+    Tunnel(ws::Units, Box<forward::Tunnel>),
+    /// Forwarded connections over channels.
+    Ports(ws::Units, Box<forward::Channels>),
+    /// Bytes.
+    Opaque(Source, Flows),
 }
 
-/// The client's and the server's direction of a session, behind the handshake that chose `protocol`.
+/// The client's and the server's direction of a session, behind the handshake that chose its `language`.
 #[must_use]
-pub fn directions(transport: Transport, protocol: Protocol) -> (Direction, Direction) {
-    let streams = Streams::new();
-    let direction = |from| Direction {
-        protocol,
-        side: match transport {
-            Transport::WebSocket => {
-                Side::WebSocket(ws::Units::new(), Box::new(channel::Decoder::speaking(protocol, from)))
-            }
-            Transport::Spdy => {
+pub fn directions(language: Language) -> (Direction, Direction) {
+    match language {
+        Language::Command(Transport::WebSocket, protocol) => both(|from| {
+            let decoder = channel::Decoder::speaking(protocol, from);
+            Side::Channels(ws::Units::new(), Box::new(decoder), protocol)
+        }),
+        Language::Command(Transport::Spdy, protocol) => {
+            let streams = Streams::new();
+            both(|from| {
                 let decoder = streams::Decoder::new(protocol, from, streams.clone());
-                Side::Spdy(spdy::Units::new(), Box::new(decoder))
-            }
-        },
-    };
-    (direction(Source::Client), direction(Source::Server))
+                Side::Streams(spdy::Units::new(), Box::new(decoder))
+            })
+        }
+        Language::Forward(carrier) => {
+            let flows = Flows::new();
+            both(|from| forwarding(carrier, from, flows.clone()))
+        }
+        Language::Opaque => {
+            let flows = Flows::single();
+            both(|from| Side::Opaque(from, flows.clone()))
+        }
+    }
+}
+
+fn both(side: impl Fn(Source) -> Side) -> (Direction, Direction) {
+    (Direction(side(Source::Client)), Direction(side(Source::Server)))
+}
+
+fn forwarding(carrier: Carrier, from: Source, flows: Flows) -> Side {
+    match carrier {
+        Carrier::Spdy => Side::Forward(spdy::Units::new(), Box::new(forward::Decoder::new(from, flows))),
+        Carrier::Tunnel => Side::Tunnel(ws::Units::new(), Box::new(forward::Tunnel::new(from, flows))),
+        Carrier::Channels => Side::Ports(ws::Units::new(), Box::new(forward::Channels::new(from, flows))),
+    }
 }
 
 impl Direction {
@@ -100,13 +182,27 @@ impl Direction {
     /// # Errors
     /// Where the stream cannot be followed any further.
     pub fn peek(&self, bytes: &[u8]) -> Result<Option<Unit>, SessionError> {
-        match &self.side {
-            Side::WebSocket(units, _) => Ok(units.peek(bytes)?.map(Unit::from)),
-            Side::Spdy(units, decoder) => {
-                let unit = units.peek(bytes).inspect_err(|_| decoder.lose())?;
-                Ok(unit.map(Unit::from))
+        Ok(match &self.0 {
+            Side::Channels(units, ..) => units.peek(bytes).map_err(ChannelError::from)?.map(Unit::from),
+            Side::Streams(units, decoder) => {
+                let unit = units.peek(bytes).inspect_err(|_| decoder.lose());
+                unit.map_err(StreamsError::from)?.map(Unit::from)
             }
-        }
+            Side::Forward(units, decoder) => {
+                let unit = units.peek(bytes).inspect_err(|_| decoder.lose());
+                unit.map_err(ForwardError::from)?.map(Unit::from)
+            }
+            Side::Tunnel(units, tunnel) => {
+                let unit = units.peek(bytes).inspect_err(|_| tunnel.lose());
+                unit.map_err(ForwardError::from)?.map(Unit::from)
+            }
+            Side::Ports(units, _) => units.peek(bytes).map_err(ForwardError::from)?.map(Unit::from),
+            Side::Opaque(..) => (!bytes.is_empty()).then(|| Unit {
+                len: bytes.len().min(MAX_HELD),
+                control: false,
+                inner: Inner::Opaque,
+            }),
+        })
     }
 
     /// Shows what `bytes` say, before they go on.
@@ -114,28 +210,55 @@ impl Direction {
     /// # Errors
     /// Where the stream cannot be followed any further.
     pub fn feed(&mut self, bytes: &[u8], see: impl FnMut(Event<'_>)) -> Result<(), SessionError> {
-        match &mut self.side {
-            Side::WebSocket(_, decoder) => decoder.feed(bytes, see).map_err(Into::into),
-            Side::Spdy(_, decoder) => decoder.feed(bytes, see).map_err(Into::into),
+        match &mut self.0 {
+            Side::Channels(_, decoder, _) => decoder.feed(bytes, see)?,
+            Side::Streams(_, decoder) => decoder.feed(bytes, see)?,
+            Side::Forward(_, decoder) => decoder.feed(bytes, see)?,
+            Side::Tunnel(_, tunnel) => tunnel.feed(bytes, see)?,
+            Side::Ports(_, channels) => channels.feed(bytes, see)?,
+            Side::Opaque(from, flows) => flows.add(0, *from, bytes.len() as u64),
         }
+        Ok(())
     }
 
-    /// Takes note that a unit has gone on; one of the other transport changes nothing.
+    /// Takes note that a unit has gone on; one of another kind of session changes nothing.
     pub const fn gone_on(&mut self, unit: Unit) {
-        match (&mut self.side, unit.inner) {
-            (Side::WebSocket(units, _), Inner::WebSocket(unit)) => units.gone_on(unit),
-            (Side::Spdy(units, _), Inner::Spdy(unit)) => units.gone_on(unit),
+        match (&mut self.0, unit.inner) {
+            (Side::Channels(units, ..) | Side::Ports(units, _), Inner::WebSocket(unit)) => {
+                units.gone_on(unit)
+            }
+            (Side::Streams(units, _) | Side::Forward(units, _), Inner::Spdy(unit)) => units.gone_on(unit),
+            (Side::Tunnel(units, tunnel), Inner::WebSocket(unit)) => {
+                units.gone_on(unit);
+                tunnel.gone_on();
+            }
             _ => {}
         }
     }
 
+    /// The session is over: shows what was open until then. The server's direction is the last to be told.
+    pub fn finish(&mut self, see: impl FnMut(Event<'_>)) {
+        match &mut self.0 {
+            Side::Forward(_, decoder) => decoder.finish(see),
+            Side::Tunnel(_, tunnel) => tunnel.finish(see),
+            Side::Ports(_, channels) => channels.finish(see),
+            Side::Opaque(Source::Server, flows) => flows.finish(see),
+            Side::Channels(..) | Side::Streams(..) | Side::Opaque(Source::Client, _) => {}
+        }
+    }
+
     /// In the server's direction, what ends the session for the client behind all that has gone on: the rest of an
-    /// open frame, the farewell, and the transport's own end. `None` where too much of a frame is open to be padded.
+    /// open frame, the farewell, and the transport's own end. `None` where too much of a frame is open to be padded,
+    /// and where nobody knows what would be understood.
     #[must_use]
     pub fn last_words(&self, farewell: &Farewell<'_>) -> Option<Vec<u8>> {
-        let (mut words, end) = match &self.side {
-            Side::WebSocket(units, _) => (units.finish()?, farewell.frames(self.protocol)),
-            Side::Spdy(units, decoder) => (units.finish()?, decoder.last_words(farewell)),
+        let (mut words, end) = match &self.0 {
+            Side::Channels(units, _, protocol) => (units.finish()?, farewell.frames(*protocol)),
+            Side::Streams(units, decoder) => (units.finish()?, decoder.last_words(farewell)),
+            Side::Forward(units, decoder) => (units.finish()?, decoder.last_words(farewell.message)),
+            Side::Tunnel(units, tunnel) => (units.finish()?, tunnel.last_words(farewell.message)),
+            Side::Ports(units, channels) => (units.finish()?, channels.last_words(farewell.message)),
+            Side::Opaque(..) => return None,
         };
         words.extend(end);
         Some(words)

@@ -7,7 +7,7 @@ use allocation_counter::{AllocationInfo, measure};
 use flate2::{Compress, Compression, FlushCompress};
 use podwitness_wire::{
     channel::{Event, Protocol},
-    session::{Direction, Transport, directions},
+    session::{Direction, Language, Transport, directions},
     spdy::{self, DICTIONARY, MAX_BLOCK},
     ws::{self, Opcode},
 };
@@ -52,7 +52,7 @@ fn follow(direction: &mut Direction, mut bytes: &[u8]) {
 
 /// Allocations of following `client` and `server` many times over, once each was seen.
 fn steady(transport: Transport, protocol: Protocol, client: &[u8], server: &[u8]) -> AllocationInfo {
-    let (mut to_server, mut to_client) = directions(transport, protocol);
+    let (mut to_server, mut to_client) = directions(Language::Command(transport, protocol));
     if transport == Transport::Spdy {
         follow(&mut to_server, &opened(&KINDS));
     }
@@ -105,7 +105,7 @@ fn an_idle_session_is_small() {
     for (transport, cap) in [(Transport::Spdy, MAX_SPDY), (Transport::WebSocket, MAX_WEBSOCKET)] {
         kept.reserve(2);
         let info = measure(|| {
-            let (mut to_server, to_client) = directions(transport, Protocol::V4);
+            let (mut to_server, to_client) = directions(Language::Command(transport, Protocol::V4));
             if transport == Transport::Spdy {
                 follow(&mut to_server, &client);
             }
@@ -119,7 +119,7 @@ fn an_idle_session_is_small() {
 #[test]
 fn gigabytes_cost_nothing() {
     let piece = vec![0; 64 << 10];
-    let (mut to_server, mut to_client) = directions(Transport::Spdy, Protocol::V4);
+    let (mut to_server, mut to_client) = directions(Language::Command(Transport::Spdy, Protocol::V4));
     follow(&mut to_server, &opened(&KINDS));
     // 129 frames of nearly 16 MiB each.
     let info = measure(|| {
@@ -138,7 +138,7 @@ fn a_block_that_inflates_to_more_than_its_cap_costs_the_cap() {
     let bomb = opened(&[&"x".repeat(60 * MAX_BLOCK)]);
     assert!(bomb.len() < 64 << 10);
     let info = measure(|| {
-        let (mut to_server, _) = directions(Transport::Spdy, Protocol::V4);
+        let (mut to_server, _) = directions(Language::Command(Transport::Spdy, Protocol::V4));
         assert!(to_server.feed(&bomb, |_| {}).is_err());
     });
     // A vector doubles as it grows, and its old half is there until it is moved.

@@ -32,6 +32,7 @@ fn said(source: Source, pieces: &[&[u8]]) -> Said {
                 said.statuses.push(bytes.to_vec());
             }
             Event::Resize(size) => said.resizes.push((size.cols, size.rows)),
+            Event::Flow(flow) => panic!("{flow:?}"),
         });
         said.failed |= fed.is_err();
     }

@@ -5,7 +5,7 @@ use flate2::{Compress, Compression, FlushCompress};
 use libfuzzer_sys::fuzz_target;
 use podwitness_wire::{
     channel::{Event, Farewell, MAX_STATUS, Protocol},
-    session::{Direction, Transport, directions},
+    session::{Direction, Language, Transport, directions},
     spdy::{DICTIONARY, data, go_away, rst_stream},
 };
 
@@ -101,7 +101,7 @@ struct Said {
 }
 
 fn session(protocol: Protocol, cut: usize, client: &[u8], server: &[u8]) -> Said {
-    let (mut to_server, mut to_client) = directions(Transport::Spdy, protocol);
+    let (mut to_server, mut to_client) = directions(Language::Command(Transport::Spdy, protocol));
     let mut said = Said::default();
     say(&mut to_server, cut, client, &mut said);
     assert!(said.stdout.is_empty() && said.stderr.is_empty() && said.statuses.is_empty());
@@ -146,6 +146,7 @@ impl Said {
                 self.statuses.push(bytes.to_vec());
             }
             Event::Resize(size) => self.resizes.push((size.cols, size.rows)),
+            Event::Flow(flow) => panic!("{flow:?}"),
         }
     }
 }

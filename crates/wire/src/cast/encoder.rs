@@ -5,7 +5,7 @@ use std::{io::Write as _, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{Stream, escape};
-use crate::channel::Size;
+use crate::{channel::Size, forward::Flow};
 
 /// Longest piece of output in one line; longer output becomes several lines.
 pub const MAX_PIECE: usize = 32 << 10;
@@ -72,6 +72,12 @@ impl Encoder {
     pub fn exit(&mut self, out: &mut Vec<u8>, at: Duration, exit: &str) {
         self.flush(out, at);
         push_line(out, at, "x-exit", exit);
+    }
+
+    /// Appends the line for a connection that begins or is over.
+    pub fn flow(out: &mut Vec<u8>, at: Duration, flow: &Flow) {
+        // Numbers are always written.
+        push_line(out, at, "x-flow", &serde_json::to_string(flow).unwrap_or_default());
     }
 
     /// Appends the line for output that was shown and is not recorded.

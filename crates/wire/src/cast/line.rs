@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use thiserror::Error;
 
 use super::Stream;
+use crate::forward::Flow;
 
 /// One event line.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,8 @@ pub enum Event {
     Raw(Vec<u8>),
     /// `"x-exit"`: exit code, or the message of what went wrong instead.
     Exit(String),
+    /// `"x-flow"`: a forwarded connection begins, or is over and has moved so much.
+    Flow(Flow),
     /// `"x-gap"`: so many bytes of output are not recorded here.
     Gap(u64),
     /// `"x-close"`: how the session ended.
@@ -76,6 +79,7 @@ fn event(code: &str, text: String) -> Result<Event, LineError> {
         "x-stream" => return Err(bad()),
         "x-raw" => Event::Raw(STANDARD.decode(text).map_err(|_| bad())?),
         "x-exit" => Event::Exit(text),
+        "x-flow" => Event::Flow(serde_json::from_str(&text).map_err(|_| bad())?),
         "x-gap" => Event::Gap(text.parse().map_err(|_| bad())?),
         "x-close" => Event::Close(text),
         other => Event::Other(other.to_owned()),

@@ -3,7 +3,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{channel::Size, testing::in_pieces};
+use crate::{
+    channel::Size,
+    forward::{Flow, Moved},
+    testing::in_pieces,
+};
 
 const AT: Duration = Duration::from_micros(1_250_000);
 
@@ -152,6 +156,10 @@ fn every_code_is_read_back() {
     encoder.resize(&mut out, AT, Size { cols: 80, rows: 24 });
     encoder.exit(&mut out, AT, "7");
     Encoder::gap(&mut out, AT, 12);
+    let begun = Flow { id: 3, port: Some(80), moved: None };
+    let over = Flow { moved: Some(Moved { sent: 5, received: 6 }), ..begun };
+    Encoder::flow(&mut out, AT, &begun);
+    Encoder::flow(&mut out, AT, &over);
     encoder.close(&mut out, AT, "completed");
     let events: Vec<Event> =
         out.split_inclusive(|b| *b == b'\n').map(|line| Line::parse(line).unwrap().event).collect();
@@ -159,11 +167,19 @@ fn every_code_is_read_back() {
         Event::Resize("80x24".into()),
         Event::Exit("7".into()),
         Event::Gap(12),
+        Event::Flow(begun),
+        Event::Flow(over),
         Event::Close("completed".into()),
     ];
     assert_eq!(events, expected);
     assert_eq!(Line::parse(br#"[1, "m", "mark"]"#).unwrap().event, Event::Other("m".into()));
-    for bad in [r#"[1,"x-gap","many"]"#, r#"[1,"x-raw","*"]"#, r#"[1,"x-stream","in"]"#, r#"{"version":2}"#] {
+    for bad in [
+        r#"[1,"x-gap","many"]"#,
+        r#"[1,"x-raw","*"]"#,
+        r#"[1,"x-flow","{}"]"#,
+        r#"[1,"x-stream","in"]"#,
+        r#"{"version":2}"#,
+    ] {
         assert!(Line::parse(bad.as_bytes()).is_err(), "{bad}");
     }
 }

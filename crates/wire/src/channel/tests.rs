@@ -27,6 +27,7 @@ fn see_as(protocol: Protocol, from: Source, pieces: &[&[u8]]) -> Seen {
             Event::Stderr(payload) => payload.read(|bytes| seen.stderr.extend_from_slice(bytes)),
             Event::Status(bytes) => seen.statuses.push(String::from_utf8_lossy(bytes).into_owned()),
             Event::Resize(size) => seen.resizes.push((size.cols, size.rows)),
+            Event::Flow(flow) => panic!("{flow:?}"),
         });
         seen.failed |= fed.is_err();
     }

@@ -41,6 +41,7 @@ fn look(direction: &mut Direction, bytes: &[u8], seen: &mut Seen) {
         Event::Stderr(payload) => payload.read(|bytes| seen.stderr += &text(bytes)),
         Event::Status(bytes) => seen.statuses.push(text(bytes)),
         Event::Resize(size) => seen.resizes.push((size.cols, size.rows)),
+        Event::Flow(flow) => panic!("{flow:?}"),
     });
     fed.unwrap();
 }
@@ -80,7 +81,7 @@ fn a_session_says_what_its_command_said() {
     let sessions = sessions();
     assert_eq!(sessions.len(), 36);
     for session in sessions {
-        let (mut client, mut server) = directions(session.transport, session.protocol);
+        let (mut client, mut server) = directions(Language::Command(session.transport, session.protocol));
         let seen = (relay(&mut client, &[&session.client]), relay(&mut server, &[&session.server]));
         assert_eq!(seen, expected(&session), "{:?} {:?}", session.transport, session.protocol);
     }
@@ -92,7 +93,7 @@ proptest! {
         which in 0usize..36, cuts in prop::collection::vec(0usize..512, 0..24)
     ) {
         let session = sessions().swap_remove(which);
-        let (mut client, mut server) = directions(session.transport, session.protocol);
+        let (mut client, mut server) = directions(Language::Command(session.transport, session.protocol));
         let seen = (
             relay(&mut client, &in_pieces(&session.client, &cuts)),
             relay(&mut server, &in_pieces(&session.server, &cuts)),
@@ -106,7 +107,7 @@ const FAREWELL: Farewell<'static> = Farewell { status: br#"{"status":"Failure"}"
 /// The last words of a session whose server has said so many bytes.
 fn last_words(transport: Transport, protocol: Protocol, server: &[u8]) -> Vec<u8> {
     let session = failed(transport, protocol);
-    let (mut to_server, mut to_client) = directions(transport, protocol);
+    let (mut to_server, mut to_client) = directions(Language::Command(transport, protocol));
     relay(&mut to_server, &[&session.client]);
     relay(&mut to_client, &[server]);
     to_client.last_words(&FAREWELL).unwrap()
@@ -164,18 +165,18 @@ fn what_is_open_is_finished_before_the_last_words() {
 
 #[test]
 fn a_client_whose_units_are_none_leaves_its_server_unreadable() {
-    let (client, mut server) = directions(Transport::Spdy, Protocol::V4);
+    let (client, mut server) = directions(Language::Command(Transport::Spdy, Protocol::V4));
     assert_eq!(server.feed(&data(1, b"", false), |_| {}), Ok(()));
     let error = client.peek(&[0x80, 2, 0, 1, 0, 0, 0, 10]).unwrap_err();
-    assert_eq!(error, SessionError::from(SpdyError::Version(2)));
+    assert_eq!(error, SessionError::Spdy(spdy::SpdyError::Version(2).into()));
     let error = server.feed(&data(1, b"x", false), |_| {}).unwrap_err();
     assert_eq!(error, SessionError::Spdy(StreamsError::Unknown(1)));
 }
 
 #[test]
 fn a_unit_of_the_other_transport_changes_nothing() {
-    let (_, mut server) = directions(Transport::Spdy, Protocol::V4);
-    let (_, other) = directions(Transport::WebSocket, Protocol::V4);
+    let (_, mut server) = directions(Language::Command(Transport::Spdy, Protocol::V4));
+    let (_, other) = directions(Language::Command(Transport::WebSocket, Protocol::V4));
     server.gone_on(other.peek(&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0, 1]).unwrap().unwrap());
     assert!(server.peek(&ping(2)).unwrap().unwrap().control);
 }

@@ -136,6 +136,17 @@ impl Parser {
         }
     }
 
+    /// Bytes after which another frame may follow: the rest of an open data frame. `None` within a head or a control
+    /// frame.
+    #[must_use]
+    pub const fn rest(&self) -> Option<u32> {
+        match self.state {
+            State::Head { have: 0, .. } => Some(0),
+            State::Data { left } => Some(left),
+            State::Head { .. } | State::Control(_) | State::Failed(_) => None,
+        }
+    }
+
     fn advance<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, SpdyError> {
         match &mut self.state {
             State::Failed(error) => Err(*error),

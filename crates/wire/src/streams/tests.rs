@@ -26,6 +26,7 @@ fn see(decoder: &mut Decoder, pieces: &[&[u8]]) -> Seen {
             Event::Stderr(payload) => payload.read(|bytes| seen.stderr.extend_from_slice(bytes)),
             Event::Status(bytes) => seen.statuses.push(String::from_utf8_lossy(bytes).into_owned()),
             Event::Resize(size) => seen.resizes.push((size.cols, size.rows)),
+            Event::Flow(flow) => panic!("{flow:?}"),
         });
         seen.failed = seen.failed.or_else(|| fed.err());
     }
