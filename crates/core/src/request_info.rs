@@ -3,8 +3,10 @@
 //! Source: `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`, with API prefixes `api` and `apis`, groupless
 //! `api`. The path is percent-decoded first, `%2F` splits, a trailing slash is trimmed, `//` and `..` stay.
 
+mod action;
 mod query;
 
+pub use action::{Action, PodAction};
 pub use query::{Query, is_true};
 
 use percent_encoding::percent_decode_str;

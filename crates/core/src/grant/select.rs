@@ -3,7 +3,7 @@
 use super::{GrantSpec, Rule};
 use crate::{
     identity::{Caller, User},
-    request_info::RequestInfo,
+    request_info::{Action, PodAction, RequestInfo},
 };
 
 /// A pod as `dst` sees it.
@@ -40,9 +40,17 @@ pub(super) fn src_fits(spec: &GrantSpec, caller: &Caller) -> bool {
     !caller.verified && !spec.src.is_empty() || spec.src.iter().any(fits)
 }
 
-/// Whether a rule's scope covers this request.
+/// Whether a rule's scope covers this request. One through a node's kubelet is also what it does in a pod, whatever
+/// its verb; where nobody knows what that is, it is in every scope.
 pub(super) fn scope_fits(rule: &Rule, request: &RequestInfo) -> bool {
     let any = |list: &[String], value: &str| list.is_empty() || list.iter().any(|g| glob(g, value));
+    let in_pod = request.pod_action().filter(|action| action.through_node);
+    if in_pod.is_some_and(|PodAction { action, namespace, .. }| {
+        action == Action::Unknown
+            || any(&rule.namespaces, &namespace) && any(&rule.resources, action.resource())
+    }) {
+        return true;
+    }
     let resource = if request.subresource.is_empty() {
         request.resource.clone()
     } else {

@@ -143,3 +143,23 @@ fn the_strictest_window_wins_and_never_exceeds_the_cap() {
     assert_eq!((strict.lead, strict.require_ack), (9, Some(AckLevel::Volume)));
     assert_eq!(of(serde_json::json!([{"lead": 999_999_999}])).lead, MAX_LEAD);
 }
+
+#[test]
+fn a_session_through_a_node_is_in_the_scope_of_what_it_does_in_a_pod() {
+    let grants = [grant(
+        "shop",
+        serde_json::json!({"src": ["*"], "app": {"tailscale.com/cap/kubernetes": [
+            {"recorder": ["tag:a"], "namespaces": ["shop"], "verbs": ["create"], "resources": ["pods/exec"]}]}}),
+    )];
+    for (path, expected) in [
+        ("exec/shop/till/app", true),
+        ("run/shop/till/app", true),
+        ("cri/exec/token", true),
+        ("exec/office/desk/app", false),
+        ("attach/shop/till/app", false),
+        ("metrics", false),
+    ] {
+        let request = RequestInfo::parse("GET", &format!("/api/v1/nodes/x/proxy/{path}")).unwrap();
+        assert_eq!(evaluate(&grants, &caller("ana", &[], true), &request).is_some(), expected, "{path}");
+    }
+}

@@ -123,3 +123,53 @@ proptest::proptest! {
         let _ = RequestInfo::parse(&method, &target);
     }
 }
+
+#[test]
+fn an_action_in_a_pod_is_known_whichever_way_it_goes() {
+    let known = |action, container: &str, through_node| PodAction {
+        action,
+        namespace: "n".into(),
+        pod: "p".into(),
+        container: container.into(),
+        through_node,
+    };
+    for (target, expected) in [
+        ("/api/v1/namespaces/n/pods/p/exec?container=c", known(Action::Exec, "", false)),
+        ("/api/v1/namespaces/n/pods/p/%61ttach/", known(Action::Attach, "", false)),
+        ("/api/v1/namespaces/n/pods/p/portforward", known(Action::PortForward, "", false)),
+        ("/api/v1/nodes/x/proxy/exec/n/p/c", known(Action::Exec, "c", true)),
+        ("/api/v1/nodes/https:x:10250/proxy/exec/n/p/uid/c/", known(Action::Exec, "c", true)),
+        ("/api/v1/nodes/x/proxy/attach/n/p/c", known(Action::Attach, "c", true)),
+        ("/api/v1/nodes/x/proxy/run/n%2Fp/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/portForward/n/p", known(Action::PortForward, "", true)),
+        ("/api/v1/nodes/x/proxy/portForward/n/p/uid", known(Action::PortForward, "", true)),
+        ("/api/v1/proxy/nodes/x/exec/n/p/c", known(Action::Exec, "c", true)),
+    ] {
+        assert_eq!(info("GET", target).pod_action(), Some(expected), "{target}");
+    }
+}
+
+#[test]
+fn an_action_of_the_kubelet_that_the_path_does_not_tell_is_unknown() {
+    for path in [
+        "cri/exec/token",
+        "exec",
+        "exec//n/p/c",
+        "/exec/n/p/c",
+        "EXEC/n/p/c",
+        "exec/n/p/c/d/e",
+        "portForward//p",
+    ] {
+        let action = info("GET", &format!("/api/v1/nodes/x/proxy/{path}")).pod_action().unwrap();
+        assert_eq!(action.action, Action::Unknown, "{path}");
+    }
+    for target in [
+        "/api/v1/nodes/x/proxy/metrics",
+        "/api/v1/nodes/x",
+        "/api/v1/namespaces/n/pods/p/log",
+        "/apis/example.org/v1/namespaces/n/pods/p/exec",
+        "/",
+    ] {
+        assert_eq!(info("GET", target).pod_action(), None, "{target}");
+    }
+}
