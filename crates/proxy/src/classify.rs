@@ -9,8 +9,11 @@ mod credential;
 pub use credential::Credential;
 
 use http::{HeaderMap, HeaderName, Method, Version, header, request::Parts};
-use podwitness_core::request_info::{Query, RequestInfo, is_true};
-use podwitness_wire::{channel::Protocol, session};
+use podwitness_core::request_info::{Action, PodAction, Query, RequestInfo, is_true};
+use podwitness_wire::{
+    channel::Protocol,
+    session::{self, Carrier},
+};
 
 use crate::metrics::Purpose;
 
@@ -37,20 +40,21 @@ pub enum Class {
 pub struct Session {
     /// What it asks; empty where the path cannot be read.
     pub info: RequestInfo,
+    /// What it does in which pod, if it does.
+    pub action: Option<PodAction>,
     /// What it is for.
     pub purpose: Purpose,
     /// How it travels.
     pub transport: Transport,
+    /// How it can be followed; `None` where it cannot.
+    pub script: Option<Script>,
 }
 
 /// How a session travels.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Transport {
-    /// WebSocket, offering a channel protocol that can be recorded or not.
-    WebSocket {
-        /// Whether a version that can be followed is offered, or none at all, which means the first.
-        recordable: bool,
-    },
+    /// WebSocket.
+    WebSocket,
     /// SPDY/3.1.
     Spdy,
     /// An upgrade to something else.
@@ -59,23 +63,36 @@ pub enum Transport {
     Request,
 }
 
+/// How a session can be followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Script {
+    /// As a remote command, in whichever version the server chooses.
+    Command(session::Transport),
+    /// As forwarded connections.
+    Forward(session::Transport),
+    /// By the answer to its request.
+    Answer,
+    /// By the number of its bytes.
+    Opaque,
+}
+
 impl Transport {
     /// What carries a session that can be followed.
     #[must_use]
-    pub const fn carries(self) -> Option<session::Transport> {
+    const fn carries(self) -> Option<session::Transport> {
         match self {
-            Self::WebSocket { recordable: true } => Some(session::Transport::WebSocket),
+            Self::WebSocket => Some(session::Transport::WebSocket),
             Self::Spdy => Some(session::Transport::Spdy),
-            _ => None,
+            Self::Other | Self::Request => None,
         }
     }
 }
 
 impl Session {
-    /// Whether a recording of it can be made.
+    /// Whether what happens in it can be recorded, and not only that something does.
     #[must_use]
-    pub fn is_recordable(&self) -> bool {
-        matches!(self.purpose, Purpose::Exec | Purpose::Attach) && self.transport.carries().is_some()
+    pub const fn is_recordable(&self) -> bool {
+        !matches!(self.script, None | Some(Script::Opaque))
     }
 
     /// Names it in messages.
@@ -91,17 +108,28 @@ impl Session {
             Purpose::Unknown => "an upgrade of an unreadable path",
         };
         let how = match self.transport {
-            Transport::WebSocket { recordable: false }
-                if matches!(self.purpose, Purpose::Exec | Purpose::Attach) =>
-            {
-                " over WebSocket without a known channel protocol"
+            Transport::WebSocket if self.action.is_some() && self.script.is_none() => {
+                " over WebSocket without a known protocol"
             }
-            Transport::WebSocket { .. } => " over WebSocket",
+            Transport::WebSocket => " over WebSocket",
             Transport::Spdy => " over SPDY/3.1",
             Transport::Other => " over an unknown protocol",
             Transport::Request => "",
         };
         format!("{what}{how}")
+    }
+
+    fn new(head: &Parts, info: RequestInfo, transport: Transport) -> Self {
+        let action = info.pod_action();
+        let purpose = purpose(&info, action.as_ref());
+        let script = script(head, purpose, action.as_ref(), transport);
+        Self { info, action, purpose, transport, script }
+    }
+
+    /// An upgrade of a path that cannot be read.
+    fn unreadable(transport: Transport) -> Self {
+        let (info, purpose) = (RequestInfo::default(), Purpose::Unknown);
+        Self { info, action: None, purpose, transport, script: None }
     }
 }
 
@@ -113,10 +141,8 @@ pub fn classify(head: &Parts) -> Class {
     let transport = transport(head);
     match (transport, info) {
         (None, info) => ordinary(head, info),
-        (Some(transport), Some(info)) => Class::Session(Session { purpose: purpose(&info), info, transport }),
-        (Some(transport), None) => {
-            Class::Session(Session { info: RequestInfo::default(), purpose: Purpose::Unknown, transport })
-        }
+        (Some(transport), Some(info)) => Class::Session(Session::new(head, info, transport)),
+        (Some(transport), None) => Class::Session(Session::unreadable(transport)),
     }
 }
 
@@ -139,8 +165,8 @@ pub(crate) fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
 /// A node's `run` answers with the output of a command and needs no upgrade.
 fn ordinary(head: &Parts, info: Option<RequestInfo>) -> Class {
     match info {
-        Some(info) if purpose(&info) == Purpose::Node => {
-            Class::Session(Session { purpose: Purpose::Node, info, transport: Transport::Request })
+        Some(info) if info.pod_action().is_some_and(|action| action.through_node) => {
+            Class::Session(Session::new(head, info, Transport::Request))
         }
         info => Class::Ordinary { endless: info.as_ref().is_some_and(|info| is_endless(head, info)), info },
     }
@@ -163,7 +189,7 @@ fn transport(head: &Parts) -> Option<Transport> {
     }
     let protocol = head.headers.get(header::UPGRADE)?.as_bytes();
     Some(if contains_ignoring_case(protocol, b"websocket") {
-        Transport::WebSocket { recordable: head.method == Method::GET && offers_known(&head.headers) }
+        Transport::WebSocket
     } else if contains_ignoring_case(protocol, b"spdy/3.1") {
         Transport::Spdy
     } else {
@@ -171,40 +197,50 @@ fn transport(head: &Parts) -> Option<Transport> {
     })
 }
 
-/// A server to which no version is offered speaks the first.
-fn offers_known(headers: &HeaderMap) -> bool {
-    let mut offered = subprotocols(headers).filter(|name| !name.starts_with(BEARER_SUBPROTOCOL)).peekable();
-    offered.peek().is_none() || offered.any(|name| Protocol::parse(name).is_some())
-}
-
-fn purpose(info: &RequestInfo) -> Purpose {
-    let proxied = match (&*info.verb, &*info.subresource) {
-        ("proxy", _) => first_segment(info, 2),
-        (_, "proxy") => first_segment(info, 3),
-        _ => None,
+/// A path of the kubelet that runs something answers without an upgrade, whether one is asked for or not.
+fn script(
+    head: &Parts,
+    purpose: Purpose,
+    action: Option<&PodAction>,
+    transport: Transport,
+) -> Option<Script> {
+    let Some(action) = action else {
+        return (purpose == Purpose::Opaque).then_some(Script::Opaque);
     };
-    if info.is_pod_subresource("exec") {
-        Purpose::Exec
-    } else if info.is_pod_subresource("attach") {
-        Purpose::Attach
-    } else if info.is_pod_subresource("portforward") {
-        Purpose::PortForward
-    } else if info.resource == "nodes" && proxied.is_some_and(|path| is_kubelet_session(path)) {
-        Purpose::Node
-    } else if info.is_resource_request && (info.verb == "watch" || info.is_pod_subresource("log")) {
-        Purpose::Event
-    } else {
-        Purpose::Opaque
+    let carried =
+        || transport.carries().filter(|_| transport != Transport::WebSocket || head.method == Method::GET);
+    match action.action {
+        Action::Unknown => None,
+        Action::Run => Some(Script::Answer),
+        _ if transport == Transport::Request => Some(Script::Answer),
+        Action::Exec | Action::Attach => carried()
+            .filter(|by| offers(head, *by, |name| Protocol::parse(name).is_some()))
+            .map(Script::Command),
+        Action::PortForward => carried()
+            .filter(|by| offers(head, *by, |name| Carrier::parse(name, *by).is_some()))
+            .map(Script::Forward),
     }
 }
 
-fn first_segment(info: &RequestInfo, from: usize) -> Option<&String> {
-    info.parts.iter().skip(from).find(|segment| !segment.is_empty())
+/// Whether a protocol that is known is offered. A server to which none is offered speaks its first; over SPDY it
+/// refuses what it does not know itself.
+fn offers(head: &Parts, transport: session::Transport, known: impl Fn(&str) -> bool) -> bool {
+    let mut offered =
+        subprotocols(&head.headers).filter(|name| !name.starts_with(BEARER_SUBPROTOCOL)).peekable();
+    transport == session::Transport::Spdy || offered.peek().is_none() || offered.any(known)
 }
 
-/// Sessions of the kubelet's own API (`pkg/kubelet/server/server.go`).
-fn is_kubelet_session(path: &str) -> bool {
-    ["exec", "run", "attach", "portForward", "cri"].iter().any(|name| path.eq_ignore_ascii_case(name))
+fn purpose(info: &RequestInfo, action: Option<&PodAction>) -> Purpose {
+    match action {
+        Some(action) if action.through_node => Purpose::Node,
+        Some(PodAction { action: Action::Exec, .. }) => Purpose::Exec,
+        Some(PodAction { action: Action::Attach, .. }) => Purpose::Attach,
+        Some(PodAction { action: Action::PortForward, .. }) => Purpose::PortForward,
+        _ if info.is_resource_request && (info.verb == "watch" || info.is_pod_subresource("log")) => {
+            Purpose::Event
+        }
+        _ => Purpose::Opaque,
+    }
 }
 
 fn contains_ignoring_case(text: &[u8], part: &[u8]) -> bool {

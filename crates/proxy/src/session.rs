@@ -3,12 +3,14 @@
 //! Invariant: the relay appends to a journal and asks it for room; nothing else in it knows that recorders exist.
 
 mod ahead;
+mod answer;
 mod ledger;
 mod meta;
 mod pump;
 mod relay;
 mod tap;
 
+pub(crate) use answer::answered;
 pub use ledger::Outcome;
 pub(crate) use ledger::{Ledger, Shipped};
 pub use meta::SessionMeta;

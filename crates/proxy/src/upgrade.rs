@@ -17,20 +17,21 @@ use podwitness_core::{
     failure::{OnUnknown, Policy},
     grant::Obligation,
     identity::Caller,
+    request_info::Action,
     status::Status,
 };
 
 use crate::{
     Proxy,
     body::{Body, streamed},
-    classify::{Credential, Session, Transport},
+    classify::{Credential, Script, Session, Transport},
     enforce, forward,
     identity::impersonation_of,
     metrics::{Purpose, Upgrade},
     question::Asker,
     refusal,
     serve::Client,
-    session::{Recording, SessionMeta},
+    session::{self, Recording, SessionMeta},
 };
 use fallback::Attempt;
 use subject::Subject;
@@ -65,8 +66,8 @@ pub(crate) async fn session(
         Err(status) => return refused(proxy, &session, &attempt, status).await,
     };
     let request = Request::from_parts(head, streamed(body));
-    if session.transport == Transport::Request {
-        return without_upgrade(proxy, client, request, &session, &decision).await;
+    if session.script == Some(Script::Answer) || session.transport == Transport::Request {
+        return without_upgrade(proxy, client, request, &session, decision).await;
     }
     match proxy.upstream.send_alone(&client.target, request).await {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -93,21 +94,31 @@ async fn refused(proxy: &Proxy, session: &Session, attempt: &Attempt, status: St
     refusal::answer(&status)
 }
 
-/// A session that is an ordinary request to the API server: it is never recorded as one yet.
+/// A session that is an ordinary request to the API server: its answer is what is recorded.
 async fn without_upgrade(
     proxy: &Arc<Proxy>,
     client: &Client,
     mut request: Request<Body>,
     session: &Session,
-    decision: &Decision,
+    decision: Decision,
 ) -> Response<Body> {
     forward::end_to_end(request.headers_mut());
-    if let Decision::Pass(why) = decision {
-        proxy.metrics.upgrade(session.purpose, *why);
-    }
-    match proxy.upstream.send_alone(&client.target, request).await {
-        Ok(answer) => forward::relayed(answer.map(streamed)),
-        Err(error) => forward::unanswered(&error),
+    let answer = match proxy.upstream.send_alone(&client.target, request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            proxy.metrics.upgrade(session.purpose, Upgrade::Failed);
+            return forward::unanswered(&error);
+        }
+    };
+    match decision {
+        Decision::Pass(why) => {
+            proxy.metrics.upgrade(session.purpose, why);
+            forward::relayed(answer.map(streamed))
+        }
+        Decision::Record(recording, _) => {
+            proxy.metrics.upgrade(session.purpose, Upgrade::Recorded);
+            forward::relayed(session::answered(answer, recording))
+        }
     }
 }
 
@@ -128,20 +139,22 @@ async fn decide(
     else {
         return Ok(Decision::Pass(Upgrade::NoGrant));
     };
-    if !session.is_recordable() {
-        if let OnUnknown::Refuse(status) = enforce::unrecordable(netmap, &obligation, session) {
-            return Err(status);
-        }
+    if !session.is_recordable()
+        && let OnUnknown::Refuse(status) = enforce::unrecordable(netmap, &obligation, session)
+    {
+        return Err(status);
+    }
+    let Some(script) = session.script else {
         tracing::info!(what = session.name(), grants = ?obligation.grants, "session passes unrecorded");
         return Ok(Decision::Pass(Upgrade::Unrecorded));
-    }
+    };
     let mut meta = request::meta(head, session, caller);
-    if session.purpose == Purpose::Attach
+    if meta.kind == Action::Attach.as_str()
         && let Some(container) = subject(proxy, client, head, credential, &meta).await
     {
         request::attached(&mut meta, container);
     }
-    request::prepare(&mut head.headers, &meta);
+    request::prepare(&mut head.headers, script, &meta);
     let policy = enforce::policy(&obligation);
     proxy.sessions.open(meta, obligation).await.map(|recording| Decision::Record(recording, policy))
 }
@@ -157,7 +170,7 @@ async fn subject(
     let (upstream, target, headers) = (&proxy.upstream, &client.target, &head.headers);
     let impersonation = impersonation_of(headers);
     let asker = Asker { upstream, target, credential, headers, impersonation };
-    subject::find(&asker, &meta.request, &meta.container).await
+    subject::find(&asker, (&meta.namespace, &meta.pod), &meta.container).await
 }
 
 /// Who asks, and what the grants ask of that; nobody is asked who it is where no grant could apply.

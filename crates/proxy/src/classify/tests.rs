@@ -80,20 +80,55 @@ fn exec_and_attach_can_be_recorded_where_a_version_is_known() {
         "no offer is the first version"
     );
     assert!(!offers("v9.channel.k8s.io"));
-    assert!(!offers_for("/api/v1/namespaces/n/pods/p/portforward", "v5.channel.k8s.io"));
     let spdy = [("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1")];
     let recordable =
-        |path| matches!(class("POST", path, &spdy), Class::Session(session) if session.is_recordable());
+        |path: &str| matches!(class("POST", path, &spdy), Class::Session(session) if session.is_recordable());
+    for what in ["exec", "attach", "portforward"] {
+        assert!(recordable(&format!("/api/v1/namespaces/n/pods/p/{what}")), "{what}");
+    }
     assert!(
-        recordable("/api/v1/namespaces/n/pods/p/exec") && recordable("/api/v1/namespaces/n/pods/p/attach")
+        recordable("/api/v1/nodes/x/proxy/exec/n/p/c") && !recordable("/api/v1/nodes/x/proxy/cri/exec/t")
     );
-    assert!(!recordable("/api/v1/namespaces/n/pods/p/portforward"));
+}
+
+#[test]
+fn port_forwards_can_be_recorded_where_a_carrier_is_known() {
+    let script = |path: &str, protocols: &str| {
+        let headers =
+            [("Connection", "Upgrade"), ("Upgrade", "WebSocket"), ("Sec-WebSocket-Protocol", protocols)];
+        let Class::Session(session) = class("GET", path, &headers) else { panic!("{path}") };
+        session.script
+    };
+    let forward = Some(Script::Forward(session::Transport::WebSocket));
+    for path in ["/api/v1/namespaces/n/pods/p/portforward?ports=80", "/api/v1/nodes/x/proxy/portForward/n/p"]
+    {
+        for offer in ["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io, v9", ""] {
+            assert_eq!(script(path, offer), forward, "{path} {offer}");
+        }
+        assert_eq!(script(path, "v5.channel.k8s.io"), None);
+        assert_eq!(script(path, "v4.base64.channel.k8s.io"), None);
+    }
+}
+
+#[test]
+fn of_what_nobody_knows_the_bytes_can_be_counted() {
+    for target in ["/api/v1/namespaces/n/services/s:80/proxy/exec", "/api/v1/nodes/x/proxy/metrics", "/"] {
+        assert_eq!(session(target).script, Some(Script::Opaque), "{target}");
+        assert!(!session(target).is_recordable());
+    }
+    assert_eq!(session("/api/v1/watch").script, None);
+    assert_eq!(session("/api/v1/namespaces/n/pods?watch=1").script, None);
 }
 
 #[test]
 fn a_command_run_by_the_kubelet_is_a_session_without_an_upgrade() {
     let Class::Session(run) = class("POST", "/api/v1/nodes/x/proxy/run/n/p/c?cmd=id", &[]) else { panic!() };
     assert_eq!((run.purpose, run.transport), (Purpose::Node, Transport::Request));
+    assert_eq!(run.script, Some(Script::Answer));
+    let Class::Session(run) = class("POST", "/api/v1/nodes/x/proxy/run/n/p/c?cmd=id", WEBSOCKET) else {
+        panic!()
+    };
+    assert_eq!(run.script, Some(Script::Answer), "an upgrade that is not made hides nothing");
     assert!(matches!(class("GET", "/api/v1/nodes/x/proxy/pods", &[]), Class::Ordinary { .. }));
 }
 

@@ -21,7 +21,7 @@ fn ana() -> Caller {
 
 fn session(purpose: Purpose) -> Session {
     let info = RequestInfo::parse("GET", "/api/v1/namespaces/n/pods/p/attach").unwrap();
-    Session { info, purpose, transport: Transport::Spdy }
+    Session { action: info.pod_action(), info, purpose, transport: Transport::Spdy, script: None }
 }
 
 fn attach() -> Session {

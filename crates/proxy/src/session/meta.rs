@@ -3,7 +3,7 @@
 use podwitness_core::{identity::Caller, request_info::RequestInfo};
 use podwitness_wire::{
     cast::{Header, Kubernetes, Podwitness},
-    channel::{Protocol, Size},
+    channel::Size,
 };
 use ulid::Ulid;
 
@@ -17,10 +17,16 @@ const MAX_TEXT: usize = 128 << 10;
 pub struct SessionMeta {
     /// Id of the session, also the `Audit-ID` of its request where the client set none.
     pub id: Ulid,
-    /// The request, with namespace, pod and subresource.
+    /// The request.
     pub request: RequestInfo,
     /// Who makes it.
     pub caller: Caller,
+    /// What it does: `exec`, `attach`, `portforward`, `run`, or `opaque` where nobody knows.
+    pub kind: &'static str,
+    /// Namespace of the pod in which it does that, or of what it asks for.
+    pub namespace: String,
+    /// That pod.
+    pub pod: String,
     /// Container, empty where the request names none.
     pub container: String,
     /// Command with its arguments.
@@ -46,8 +52,8 @@ pub(super) struct Origin {
     pub(super) started: i64,
 }
 
-/// The header of a session that speaks `protocol` on a terminal of `size`.
-pub(super) fn header(meta: &SessionMeta, origin: &Origin, protocol: Protocol, size: Size) -> Header {
+/// The header of a session in that language, on a terminal of `size`.
+pub(super) fn header(meta: &SessionMeta, origin: &Origin, language: &'static str, size: Size) -> Header {
     Header {
         version: 2,
         width: size.cols.into(),
@@ -58,17 +64,17 @@ pub(super) fn header(meta: &SessionMeta, origin: &Origin, protocol: Protocol, si
         src_node_id: origin.pod.uid.clone(),
         src_node_user: meta.caller.effective.name.clone(),
         kubernetes: Some(Kubernetes {
-            pod_name: meta.request.name.clone(),
-            namespace: meta.request.namespace.clone(),
+            pod_name: meta.pod.clone(),
+            namespace: meta.namespace.clone(),
             container: meta.container.clone(),
-            session_type: meta.request.subresource.clone(),
+            session_type: meta.kind.to_owned(),
         }),
-        podwitness: Some(podwitness(meta, origin, protocol)),
+        podwitness: Some(podwitness(meta, origin, language)),
         ..Header::default()
     }
 }
 
-fn podwitness(meta: &SessionMeta, origin: &Origin, protocol: Protocol) -> Podwitness {
+fn podwitness(meta: &SessionMeta, origin: &Origin, language: &'static str) -> Podwitness {
     let Caller { authenticated, effective, verified } = &meta.caller;
     let other = (authenticated.name != effective.name).then(|| authenticated.name.clone());
     Podwitness {
@@ -86,7 +92,7 @@ fn podwitness(meta: &SessionMeta, origin: &Origin, protocol: Protocol) -> Podwit
         authenticated_user: other.unwrap_or_default(),
         verified: *verified,
         user_agent: capped(&meta.user_agent),
-        subprotocol: protocol.as_str().to_owned(),
+        subprotocol: language.to_owned(),
         tty: meta.tty,
         stdin: meta.stdin,
         argv: words(&meta.command),

@@ -227,6 +227,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
         self.to.shutdown().await
     }
 
+    /// Records what was open when the session ended.
+    pub(super) fn finish(&mut self, live: &Live) {
+        live.with_tap(|tap| self.direction.finish(|event| tap.see(event)));
+    }
+
     /// Reads and throws away what the source still says, until it ends.
     pub(super) async fn drain(&mut self) {
         self.from.drain().await;

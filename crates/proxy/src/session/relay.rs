@@ -5,8 +5,8 @@ use std::time::Duration;
 use podwitness_core::status::Status;
 use podwitness_runtime::drain;
 use podwitness_wire::{
-    channel::{Protocol, Source},
-    session::{Transport, directions},
+    channel::Source,
+    session::{Language, directions},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, split},
@@ -30,22 +30,17 @@ const DEAF: Duration = Duration::from_secs(5);
 /// How long the last words may take, and how long the client's are read after them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Relays a session until both sides are done, and closes its recording. The server has chosen `protocol`.
-pub async fn relay<C: Stream, S: Stream>(
-    client: C,
-    server: S,
-    (transport, protocol): (Transport, Protocol),
-    recording: Recording,
-) {
+/// Relays a session until both sides are done, and closes its recording. The server has chosen its `language`.
+pub async fn relay<C: Stream, S: Stream>(client: C, server: S, language: Language, recording: Recording) {
     let open = &recording.0;
     let _guard = open.drain.guard();
     open.ledger.started();
     let (meta, origin, journal) = (open.meta.clone(), open.origin.clone(), open.journal.clone());
-    let live = Live { tap: Tap::new(meta, origin, protocol, journal.clone()).into(), journal };
+    let live = Live { tap: Tap::new(meta, origin, Some(language), journal.clone()).into(), journal };
     let (client_read, client_write) = split(client);
     let (server_read, server_write) = split(server);
     let memory = &open.budgets.memory;
-    let (said, answered) = directions(transport, protocol);
+    let (said, answered) = directions(language);
     let mut up = Pump::new((Source::Client, said), client_read, server_write, LEAST, memory);
     let mut down = Pump::new((Source::Server, answered), server_read, client_write, READ_AHEAD, memory);
     let (outcome, message) = both(&mut up, &mut down, &live, &open.drain).await;
@@ -55,7 +50,9 @@ pub async fn relay<C: Stream, S: Stream>(
     }
     // Bytes left unread would make the client's system throw away what it has not read either.
     let _ = timeout(LAST_WORDS, up.drain()).await;
-    close(open, live, outcome);
+    up.finish(&live);
+    down.finish(&live);
+    close(open, live.into_tap(), outcome);
 }
 
 /// Relays both directions, and tells how it ended and what the client is to be told.
@@ -109,23 +106,23 @@ fn finished(live: &Live, otherwise: Outcome) -> Outcome {
 }
 
 /// Closes the recording, counts the session and writes its line of the access log.
-fn close(recording: &Open, live: Live, outcome: Outcome) {
-    let Summary { output, lost, lasted, exit } = live.into_tap().close(outcome);
+pub(super) fn close(recording: &Open, tap: Tap, outcome: Outcome) {
+    let Summary { output, lost, lasted, exit } = tap.close(outcome);
     recording.ledger.ended(outcome, output, lost);
     let meta = &recording.meta;
     tracing::event!(
         target: "access",
         tracing::Level::INFO,
         session.id = %meta.id,
-        session.kind = meta.request.subresource,
+        session.kind = meta.kind,
         session.outcome = outcome.as_str(),
         session.exit = exit.as_deref().unwrap_or_default(),
         session.millis = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
         session.tty = meta.tty,
         user.name = meta.caller.effective.name,
         user.verified = meta.caller.verified,
-        pod.namespace = meta.request.namespace,
-        pod.name = meta.request.name,
+        pod.namespace = meta.namespace,
+        pod.name = meta.pod,
         pod.container = meta.container,
         grants = ?recording.obligation.grants,
         bytes.output = output,

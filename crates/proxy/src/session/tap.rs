@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use podwitness_wire::{
     cast::{Encoder, Stream},
-    channel::{Event, Protocol, Size},
+    channel::{Event, Size},
+    forward::Flow,
+    session::Language,
     ws::Payload,
 };
 use serde::Deserialize;
@@ -24,7 +26,7 @@ const MAX_MESSAGE: usize = 1024;
 pub(super) struct Tap {
     meta: SessionMeta,
     origin: Origin,
-    protocol: Protocol,
+    language: Option<Language>,
     started: Instant,
     journal: Journal,
     encoder: Encoder,
@@ -45,11 +47,16 @@ pub(super) struct Summary {
 }
 
 impl Tap {
-    pub(super) fn new(meta: SessionMeta, origin: Origin, protocol: Protocol, journal: Journal) -> Self {
+    pub(super) fn new(
+        meta: SessionMeta,
+        origin: Origin,
+        language: Option<Language>,
+        journal: Journal,
+    ) -> Self {
         Self {
             meta,
             origin,
-            protocol,
+            language,
             started: Instant::now(),
             journal,
             encoder: Encoder::new(),
@@ -68,6 +75,7 @@ impl Tap {
             Event::Stderr(payload) => self.output(Stream::Stderr, payload),
             Event::Status(status) => self.status(status),
             Event::Resize(size) => self.resize(size),
+            Event::Flow(flow) => self.flow(&flow),
         }
     }
 
@@ -104,7 +112,8 @@ impl Tap {
         let first = !self.begun;
         if first {
             self.begun = true;
-            self.journal.begin(meta::header(&self.meta, &self.origin, self.protocol, size));
+            let language = self.language.map_or("", Language::as_str);
+            self.journal.begin(meta::header(&self.meta, &self.origin, language, size));
         }
         first
     }
@@ -125,16 +134,23 @@ impl Tap {
         }
     }
 
+    fn flow(&mut self, flow: &Flow) {
+        self.begin();
+        let at = self.started.elapsed();
+        self.write(0, |_, lines| Encoder::flow(lines, at, flow));
+    }
+
     /// Versions without statuses say in plain text what went wrong, in as many pieces as they like.
     fn status(&mut self, status: &[u8]) {
-        if !self.protocol.has_status() {
+        if self.language.is_some_and(Language::ends_in_text) {
             self.said = Some(capped(&String::from_utf8_lossy(status)));
         } else if let (None, Some(exit)) = (&self.exit, exit(status)) {
             self.write_exit(exit);
         }
     }
 
-    fn write_exit(&mut self, exit: String) {
+    /// Records how the command has ended.
+    pub(super) fn write_exit(&mut self, exit: String) {
         self.begin();
         let at = self.started.elapsed();
         self.write(0, |encoder, lines| encoder.exit(lines, at, &exit));

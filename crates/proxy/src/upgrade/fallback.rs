@@ -45,7 +45,7 @@ impl Refusals {
 
     /// Remembers a refusal that a client may answer with another attempt.
     pub(super) async fn remember(&self, attempt: &Attempt, status: &Status) {
-        if matches!(attempt.transport, Transport::WebSocket { .. }) {
+        if matches!(attempt.transport, Transport::WebSocket) {
             self.0.insert(attempt.key, status.clone()).await;
         }
     }

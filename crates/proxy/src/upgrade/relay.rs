@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use podwitness_core::{failure::OnUnknown, status::Status};
-use podwitness_wire::{channel::Protocol, session::Transport};
+use podwitness_wire::session::Language;
 use tokio::{
     io::AsyncWriteExt as _,
     time::{Duration, timeout},
@@ -42,11 +42,8 @@ pub(super) fn switch(
     session: &Session,
     decision: Decision,
 ) -> Response<Body> {
-    let spoken = session
-        .transport
-        .carries()
-        .and_then(|transport| Some((transport, chosen(answer.headers(), transport)?)));
-    let (recorded, outcome) = match settle(decision, spoken) {
+    let language = session.script.and_then(|script| chosen(answer.headers(), script));
+    let (recorded, outcome) = match settle(decision, language) {
         Ok(settled) => settled,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
@@ -67,18 +64,20 @@ pub(super) fn switch(
     answer.map(|_| full(Bytes::new()))
 }
 
-type Spoken = (Transport, Protocol);
-type Recorded = (Recording, Spoken);
+type Recorded = (Recording, Language);
 
 /// Only what can be recorded was offered: a server that chooses something else breaks RFC 6455 §4.1, and the session
 /// is held to the policy once more.
-fn settle(decision: Decision, spoken: Option<Spoken>) -> Result<(Option<Recorded>, Upgrade), Box<Status>> {
+fn settle(
+    decision: Decision,
+    language: Option<Language>,
+) -> Result<(Option<Recorded>, Upgrade), Box<Status>> {
     let (recording, policy) = match decision {
         Decision::Pass(why) => return Ok((None, why)),
         Decision::Record(recording, policy) => (recording, policy),
     };
-    if let Some(spoken) = spoken {
-        return Ok((Some((recording, spoken)), Upgrade::Recorded));
+    if let Some(language) = language {
+        return Ok((Some((recording, language)), Upgrade::Recorded));
     }
     match enforce::on_unknown(&policy, "the subprotocol that the API server chose") {
         OnUnknown::Forward => Ok((None, Upgrade::Unrecorded)),
@@ -95,7 +94,7 @@ async fn relay(
     let (client, server) = tokio::try_join!(client, server)?;
     let (client, server) = (reclaim::<ServerIo>(client), reclaim::<Io>(server));
     match recorded {
-        Some((recording, spoken)) => session::relay(client, server, spoken, recording).await,
+        Some((recording, language)) => session::relay(client, server, language, recording).await,
         None => pass_unrecorded(proxy, client, server).await,
     }
     Ok(())

@@ -7,13 +7,16 @@ use http::{
 };
 use podwitness_core::{
     identity::Caller,
-    request_info::{Query, is_true},
+    request_info::{Action, Query, is_true},
 };
-use podwitness_wire::{channel::Protocol, session::Transport};
+use podwitness_wire::{
+    channel::Protocol,
+    session::{Carrier, Language, Transport},
+};
 use ulid::Ulid;
 
 use crate::{
-    classify::{BEARER_SUBPROTOCOL, Session, listed, subprotocols},
+    classify::{BEARER_SUBPROTOCOL, Script, Session, listed, subprotocols},
     session::SessionMeta,
     upgrade::subject::Subject,
 };
@@ -28,20 +31,46 @@ const VIA: [&str; 3] = ["run", "debug", "cp"];
 /// Describes the session.
 pub(super) fn meta(head: &Parts, session: &Session, caller: Caller) -> SessionMeta {
     let query = Query::parse(head.uri.query().unwrap_or_default());
-    let flag = |name| query.first(name).is_some_and(is_true);
     let user_agent =
         head.headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    SessionMeta {
+    let described = SessionMeta {
         id: Ulid::new(),
         request: session.info.clone(),
         caller,
-        container: query.first("container").unwrap_or_default().to_owned(),
-        command: query.all("command").map(str::to_owned).collect(),
+        kind: "opaque",
+        namespace: session.info.namespace.clone(),
+        pod: String::new(),
+        container: String::new(),
+        command: Vec::new(),
         image: String::new(),
         via: via(&head.headers),
-        tty: flag("tty"),
-        stdin: flag("stdin"),
+        tty: false,
+        stdin: false,
         user_agent: user_agent.unwrap_or_default(),
+    };
+    let Some(action) = &session.action else {
+        return SessionMeta { command: vec![session.info.path.clone()], ..described };
+    };
+    // The kubelet reads other names and values than the API server (`pkg/kubelet/cri/streaming/remotecommand`).
+    let (stdin, is_set): (_, fn(&str) -> bool) =
+        if action.through_node { ("input", |value| value == "1") } else { ("stdin", is_true) };
+    SessionMeta {
+        kind: action.action.as_str(),
+        namespace: action.namespace.clone(),
+        pod: action.pod.clone(),
+        container: query
+            .first("container")
+            .filter(|_| !action.through_node)
+            .unwrap_or(&action.container)
+            .to_owned(),
+        command: match action.action {
+            Action::Run => query.first("cmd").unwrap_or_default().split(' ').map(str::to_owned).collect(),
+            Action::Exec => query.all("command").map(str::to_owned).collect(),
+            _ => Vec::new(),
+        },
+        tty: query.first("tty").is_some_and(is_set),
+        stdin: query.first(stdin).is_some_and(is_set),
+        ..described
     }
 }
 
@@ -63,12 +92,20 @@ pub(super) fn attached(meta: &mut SessionMeta, container: Subject) {
     meta.command = container.command();
 }
 
-/// Asks for nothing that cannot be recorded: no extension that changes frames, and of the versions those that are
+/// Asks for nothing that cannot be recorded: no extension that changes frames, and of the protocols those that are
 /// understood, besides a bearer token. The audit log gets the session's id, unless the client chose its own.
-pub(super) fn prepare(headers: &mut HeaderMap, meta: &SessionMeta) {
-    keep_known_subprotocols(headers);
-    keep_known_versions(headers);
-    headers.remove(SEC_WEBSOCKET_EXTENSIONS);
+pub(super) fn prepare(headers: &mut HeaderMap, script: Script, meta: &SessionMeta) {
+    match script {
+        Script::Command(_) => {
+            keep(headers, |name| Protocol::parse(name).is_some(), |name| Protocol::parse(name).is_some())
+        }
+        Script::Forward(_) => keep(
+            headers,
+            |name| Carrier::parse(name, Transport::WebSocket).is_some(),
+            |name| Carrier::parse(name, Transport::Spdy).is_some(),
+        ),
+        Script::Answer | Script::Opaque => {}
+    }
     if !headers.contains_key(AUDIT_ID)
         && let Ok(id) = HeaderValue::try_from(meta.id.to_string())
     {
@@ -76,20 +113,38 @@ pub(super) fn prepare(headers: &mut HeaderMap, meta: &SessionMeta) {
     }
 }
 
-/// The version that the server has chosen; without a word of it the first.
-pub(super) fn chosen(answer: &HeaderMap, transport: Transport) -> Option<Protocol> {
+/// What the server has chosen to speak; without a word of it the first.
+pub(super) fn chosen(answer: &HeaderMap, script: Script) -> Option<Language> {
+    match script {
+        Script::Command(transport) => {
+            Some(Language::Command(transport, Protocol::parse(name_in(answer, transport)?)?))
+        }
+        Script::Forward(transport) => {
+            Some(Language::Forward(Carrier::parse(name_in(answer, transport)?, transport)?))
+        }
+        Script::Opaque => Some(Language::Opaque),
+        Script::Answer => None,
+    }
+}
+
+fn name_in(answer: &HeaderMap, transport: Transport) -> Option<&str> {
     let name = match transport {
         Transport::WebSocket => SEC_WEBSOCKET_PROTOCOL,
         Transport::Spdy => STREAM_VERSION,
     };
-    Protocol::parse(answer.get(name).map_or(Ok(""), HeaderValue::to_str).ok()?.trim())
+    Some(answer.get(name).map_or(Ok(""), HeaderValue::to_str).ok()?.trim())
+}
+
+fn keep(headers: &mut HeaderMap, subprotocol: fn(&str) -> bool, version: fn(&str) -> bool) {
+    keep_subprotocols(headers, subprotocol);
+    keep_versions(headers, version);
+    headers.remove(SEC_WEBSOCKET_EXTENSIONS);
 }
 
 /// One list, as RFC 6455 §4.1 has it: not every server reads the second of two headers.
-fn keep_known_subprotocols(headers: &mut HeaderMap) {
-    let kept: Vec<&str> = subprotocols(headers)
-        .filter(|name| Protocol::parse(name).is_some() || name.starts_with(BEARER_SUBPROTOCOL))
-        .collect();
+fn keep_subprotocols(headers: &mut HeaderMap, is_known: fn(&str) -> bool) {
+    let kept: Vec<&str> =
+        subprotocols(headers).filter(|name| is_known(name) || name.starts_with(BEARER_SUBPROTOCOL)).collect();
     match HeaderValue::try_from(kept.join(", ")) {
         Ok(mut offered) if !offered.is_empty() => {
             offered.set_sensitive(true);
@@ -100,11 +155,14 @@ fn keep_known_subprotocols(headers: &mut HeaderMap) {
 }
 
 /// A header for each, as client-go has it: not every server takes a list apart.
-fn keep_known_versions(headers: &mut HeaderMap) {
-    let kept: Vec<Protocol> = listed(headers, &STREAM_VERSION).filter_map(Protocol::parse).collect();
+fn keep_versions(headers: &mut HeaderMap, is_known: fn(&str) -> bool) {
+    let kept: Vec<HeaderValue> = listed(headers, &STREAM_VERSION)
+        .filter(|name| is_known(name))
+        .filter_map(|name| HeaderValue::from_str(name).ok())
+        .collect();
     headers.remove(STREAM_VERSION);
     for version in kept {
-        headers.append(STREAM_VERSION, HeaderValue::from_static(version.as_str()));
+        headers.append(STREAM_VERSION, version);
     }
 }
 
@@ -138,14 +196,51 @@ mod tests {
         let meta = described(&head(target));
         assert_eq!(meta.command, ["sh", "-c", "a b"]);
         assert_eq!((&*meta.container, meta.tty, meta.stdin), ("c", true, false));
-        assert_eq!((&*meta.user_agent, &*meta.request.name), ("kubectl/v1.34", "p"));
+        assert_eq!((&*meta.user_agent, &*meta.pod, meta.kind), ("kubectl/v1.34", "p", "exec"));
+    }
+
+    #[test]
+    fn a_session_through_the_kubelet_is_described_as_the_kubelet_reads_it() {
+        let meta = described(&head(
+            "/api/v1/nodes/x/proxy/exec/n/p/c?command=sh&container=d&stdin=1&input=1&tty=true",
+        ));
+        assert_eq!((&*meta.namespace, &*meta.pod, &*meta.container), ("n", "p", "c"));
+        assert_eq!((meta.tty, meta.stdin, meta.kind), (false, true, "exec"));
+        let meta = described(&head("/api/v1/nodes/x/proxy/run/n/p/uid/c?cmd=ls+-l&command=x"));
+        assert_eq!((meta.kind, meta.command), ("run", vec!["ls".to_owned(), "-l".to_owned()]));
+    }
+
+    #[test]
+    fn of_an_opaque_session_the_path_is_described() {
+        let meta = described(&head("/api/v1/namespaces/n/services/s:80/proxy/ws?token=secret"));
+        assert_eq!((meta.kind, &*meta.namespace, &*meta.pod), ("opaque", "n", ""));
+        assert_eq!(meta.command, ["/api/v1/namespaces/n/services/s:80/proxy/ws"]);
+    }
+
+    #[test]
+    fn of_a_port_forward_only_what_can_be_followed_is_offered() {
+        let mut head = head("/api/v1/namespaces/n/pods/p/portforward");
+        let offers = "SPDY/3.1+portforward.k8s.io, v4.base64.channel.k8s.io, v4.channel.k8s.io";
+        head.headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offers));
+        let meta = described(&head);
+        prepare(&mut head.headers, Script::Forward(Transport::WebSocket), &meta);
+        let offered: Vec<&str> = subprotocols(&head.headers).collect();
+        assert_eq!(offered, ["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"]);
+        let language = |name| {
+            let mut answer = HeaderMap::new();
+            answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+            chosen(&answer, Script::Forward(Transport::WebSocket))
+        };
+        assert_eq!(language("SPDY/3.1+portforward.k8s.io"), Some(Language::Forward(Carrier::Tunnel)));
+        assert_eq!(language("v4.channel.k8s.io"), Some(Language::Forward(Carrier::Channels)));
+        assert_eq!(language("v5.channel.k8s.io"), None);
     }
 
     #[test]
     fn nothing_is_asked_for_that_cannot_be_recorded() {
         let mut head = head("/api/v1/namespaces/n/pods/p/exec?command=sh");
         let meta = described(&head);
-        prepare(&mut head.headers, &meta);
+        prepare(&mut head.headers, Script::Command(Transport::WebSocket), &meta);
         let offered: Vec<&str> = subprotocols(&head.headers).collect();
         let token = "base64url.bearer.authorization.k8s.io.YQ";
         assert_eq!(offered, ["v5.channel.k8s.io", "channel.k8s.io", token, "v4.channel.k8s.io"]);
@@ -158,7 +253,7 @@ mod tests {
         let mut head = head("/api/v1/namespaces/n/pods/p/exec?command=sh");
         head.headers.insert(AUDIT_ID, HeaderValue::from_static("mine"));
         let meta = described(&head);
-        prepare(&mut head.headers, &meta);
+        prepare(&mut head.headers, Script::Command(Transport::WebSocket), &meta);
         assert_eq!(head.headers[AUDIT_ID], "mine");
     }
 }

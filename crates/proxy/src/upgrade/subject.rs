@@ -2,7 +2,6 @@
 //! by whoever made the container (`kubectl run`, `kubectl debug`), so the pod is asked for, as the caller.
 
 use http::Uri;
-use podwitness_core::request_info::RequestInfo;
 use serde::Deserialize;
 
 use crate::question::Asker;
@@ -40,10 +39,14 @@ impl Subject {
     }
 }
 
-/// The container of that name in the pod of a request; its only one where the request names none. `None` where the
+/// The container of that name in a pod; its only one where there is no name. `None` where the
 /// caller may not know.
-pub(super) async fn find(asker: &Asker<'_>, info: &RequestInfo, container: &str) -> Option<Subject> {
-    let path = format!("/api/v1/namespaces/{}/pods/{}", segment(&info.namespace), segment(&info.name));
+pub(super) async fn find(
+    asker: &Asker<'_>,
+    (namespace, pod): (&str, &str),
+    container: &str,
+) -> Option<Subject> {
+    let path = format!("/api/v1/namespaces/{}/pods/{}", segment(namespace), segment(pod));
     match asker.get::<Pod>(Uri::try_from(path).ok()?).await {
         Ok(pod) => pod.spec.into_container(container),
         Err(error) => {

@@ -124,11 +124,8 @@ async fn a_session_that_no_grant_wants_passes_as_it_is_and_is_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_recorded_passes_unrecorded_under_fail_open_and_is_refused_under_fail_closed() {
-    let spdy = |path| upgrade(path, "SPDY/3.1", "");
     for (head, purpose) in [
-        (spdy("/api/v1/namespaces/n/pods/p/portforward"), "PortForward"),
-        (websocket("/api/v1/nodes/x/proxy/exec/n/p/c"), "Node"),
-        (websocket("/api/v1/namespaces/n/services/s/proxy/"), "Opaque"),
+        (websocket("/api/v1/nodes/x/proxy/cri/exec/token"), "Node"),
         (upgrade(EXEC, "websocket", "Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n"), "Exec"),
         (upgrade(ATTACH, "h2c", ""), "Attach"),
         (websocket("/api/v1/watch"), "Unknown"),
@@ -139,24 +136,47 @@ async fn what_cannot_be_recorded_passes_unrecorded_under_fail_open_and_is_refuse
         let unrecorded = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"Unrecorded\"}}");
         assert_eq!(open.metric(&unrecorded), 1, "{purpose}");
 
-        let closed = Setup::new(switching()).grants(&[grant(true)]).start();
-        let mut tls = closed.tls(&[]).await;
-        tls.write_all(head.as_bytes()).await.unwrap();
-        let answer = read_head(&mut tls).await;
-        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
-        let length = answer.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
-        let mut body = vec![0; length.parse().unwrap()];
-        tls.read_exact(&mut body).await.unwrap();
-        let body = String::from_utf8(body).unwrap();
-        let status: Status = serde_json::from_str(&body).unwrap();
-        assert!(
-            status.message.contains("Grant \"all\"") && status.message.contains("cannot be recorded"),
-            "{body}"
-        );
-        let refused = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"Refused\"}}");
-        assert_eq!(closed.metric(&refused), 1, "{purpose}");
-        assert_eq!(closed.server.connections(), 0, "nothing went upstream");
+        refused_under_fail_closed(&head, purpose).await;
     }
+}
+
+async fn refused_under_fail_closed(head: &str, purpose: &str) {
+    let closed = Setup::new(switching()).grants(&[grant(true)]).start();
+    let mut tls = closed.tls(&[]).await;
+    tls.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_head(&mut tls).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let length = answer.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    tls.read_exact(&mut body).await.unwrap();
+    let body = String::from_utf8(body).unwrap();
+    let status: Status = serde_json::from_str(&body).unwrap();
+    assert!(
+        status.message.contains("Grant \"all\"") && status.message.contains("cannot be recorded"),
+        "{body}"
+    );
+    let refused = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"Refused\"}}");
+    assert_eq!(closed.metric(&refused), 1, "{purpose}");
+    assert_eq!(closed.server.connections(), 0, "nothing went upstream");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_goes_to_a_pod_is_recorded_whichever_way_it_goes() {
+    let spdy = |path| upgrade(path, "SPDY/3.1", "");
+    for (head, purpose) in [
+        (spdy("/api/v1/namespaces/n/pods/p/portforward"), "PortForward"),
+        (upgrade("/api/v1/namespaces/n/pods/p/portforward?ports=80", "websocket", ""), "PortForward"),
+        (websocket("/api/v1/nodes/x/proxy/exec/n/p/c"), "Node"),
+        (spdy("/api/v1/nodes/x/proxy/portForward/n/p"), "Node"),
+        (websocket("/api/v1/namespaces/n/services/s/proxy/"), "Opaque"),
+    ] {
+        let open = Setup::new(switching()).grants(&[grant(false)]).start();
+        let (answer, _tls) = converse(&open, &head).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        let recorded = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"Recorded\"}}");
+        assert_eq!(open.metric(&recorded), 1, "{head}");
+    }
+    refused_under_fail_closed(&websocket("/api/v1/namespaces/n/services/s/proxy/"), "Opaque").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,10 +188,17 @@ async fn a_command_run_through_a_node_is_held_to_the_policy_too() {
     tls.write_all(run.as_bytes()).await.unwrap();
     assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 403 "));
     assert_eq!(closed.server.connections(), 0);
-    let open = Pod::start(Server::new(|_| async { Response::new(full("uid=0")) }));
-    let mut tls = open.tls(&[]).await;
-    tls.write_all(run.as_bytes()).await.unwrap();
-    assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 200 "));
+    let open =
+        Setup::new(Server::new(|_| async { Response::new(full("uid=0")) })).grants(&[grant(false)]).start();
+    for head in
+        [run.to_owned(), run.replace("\r\n\r\n", "\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n")]
+    {
+        let mut tls = open.tls(&[]).await;
+        tls.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 200 "));
+        hear(&mut tls, b"uid=0").await;
+    }
+    assert_eq!(open.metric("upgrades_total{purpose=\"Node\",outcome=\"Recorded\"}"), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use podwitness_runtime::{
 use podwitness_wire::{
     cast::{Event, Header, Line, Stream, Transcript},
     channel::Protocol,
-    session::Transport,
+    session::{Language, Transport},
     ws::{Opcode, encode},
 };
 use prometheus_client::registry::Registry;
@@ -159,6 +159,9 @@ pub fn meta() -> SessionMeta {
             ..RequestInfo::default()
         },
         caller: Caller { authenticated: user.clone(), effective: user, verified: true },
+        kind: "exec",
+        namespace: "shop".into(),
+        pod: "db-0".into(),
         container: "db".into(),
         command: vec!["sh".into(), "-c".into(), "a && b".into()],
         image: String::new(),
@@ -205,13 +208,13 @@ pub struct Session {
 
 impl Session {
     pub fn start(recording: Recording) -> Self {
-        Self::speaking((Transport::WebSocket, Protocol::V5), recording)
+        Self::speaking(Language::Command(Transport::WebSocket, Protocol::V5), recording)
     }
 
-    pub fn speaking(spoken: (Transport, Protocol), recording: Recording) -> Self {
+    pub fn speaking(language: Language, recording: Recording) -> Self {
         let (client, near_client) = duplex(64 << 10);
         let (server, near_server) = duplex(64 << 10);
-        let relay = tokio::spawn(relay(near_client, near_server, spoken, recording));
+        let relay = tokio::spawn(relay(near_client, near_server, language, recording));
         Self { client, server, relay }
     }
 

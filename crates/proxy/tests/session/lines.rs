@@ -1,6 +1,10 @@
 //! What stands in a recording.
 
-use podwitness_wire::{cast::Event, channel::Protocol, session::Transport};
+use podwitness_wire::{
+    cast::Event,
+    channel::Protocol,
+    session::{Language, Transport},
+};
 
 use crate::{kit::*, recorder::Ended};
 
@@ -171,7 +175,7 @@ async fn every_transport_and_version_is_recorded_alike() {
         let recorder = pod.recorder(ONE);
         let meta = if tty { with_tty() } else { meta() };
         let recording = pod.sessions.open(meta, open()).await.map_err(|status| status.message).unwrap();
-        let mut session = Session::speaking(spoken, recording);
+        let mut session = Session::speaking(Language::Command(spoken.0, spoken.1), recording);
         session.types(&client).await;
         session.says(&server).await;
         session.leaves().await;

@@ -12,6 +12,7 @@
 
 mod bulk;
 mod closed;
+mod forward;
 mod kit;
 mod lines;
 mod open;
