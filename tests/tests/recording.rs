@@ -40,8 +40,8 @@ async fn fifty_megabytes_without_a_terminal_are_recorded_byte_for_byte() -> Resu
 #[tokio::test]
 async fn a_terminal_session_is_recorded_with_its_sizes() -> Result<()> {
     with_pods(async |ns, plain| {
-        // The size comes after the command has started.
-        let script = "until stty size 2>/dev/null; do sleep 0.1; done; printf Grüße; exit 7";
+        // The size comes after the command has started; until then stty succeeds and says nothing.
+        let script = "until stty size 2>/dev/null | grep .; do sleep 0.1; done; printf Grüße; exit 7";
         let inner = format!("kubectl -n {} exec -it target -- sh -c '{script}'", plain.name);
         let outer = format!("kubectl -n {} exec -it witness -c app -- {inner}", ns.name);
         let run = on_terminal(101, 31, &outer, "", "").await?;
