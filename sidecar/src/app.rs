@@ -35,7 +35,7 @@ use crate::{
     enrol,
     interception::Interception,
     kernel::{Kernel, KernelError, selftest::Probe},
-    listen::{ListenError, Listener},
+    listen::{ListenError, Listener, Sockets},
     log_socket::{LogSocket, LogSocketError, SetFilter},
     memory,
     metrics::Metrics,
@@ -114,6 +114,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         assertion: agent.assertion.clone(),
         upstream: Arc::new(Upstream(kernel.clone())),
         recorders: Arc::new(recorders),
+        owners: Arc::new(Sockets),
         drain: watch,
         clock: Arc::new(SystemClock),
     };

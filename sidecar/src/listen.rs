@@ -4,6 +4,10 @@
 //! Invariant: at most [`MAX_CONNECTIONS`] connections a family; above that nothing is accepted and clients wait in
 //! the kernel's backlog. A connection that nobody redirected has the listener itself as its destination.
 
+mod owner;
+
+pub use owner::Sockets;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -75,7 +79,8 @@ impl Listener {
         H: Fn(Intercepted<TcpStream>) -> F,
     {
         let take = |stream: TcpStream, peer| {
-            let intercepted = (!is_probe(&probe, &stream, peer)).then(|| intercepted(stream)).map(&handle);
+            let intercepted =
+                (!is_probe(&probe, &stream, peer)).then(|| intercepted(stream, peer)).map(&handle);
             async move {
                 if let Some(work) = intercepted {
                     work.await;
@@ -109,9 +114,9 @@ fn is_probe(probe: &Probe, stream: &TcpStream, peer: SocketAddr) -> bool {
     stream.local_addr().is_ok_and(|local| probe.claims(peer, original(stream), local))
 }
 
-fn intercepted(stream: TcpStream) -> Intercepted<TcpStream> {
+fn intercepted(stream: TcpStream, client: SocketAddr) -> Intercepted<TcpStream> {
     let original = original(&stream);
-    Intercepted { stream, original }
+    Intercepted { stream, client, original }
 }
 
 /// Where the client wanted to go. Without an entry of connection tracking that is where it is.

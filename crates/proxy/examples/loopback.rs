@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use podwitness_core::inject::{Inject, UntilNetmap};
 use podwitness_proxy::{
-    BoxedStream, Dial, Intercepted, PodCa, PodIdentity, Proxy, ProxyConfig, Spool, Wiring, api_names,
+    BoxedStream, Dial, Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, Spool, Wiring, api_names,
 };
 use podwitness_runtime::{
     clock::{Clock as _, SystemClock},
@@ -39,6 +39,14 @@ impl Dial for Tcp {
             Ok(Box::new(stream) as BoxedStream)
         }
         .boxed()
+    }
+}
+
+struct Nobody;
+
+impl Owners for Nobody {
+    fn uid(&self, _: SocketAddr, _: SocketAddr) -> Option<u32> {
+        None
     }
 }
 
@@ -71,6 +79,7 @@ async fn main() -> anyhow::Result<()> {
         assertion: watch::Sender::new(None).subscribe(),
         upstream: Arc::new(Tcp),
         recorders: Arc::new(Tcp),
+        owners: Arc::new(Nobody),
         drain: drain.clone(),
         clock: Arc::new(SystemClock),
     };
@@ -98,9 +107,9 @@ async fn main() -> anyhow::Result<()> {
 
 async fn accept(proxy: &Arc<Proxy>, listener: &TcpListener) -> io::Result<()> {
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, client) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let (proxy, original) = (Arc::clone(proxy), listener.local_addr()?);
-        tokio::spawn(async move { proxy.serve(Intercepted { stream, original }).await });
+        tokio::spawn(async move { proxy.serve(Intercepted { stream, client, original }).await });
     }
 }

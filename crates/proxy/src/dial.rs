@@ -17,8 +17,16 @@ pub type BoxedStream = Box<dyn Stream>;
 pub struct Intercepted<S> {
     /// The client's end.
     pub stream: S,
+    /// Where the client is.
+    pub client: SocketAddr,
     /// Where the client wanted to go.
     pub original: SocketAddr,
+}
+
+/// Knows whose a connection is.
+pub trait Owners: Send + Sync + 'static {
+    /// The user id of the process at `client` that is connected to `original`; `None` where that cannot be told.
+    fn uid(&self, client: SocketAddr, original: SocketAddr) -> Option<u32>;
 }
 
 /// Opens byte streams.

@@ -4,9 +4,12 @@
 //! which is counted. Where the policy is to refuse what cannot be looked into, nothing is spliced that might reach
 //! the API server.
 
+mod distrust;
 mod sniff;
 
-use std::{io, sync::Arc};
+pub(crate) use distrust::Distrust;
+
+use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use podwitness_core::{control::Netmap, failure::OnUnknown};
@@ -41,10 +44,11 @@ enum Way {
 
 /// Serves one intercepted connection to its end.
 pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: Intercepted<S>) {
-    let mut stream: BoxedStream = Box::new(intercepted.stream);
+    let Intercepted { stream, client, original } = intercepted;
+    let mut stream: BoxedStream = Box::new(stream);
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
-    let to = proxy.targets.destination(intercepted.original);
+    let to = proxy.targets.destination(original);
     let bypassed = is_bypassed(netmap, proxy.clock.now_unix());
     let (way, first) = if bypassed {
         (Way::Splice(Connection::Bypass), Bytes::new())
@@ -52,11 +56,21 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
         let known = proxy.targets.is_known(to, netmap);
         let (opening, first) =
             sniff::sniff(&mut stream, if known { PATIENCE } else { SILENCE }, PATIENCE).await;
-        (way(proxy, &opening, to, known, netmap), first)
+        let way = match way(proxy, &opening, to, known, netmap) {
+            Way::Terminate(_) if proxy.distrust.covers(client, original) => {
+                unread(proxy, netmap, Connection::Distrusted)
+            }
+            way => way,
+        };
+        (way, first)
     };
     let stream = Rewound::new(first, stream);
     match way {
-        Way::Terminate(target) => terminate(proxy, stream, target, netmap).await,
+        Way::Terminate(target) => {
+            if let Err(error) = terminate(proxy, stream, Arc::clone(&target), netmap).await {
+                no_handshake(proxy, &target, (client, original), &error).await;
+            }
+        }
         Way::Splice(why) => {
             proxy.metrics.connection(why);
             tracing::debug!(%to, ?why, "connection passed on raw");
@@ -76,13 +90,7 @@ fn is_bypassed(netmap: Option<&Netmap>, now: i64) -> bool {
     netmap.and_then(|map| map.bypass_until).is_some_and(|until| now < until)
 }
 
-fn way(
-    proxy: &Proxy,
-    opening: &Opening,
-    to: std::net::SocketAddr,
-    known: bool,
-    netmap: Option<&Netmap>,
-) -> Way {
+fn way(proxy: &Proxy, opening: &Opening, to: SocketAddr, known: bool, netmap: Option<&Netmap>) -> Way {
     match opening {
         Opening::Tls(name) if known || proxy.targets.is_name(name.as_deref()) => {
             Way::Terminate(proxy.targets.api(to, name.as_deref()))
@@ -91,47 +99,58 @@ fn way(
         Opening::Silent if known => Way::Close(Connection::Silent),
         // Without a netmap nobody can tell whether this is an API server.
         _ if known || netmap.is_none() => {
-            match enforce::on_unreadable(
-                netmap,
-                proxy.config.until_netmap,
-                "a connection that cannot be looked into",
-            ) {
-                OnUnknown::Forward => {
-                    Way::Splice(if known { Connection::Plain } else { Connection::Foreign })
-                }
-                OnUnknown::Refuse(_) => Way::Close(Connection::Refused),
-            }
+            unread(proxy, netmap, if known { Connection::Plain } else { Connection::Foreign })
         }
         _ => Way::Splice(Connection::Foreign),
     }
 }
 
+/// What the policy wants of a connection that cannot be looked into, for that reason.
+fn unread(proxy: &Proxy, netmap: Option<&Netmap>, why: Connection) -> Way {
+    let until = proxy.config.until_netmap;
+    match enforce::on_unreadable(netmap, until, "a connection that cannot be looked into") {
+        OnUnknown::Forward => Way::Splice(why),
+        OnUnknown::Refuse(_) => Way::Close(Connection::Refused),
+    }
+}
+
+/// Terminates a connection and serves it to its end; an error is a handshake that failed.
 async fn terminate(
     proxy: &Arc<Proxy>,
     stream: Rewound<BoxedStream>,
     target: Arc<Target>,
     netmap: Option<&Netmap>,
-) {
+) -> io::Result<()> {
     let tls = match proxy.leaves.serving(&proxy.targets.addresses(netmap), proxy.clock.now_unix()) {
         Ok(tls) => tls,
         Err(error) => {
-            return tracing::error!(error = &error as &dyn std::error::Error, "no certificate to serve");
+            tracing::error!(error = &error as &dyn std::error::Error, "no certificate to serve");
+            return Ok(());
         }
     };
-    match timeout(PATIENCE, TlsAcceptor::from(tls).accept(Bulk::new(stream))).await {
-        Ok(Ok(stream)) => {
-            proxy.metrics.connection(Connection::Terminated);
-            let client = Arc::new(Client { target, has_certificate: has_certificate(&stream) });
-            serve::serve(proxy, Lenient(stream), client).await;
-        }
-        failed => {
-            proxy.metrics.connection(Connection::Handshake);
-            let error = failed.map_or_else(
-                |_| io::ErrorKind::TimedOut.into(),
-                |done| done.err().unwrap_or_else(|| io::ErrorKind::Other.into()),
-            );
-            tracing::info!(to = %target.to, %error, "no TLS with a client; it may not trust the in-pod CA in its mounted ca.crt");
-        }
+    let stream = timeout(PATIENCE, TlsAcceptor::from(tls).accept(Bulk::new(stream))).await??;
+    proxy.metrics.connection(Connection::Terminated);
+    let client = Arc::new(Client { target, has_certificate: has_certificate(&stream) });
+    serve::serve(proxy, Lenient(stream), client).await;
+    Ok(())
+}
+
+async fn no_handshake(
+    proxy: &Proxy,
+    target: &Target,
+    (client, original): (SocketAddr, SocketAddr),
+    error: &io::Error,
+) {
+    proxy.metrics.connection(Connection::Handshake);
+    match proxy.distrust.note(client, original, error).await {
+        Some(uid) => tracing::warn!(
+            to = %target.to, %error, uid,
+            "a client does not trust the in-pod CA: what its user sends passes unrecorded for 10 minutes; let it read the mounted ca.crt"
+        ),
+        None => tracing::info!(
+            to = %target.to, %error,
+            "no TLS with a client; it may not trust the in-pod CA in its mounted ca.crt"
+        ),
     }
 }
 
@@ -140,7 +159,7 @@ fn has_certificate(stream: &TlsStream<Bulk<Rewound<BoxedStream>>>) -> bool {
 }
 
 /// Passes bytes in both directions until both have ended or the drain is over.
-async fn splice(proxy: &Proxy, mut client: Rewound<BoxedStream>, to: std::net::SocketAddr) -> io::Result<()> {
+async fn splice(proxy: &Proxy, mut client: Rewound<BoxedStream>, to: SocketAddr) -> io::Result<()> {
     let mut server = timeout(DIAL, proxy.upstream_dial.dial(to)).await??;
     tokio::select! {
         passed = pass_both(&mut client, &mut server) => passed,

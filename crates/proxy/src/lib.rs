@@ -26,7 +26,7 @@ pub mod upload;
 mod upstream;
 
 pub use ca::PodCa;
-pub use dial::{BoxedStream, Dial, Intercepted, Stream};
+pub use dial::{BoxedStream, Dial, Intercepted, Owners, Stream};
 pub use settings::{PodIdentity, ProxyConfig, Spool};
 pub use target::api_names;
 
@@ -40,6 +40,7 @@ use tokio::sync::watch;
 
 use ca::{CaError, Leaves};
 use identity::Identities;
+use intercept::Distrust;
 use metrics::Metrics;
 use session::Sessions;
 use target::Targets;
@@ -60,6 +61,8 @@ pub struct Wiring {
     pub upstream: Arc<dyn Dial>,
     /// The way to recorders: through the tunnel.
     pub recorders: Arc<dyn Dial>,
+    /// Whose connections are.
+    pub owners: Arc<dyn Owners>,
     /// Tells when to take nothing new; live sessions hold its guard.
     pub drain: drain::Watch,
     /// The wall clock.
@@ -76,6 +79,7 @@ pub struct Proxy {
     identities: Identities,
     sessions: Sessions,
     refusals: Refusals,
+    distrust: Distrust,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     drain: drain::Watch,
     clock: Arc<dyn Clock>,
@@ -88,8 +92,17 @@ impl Proxy {
     /// # Errors
     /// Where the TLS library refuses its configuration.
     pub fn new(config: ProxyConfig, wiring: Wiring, registry: &mut Registry) -> Result<Arc<Self>, CaError> {
-        let Wiring { pod_ca, upstream_roots, netmap, assertion, upstream: dial, recorders, drain, clock } =
-            wiring;
+        let Wiring {
+            pod_ca,
+            upstream_roots,
+            netmap,
+            assertion,
+            upstream: dial,
+            recorders,
+            owners,
+            drain,
+            clock,
+        } = wiring;
         let config = Arc::new(config);
         let metrics = Metrics::register(registry);
         let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), metrics.clone())?;
@@ -110,6 +123,7 @@ impl Proxy {
             upstream_dial: dial,
             sessions,
             refusals: Refusals::new(),
+            distrust: Distrust::new(config.inject, owners),
             netmap,
             drain,
             clock,

@@ -30,6 +30,8 @@ pub enum Connection {
     Plain,
     /// Passed on raw: recording is suspended for the namespace.
     Bypass,
+    /// Passed on raw: its user does not take our certificate, and the namespace lets interception step aside.
+    Distrusted,
     /// Closed: the policy refuses what cannot be looked into.
     Refused,
     /// Closed: the client said nothing in time, or left.

@@ -225,7 +225,7 @@ impl Direction {
     pub const fn gone_on(&mut self, unit: Unit) {
         match (&mut self.0, unit.inner) {
             (Side::Channels(units, ..) | Side::Ports(units, _), Inner::WebSocket(unit)) => {
-                units.gone_on(unit)
+                units.gone_on(unit);
             }
             (Side::Streams(units, _) | Side::Forward(units, _), Inner::Spdy(unit)) => units.gone_on(unit),
             (Side::Tunnel(units, tunnel), Inner::WebSocket(unit)) => {

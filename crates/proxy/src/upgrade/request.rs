@@ -97,7 +97,8 @@ pub(super) fn attached(meta: &mut SessionMeta, container: Subject) {
 pub(super) fn prepare(headers: &mut HeaderMap, script: Script, meta: &SessionMeta) {
     match script {
         Script::Command(_) => {
-            keep(headers, |name| Protocol::parse(name).is_some(), |name| Protocol::parse(name).is_some())
+            let is_known = |name: &str| Protocol::parse(name).is_some();
+            keep(headers, is_known, is_known);
         }
         Script::Forward(_) => keep(
             headers,

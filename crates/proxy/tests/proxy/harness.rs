@@ -20,7 +20,7 @@ use podwitness_core::{
     grant::Grant,
     inject::{Inject, UntilNetmap},
 };
-use podwitness_proxy::{Intercepted, PodCa, PodIdentity, Proxy, ProxyConfig, Wiring, api_names};
+use podwitness_proxy::{Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, Wiring, api_names};
 use podwitness_runtime::{clock::SystemClock, drain};
 use prometheus_client::registry::Registry;
 use rustls::{
@@ -60,6 +60,15 @@ pub fn now() -> i64 {
     podwitness_runtime::clock::Clock::now_unix(&SystemClock)
 }
 
+/// Connections from a port are those of the user with that number.
+struct ByPort;
+
+impl Owners for ByPort {
+    fn uid(&self, client: SocketAddr, _: SocketAddr) -> Option<u32> {
+        Some(client.port().into())
+    }
+}
+
 // === The pod
 
 pub struct Setup {
@@ -69,6 +78,7 @@ pub struct Setup {
     pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
     /// Trust a CA that did not sign the server.
     pub distrust: bool,
+    pub inject: Inject,
 }
 
 impl Setup {
@@ -79,6 +89,7 @@ impl Setup {
             until_netmap: UntilNetmap::Open,
             elsewhere: None,
             distrust: false,
+            inject: Inject::Required,
         }
     }
 
@@ -113,21 +124,32 @@ impl Setup {
             assertion: watch::Sender::new(None).subscribe(),
             upstream,
             recorders: Arc::new(Nowhere),
+            owners: Arc::new(ByPort),
             drain: watch,
             clock: Arc::new(SystemClock),
         };
         let mut registry = Registry::default();
-        let proxy = Proxy::new(config(self.until_netmap, dir.path()), wiring, &mut registry).unwrap();
-        Pod { proxy, server: self.server, client_roots, registry, signal: Some(signal), netmap, _dir: dir }
+        let proxy =
+            Proxy::new(config(self.inject, self.until_netmap, dir.path()), wiring, &mut registry).unwrap();
+        Pod {
+            proxy,
+            server: self.server,
+            client_roots,
+            registry,
+            signal: Some(signal),
+            netmap,
+            user: 1000,
+            _dir: dir,
+        }
     }
 }
 
-fn config(until_netmap: UntilNetmap, dir: &std::path::Path) -> ProxyConfig {
+fn config(inject: Inject, until_netmap: UntilNetmap, dir: &std::path::Path) -> ProxyConfig {
     let spool = podwitness_proxy::Spool { dir: dir.join("spool"), limit: 1 << 24 };
     std::fs::create_dir_all(&spool.dir).unwrap();
     ProxyConfig {
         pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
-        inject: Inject::Required,
+        inject,
         until_netmap,
         memory: 64 << 20,
         spool: Some(spool),
@@ -161,6 +183,8 @@ pub struct Pod {
     pub registry: Registry,
     pub signal: Option<drain::Signal>,
     pub netmap: watch::Sender<Option<Arc<Netmap>>>,
+    /// Who connects.
+    pub user: u16,
     _dir: tempfile::TempDir,
 }
 
@@ -173,7 +197,8 @@ impl Pod {
     pub fn tcp(&self, to: &str) -> DuplexStream {
         let (near, far) = duplex(64 << 10);
         let (proxy, original) = (Arc::clone(&self.proxy), to.parse().unwrap());
-        tokio::spawn(async move { proxy.serve(Intercepted { stream: far, original }).await });
+        let client = SocketAddr::from(([127, 0, 0, 1], self.user));
+        tokio::spawn(async move { proxy.serve(Intercepted { stream: far, client, original }).await });
         near
     }
 

@@ -6,7 +6,11 @@ use std::{
 };
 
 use http::Response;
-use podwitness_core::{control::Netmap, inject::UntilNetmap};
+use podwitness_core::{
+    control::Netmap,
+    grant::Grant,
+    inject::{Inject, UntilNetmap},
+};
 use rustls::{
     ClientConfig,
     crypto::aws_lc_rs::default_provider,
@@ -182,4 +186,35 @@ async fn a_client_certificate_is_answered_with_the_way_out() {
     tls.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("use a token"), "{answer}");
     assert_eq!(pod.server.connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_interception_is_optional_it_steps_aside_for_a_user_who_does_not_take_our_certificate() {
+    let distrusting = async |inject: Inject, grants: &[Grant]| {
+        let (mut pod, _) = pod_with(|setup| {
+            setup.inject = inject;
+            setup.netmap = Some(Netmap { grants: grants.to_vec(), ..Netmap::default() });
+        });
+        let trusted = std::mem::replace(&mut pod.client_roots, rustls::RootCertStore::empty());
+        pod.tls_with(SERVICE, "kubernetes", &[]).await.unwrap_err();
+        eventually(|| pod.metric("connections_total{outcome=\"Handshake\"}") == 1).await;
+        (pod, trusted)
+    };
+    let again = async |pod: &Pod| pod.tls_with(SERVICE, "kubernetes", &[]).await.unwrap_err();
+    let outcome = |pod: &Pod, outcome| pod.metric(&format!("connections_total{{outcome=\"{outcome}\"}}"));
+
+    let (mut pod, trusted) = distrusting(Inject::Optional, &[grant(false)]).await;
+    again(&pod).await;
+    eventually(|| outcome(&pod, "Distrusted") == 1).await;
+    (pod.user, pod.client_roots) = (1001, trusted);
+    let _others = pod.tls_with(SERVICE, "kubernetes", &[]).await.unwrap();
+    eventually(|| outcome(&pod, "Terminated") == 1).await;
+
+    let (pod, _) = distrusting(Inject::Required, &[grant(false)]).await;
+    again(&pod).await;
+    eventually(|| outcome(&pod, "Handshake") == 2).await;
+
+    let (pod, _) = distrusting(Inject::Optional, &[grant(true)]).await;
+    again(&pod).await;
+    eventually(|| outcome(&pod, "Refused") == 1).await;
 }
