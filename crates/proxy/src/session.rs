@@ -33,7 +33,7 @@ use ledger::Counters;
 use meta::Origin;
 
 /// Recordings that are open or wait for a recorder. Above it, fail open does not record and fail closed refuses.
-const MAX_RECORDINGS: usize = 1024;
+const MAX_RECORDINGS: usize = 4096;
 
 /// Opens recordings.
 pub struct Sessions {
