@@ -56,9 +56,6 @@ pub enum StreamsError {
     /// The frames under it cannot be followed.
     #[error("malformed SPDY stream")]
     Frames(#[from] SpdyError),
-    /// The client opened a stream with an id that is even or not above the last one's.
-    #[error("the client opened stream {0}, which is even or not above its last")]
-    Id(u32),
     /// The client opened more streams than [`MAX_STREAMS`].
     #[error("the client opened more than {MAX_STREAMS} streams")]
     Many,

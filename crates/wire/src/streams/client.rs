@@ -11,8 +11,8 @@ use crate::{
 pub(super) struct Client {
     parser: Parser,
     streams: Streams,
-    /// The stream that it opened last, zero before the first.
-    last: u32,
+    /// The lowest id that the server takes for its next stream.
+    next: u32,
     /// Its last resize stream: the server reads no other.
     resizes: Option<(u32, Resizes)>,
     /// Whether the open data frame belongs to that one.
@@ -22,7 +22,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) const fn new(streams: Streams) -> Self {
         let parser = Parser::new(Source::Client);
-        Self { parser, streams, last: 0, resizes: None, resizing: false }
+        Self { parser, streams, next: 1, resizes: None, resizing: false }
     }
 
     pub(super) fn feed(
@@ -49,12 +49,15 @@ impl Client {
         self.streams.lose();
     }
 
-    /// The server refuses a stream whose id is not above the last; one that was opened twice could be two things.
+    /// Opens what the server opens: a stream whose id is two above the last one's or more, odd or even
+    /// (`moby/spdystream`, `validateStreamId`). Another is refused there and opens nothing; should some server take it
+    /// all the same, it speaks on a stream that is not here.
     fn open(&mut self, id: u32) -> Result<(), StreamsError> {
-        if id <= self.last || id.is_multiple_of(2) {
-            return Err(StreamsError::Id(id));
+        if id < self.next {
+            self.streams.lose();
+            return Ok(());
         }
-        self.last = id;
+        self.next = id.saturating_add(2);
         let Some(kind) = self.parser.headers().get("streamtype").and_then(Kind::parse) else { return Ok(()) };
         if kind == Kind::Resize {
             self.resizes = Some((id, Resizes::default()));

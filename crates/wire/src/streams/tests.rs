@@ -108,15 +108,36 @@ fn sizes_are_read_from_the_last_resize_stream() {
 }
 
 #[test]
-fn ids_that_the_server_would_refuse_end_it() {
-    let mut end = End::new();
-    let mut syn = |id| end.syn_stream(id, &[("streamtype", "stdin")]);
-    let frames = [syn(3), syn(5), syn(5), syn(7)];
-    assert_eq!(client(&frames[..2]).failed, None);
-    assert_eq!(client(&frames).failed, Some(StreamsError::Id(5)));
-    assert_eq!(client(&[End::new().syn_stream(2, &[])]).failed, Some(StreamsError::Id(2)));
+fn any_id_that_the_server_takes_is_followed() {
+    for ids in [[2, 4, 6], [128, 130, 133], [65537, 70000, 0x7fff_ffff]] {
+        let mut end = End::new();
+        let opened = ids.map(|id| end.syn_stream(id, &[("streamtype", "stdout")]));
+        let said = ids.map(|id| data(id, b"a", false));
+        let (seen, answer) =
+            session(Protocol::V4, &opened.each_ref().map(Vec::as_slice), &said.each_ref().map(Vec::as_slice));
+        assert_eq!(
+            (seen.failed, answer.failed, answer.stdout.as_slice()),
+            (None, None, &b"aaa"[..]),
+            "{ids:?}"
+        );
+    }
     let reserved = End::new().syn_stream(0x8000_0001, &[]);
     assert_eq!(client(&[reserved]).failed, Some(StreamsError::Frames(SpdyError::Stream(0x8000_0001))));
+}
+
+/// Else a client could open one in the wrong order to have all that it opens later go by unseen.
+#[test]
+fn an_id_that_the_server_refuses_opens_nothing_and_hides_nothing() {
+    let mut end = End::new();
+    let mut syn = |id, kind| end.syn_stream(id, &[("streamtype", kind)]);
+    let opened = [syn(5, "error"), syn(3, "stdout"), syn(5, "stdout"), syn(6, "stdout"), syn(7, "stdout")];
+    let opened = opened.each_ref().map(Vec::as_slice);
+    let (seen, answer) = session(Protocol::V4, &opened, &[&data(7, b"seen", false)]);
+    assert_eq!((seen.failed, answer.failed, answer.stdout.as_slice()), (None, None, &b"seen"[..]));
+    for other in [3, 6] {
+        let (_, answer) = session(Protocol::V4, &opened, &[&data(other, b"taken after all", false)]);
+        assert_eq!(answer.failed, Some(StreamsError::Unknown(other)));
+    }
 }
 
 #[test]
@@ -130,9 +151,10 @@ fn streams_are_counted() {
 fn an_error_is_the_same_for_ever() {
     let (mut end, mut decoder) = (End::new(), Decoder::new(Protocol::V4, Source::Client, Streams::new()));
     let opened = end.open(&["resize"]);
-    assert_eq!(decoder.feed(&End::new().syn_stream(2, &[]), |_| {}), Err(StreamsError::Id(2)));
+    let reserved = StreamsError::Frames(SpdyError::Stream(0x8000_0001));
+    assert_eq!(decoder.feed(&End::new().syn_stream(0x8000_0001, &[]), |_| {}), Err(reserved));
     let seen = see(&mut decoder, &[&opened, &data(1, SIZE, false)]);
-    assert_eq!(seen, Seen { failed: Some(StreamsError::Id(2)), ..Seen::default() });
+    assert_eq!(seen, Seen { failed: Some(reserved), ..Seen::default() });
 }
 
 /// Else a client could break its own direction and have its output go by unseen, with no word about it.
