@@ -177,7 +177,8 @@ fn is_endless(head: &Parts, info: &RequestInfo) -> bool {
     info.verb == "watch" || info.subresource == "log" && follows()
 }
 
-/// An upgrade says so in `Connection`, names a protocol in `Upgrade`, and is HTTP/1.1.
+/// An upgrade says so in `Connection`, names a protocol in `Upgrade`, and is HTTP/1.1. WebSocket is one that names
+/// nothing else (`wsstream.IsWebSocketRequest`); any other may name SPDY among others (`spdy.UpgradeResponse`).
 fn transport(head: &Parts) -> Option<Transport> {
     let asks = head
         .headers
@@ -188,7 +189,7 @@ fn transport(head: &Parts) -> Option<Transport> {
         return None;
     }
     let protocol = head.headers.get(header::UPGRADE)?.as_bytes();
-    Some(if contains_ignoring_case(protocol, b"websocket") {
+    Some(if protocol.trim_ascii().eq_ignore_ascii_case(b"websocket") {
         Transport::WebSocket
     } else if contains_ignoring_case(protocol, b"spdy/3.1") {
         Transport::Spdy

@@ -60,6 +60,25 @@ fn an_upgrade_counts_wherever_the_connection_header_says_so() {
     }
 }
 
+/// The API server speaks SPDY where WebSocket is not all that is named.
+#[test]
+fn of_several_protocols_the_one_that_the_server_chooses_counts() {
+    let exec = "/api/v1/namespaces/n/pods/p/exec";
+    for (upgrade, transport) in [
+        ("WebSocket", Transport::WebSocket),
+        ("websocket, SPDY/3.1", Transport::Spdy),
+        ("spdy/3.1, websocket", Transport::Spdy),
+        ("h2c", Transport::Other),
+        ("websocket, h2c", Transport::Other),
+    ] {
+        let Class::Session(session) = class("GET", exec, &[("Connection", "Upgrade"), ("Upgrade", upgrade)])
+        else {
+            panic!("{upgrade}")
+        };
+        assert_eq!(session.transport, transport, "{upgrade}");
+    }
+}
+
 #[test]
 fn exec_and_attach_can_be_recorded_where_a_version_is_known() {
     let offers_for = |path: &str, protocols: &str| {
