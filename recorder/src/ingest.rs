@@ -8,7 +8,8 @@
 //! Protocol: h2c and HTTP/1.1 on the same port. `HEAD /v2/record` says that uploads are taken. `POST /v2/record` is
 //! answered 200 at once; the body of the answer are acknowledgements, at least every 5 s, and at last an error or
 //! nothing. `Podwitness-Accept-Encoding` on both says that a body may be compressed (`podwitness_wire::pack`); what is
-//! stored and acknowledged is what it becomes. `POST /record` is the form without acknowledgements. Refusals have no body. `/v2/event` is not taken yet.
+//! stored and acknowledged is what it becomes. `POST /record` is the form without acknowledgements. Refusals have no
+//! body; 507 says that the volume is full. `/v2/event` is not taken yet.
 
 mod answer;
 pub mod authorise;
@@ -29,7 +30,10 @@ use podwitness_runtime::{
     clock::Clock,
     drain::{self, Guard},
 };
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::spawn_blocking,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -127,7 +131,7 @@ impl Ingest {
     ) -> Response<Answer> {
         match (request.uri().path(), request.method()) {
             ("/v2/record", &Method::HEAD) => self.probe(&door, from, request.headers()),
-            ("/v2/record", &Method::POST) => self.record(&door, from, request),
+            ("/v2/record", &Method::POST) => self.record(&door, from, request).await,
             ("/record", &Method::POST) => self.record_v1(&door, from, request).await,
             _ => self.nothing(&door, from, request.uri().path()),
         }
@@ -145,8 +149,13 @@ impl Ingest {
         }
     }
 
-    fn record(self: &Arc<Self>, door: &Door, from: IpAddr, request: Request<Incoming>) -> Response<Answer> {
-        match self.begin(door, from, &request, Version::Two) {
+    async fn record(
+        self: &Arc<Self>,
+        door: &Door,
+        from: IpAddr,
+        request: Request<Incoming>,
+    ) -> Response<Answer> {
+        match self.begin(door, from, request.headers(), Version::Two).await {
             Ok(upload) => {
                 let (acks, response) = acknowledging(self.parts.ack);
                 tokio::spawn(Arc::clone(self).run(upload, request.into_body(), acks));
@@ -162,7 +171,7 @@ impl Ingest {
         from: IpAddr,
         request: Request<Incoming>,
     ) -> Response<Answer> {
-        match self.begin(door, from, &request, Version::One) {
+        match self.begin(door, from, request.headers(), Version::One).await {
             Ok(upload) => {
                 // A task of its own, so that a client that goes away leaves an end in the metadata.
                 let run = tokio::spawn(Arc::clone(self).run(upload, request.into_body(), Acks::none()));
@@ -182,18 +191,18 @@ impl Ingest {
         }
     }
 
-    fn begin(
+    async fn begin(
         &self,
         door: &Door,
         from: IpAddr,
-        request: &Request<Incoming>,
+        headers: &HeaderMap,
         version: Version,
     ) -> Result<Upload, Response<Answer>> {
         let issuers = Arc::clone(&self.parts.issuers.borrow());
         let owner = door
-            .owner(from, request.headers(), &issuers, self.parts.clock.now_unix())
+            .owner(from, headers, &issuers, self.parts.clock.now_unix())
             .map_err(|refused| self.refuse(from, &refused))?;
-        let encoding = Encoding::of(request.headers());
+        let encoding = Encoding::of(headers);
         let Some(encoding) = encoding.filter(|it| version == Version::Two || *it == Encoding::Plain) else {
             self.parts.metrics.refused("encoding");
             return Err(empty(StatusCode::UNSUPPORTED_MEDIA_TYPE));
@@ -202,6 +211,10 @@ impl Ingest {
             self.parts.metrics.refused("draining");
             return Err(empty(StatusCode::SERVICE_UNAVAILABLE));
         }
+        if self.is_full().await {
+            self.parts.metrics.refused("full");
+            return Err(empty(StatusCode::INSUFFICIENT_STORAGE));
+        }
         let counted = self.parts.peers.begin(from).map_err(|refused| {
             tracing::debug!(%from, %refused, "an upload is refused");
             self.parts.metrics.refused(refused.reason());
@@ -209,6 +222,13 @@ impl Ingest {
         })?;
         let (guard, open) = (self.parts.drain.guard(), self.parts.metrics.open());
         Ok(Upload { owner, from, version, encoding, counted, guard, open })
+    }
+
+    /// Whether the volume takes nothing more. Whoever is told so at once starts nothing that cannot be recorded.
+    async fn is_full(&self) -> bool {
+        let store = Arc::clone(&self.parts.store);
+        // Without an answer, which only the end of the runtime leaves away, writing will tell.
+        spawn_blocking(move || store.space().check()).await.is_ok_and(|checked| checked.is_err())
     }
 
     fn refuse(&self, from: IpAddr, refused: &authorise::Refused) -> Response<Answer> {

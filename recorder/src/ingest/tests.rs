@@ -344,9 +344,21 @@ async fn a_shutdown_lets_uploads_finish_and_then_ends_them_with_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_volume_ends_in_an_error_frame() {
+async fn a_full_volume_refuses_before_anything_is_sent() {
     let lab = Lab::with(|_| {}, u64::MAX);
+    let mut h2 = lab.h2(Door::Plain).await;
+    for (path, body) in [("/v2/record", body().1), ("/record", no_body())] {
+        let response = h2.send_request(request("POST", path, body)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INSUFFICIENT_STORAGE, "{path}");
+    }
+    assert!(lab.registry.encode().unwrap().contains("podwitness_recorder_refused_total{reason=\"full\"} 2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_becomes_full_ends_in_an_error_frame() {
+    let lab = Lab::with(|_| {}, 1);
     let (writer, mut acks) = lab.post().await;
+    lab.ingest.parts.store.space().found(0);
     writer.send(HEADER).await;
     assert!(matches!(acks.last().await, Some(Ack::Failed(text)) if text.contains("bytes free")));
     assert!(
