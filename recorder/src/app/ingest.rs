@@ -209,9 +209,24 @@ impl Bound {
     /// # Errors
     /// Where the tunnel breaks; uploads then had their time to finish, too.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), IngestError> {
+        self.run_with(Ingest::serve, stop).await
+    }
+
+    /// The same with listeners served by `serve`, which hands connections to [`Ingest::connection`] as it likes.
+    ///
+    /// # Errors
+    /// As [`Bound::run`].
+    pub async fn run_with<F>(
+        self,
+        serve: impl Fn(Arc<Ingest>, TcpListener, Door) -> F,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), IngestError>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let admin = tokio::spawn(self.admin_server.run(self.watch.clone()));
         for (listener, door) in self.listeners {
-            tokio::spawn(Arc::clone(&self.ingest).serve(listener, door));
+            tokio::spawn(serve(Arc::clone(&self.ingest), listener, door));
         }
         let result = tokio::select! {
             () = stop => Ok(()),

@@ -41,7 +41,8 @@ impl Ingest {
         .await;
     }
 
-    pub(super) async fn connection<I>(self: Arc<Self>, stream: I, from: IpAddr, door: Door)
+    /// Serves one connection, which came from `from` through `door`.
+    pub async fn connection<I>(self: Arc<Self>, stream: I, from: IpAddr, door: Door)
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
