@@ -4,6 +4,9 @@
 //! It needs `KUBECONFIG` and `kubectl` as `hack/cluster env` prints them, and Podwitness as `hack/install` leaves it.
 #![expect(clippy::print_stdout, reason = "a test tells its story on standard output")]
 
+pub mod deployments;
+pub mod faulty;
+pub mod forward;
 pub mod kubectl;
 pub mod namespace;
 pub mod pods;
@@ -11,6 +14,7 @@ pub mod pty;
 pub mod recordings;
 pub mod wait;
 
+pub use forward::Forward;
 pub use kubectl::{Kubectl, Run};
 pub use namespace::Namespace;
 pub use recordings::{Recording, Viewer};

@@ -2,27 +2,17 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, body::Bytes};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, body::Bytes};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    net::TcpStream,
-    process::Child,
-};
 
-use crate::{Kubectl, SYSTEM, eventually};
+use crate::{Forward, eventually};
 
 /// Port of the viewer on the pod's loopback.
 const VIEW_PORT: u16 = 8081;
 
-/// A way to the viewer of the in-cluster recorder, open as long as this value lives.
+/// A way to the viewer of a recorder, open as long as this value lives.
 #[derive(Debug)]
-pub struct Viewer {
-    port: u16,
-    _forward: Child,
-}
+pub struct Viewer(Forward);
 
 /// One recording: its header and its lines.
 #[derive(Clone, Debug)]
@@ -34,21 +24,20 @@ pub struct Recording {
 }
 
 impl Viewer {
-    /// Opens the way.
+    /// Opens the way to that of the recorder that the shipped grant names.
     ///
     /// # Errors
     /// Where there is no recorder, or it cannot be reached.
     pub async fn open() -> Result<Self> {
-        let port = format!(":{VIEW_PORT}");
-        let args = ["-n", SYSTEM, "port-forward", "deployment/podwitness-recorder", &port];
-        let mut forward = Kubectl::default().start(&args)?;
-        let mut lines = BufReader::new(forward.stdout.take().context("no output")?).lines();
-        let line = lines.next_line().await?.context("kubectl port-forward ended at once")?;
-        // "Forwarding from 127.0.0.1:40123 -> 8081"
-        let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-        let port = port.with_context(|| format!("no port in {line:?}"))?;
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { port, _forward: forward })
+        Self::of("podwitness-recorder").await
+    }
+
+    /// Opens the way to that of another recorder's Deployment.
+    ///
+    /// # Errors
+    /// As [`Viewer::open`].
+    pub async fn of(deployment: &str) -> Result<Self> {
+        Ok(Self(Forward::open(&format!("deployment/{deployment}"), VIEW_PORT).await?))
     }
 
     /// Every session whose recorded pod is in `namespace`.
@@ -67,10 +56,7 @@ impl Viewer {
     /// # Errors
     /// Where none comes, or more than one.
     pub async fn recording(&self, namespace: &str, needle: &str) -> Result<Recording> {
-        let has_needle = |session: &Value| {
-            session.get("command").and_then(Value::as_str).unwrap_or_default().contains(needle)
-        };
-        self.recording_where(namespace, has_needle)
+        self.recording_where(namespace, |session| has_command(session, needle))
             .await
             .with_context(|| format!("no recording of {needle:?}"))
     }
@@ -95,17 +81,27 @@ impl Viewer {
         Recording::parse(&self.get(&format!("/api/v1/sessions/{id}/cast")).await?)
     }
 
-    async fn get(&self, path: &str) -> Result<Bytes> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        ensure!(status.is_success(), "GET {path}: {status}: {}", String::from_utf8_lossy(&body));
-        Ok(body)
+    /// What is stored of the one session in `namespace` whose command contains `needle`, as it is now; `None` where
+    /// nothing is.
+    ///
+    /// # Errors
+    /// Where there is more than one, or the viewer does not answer.
+    pub async fn stored(&self, namespace: &str, needle: &str) -> Result<Option<Bytes>> {
+        let sessions = self.sessions(namespace).await?;
+        let mut found = sessions.iter().filter(|session| has_command(session, needle));
+        let Some(session) = found.next() else { return Ok(None) };
+        ensure!(found.next().is_none(), "more than one session has {needle:?}: {sessions:?}");
+        let id = session.get("id").and_then(Value::as_str).context("no id")?;
+        self.get(&format!("/api/v1/sessions/{id}/cast")).await.map(Some)
     }
+
+    async fn get(&self, path: &str) -> Result<Bytes> {
+        self.0.ask(Method::GET, path, Bytes::new()).await
+    }
+}
+
+fn has_command(session: &Value, needle: &str) -> bool {
+    session.get("command").and_then(Value::as_str).unwrap_or_default().contains(needle)
 }
 
 impl Recording {
@@ -119,6 +115,22 @@ impl Recording {
         ensure!(header.get("version") == Some(&Value::from(2)), "not asciicast v2: {header}");
         let lines = lines.map(serde_json::from_slice).collect::<Result<_, _>>()?;
         Ok(Self { header, lines })
+    }
+
+    /// One recording of what several recorders have stored of it: each ends where the next begins.
+    ///
+    /// # Errors
+    /// Where something is missing in between, or one is no recording of ours.
+    pub fn join(stored: &[Bytes]) -> Result<Self> {
+        let mut parts = stored.iter().map(|cast| Part::parse(cast)).collect::<Result<Vec<_>>>()?;
+        parts.sort_by_key(|part| part.offset);
+        let mut joined = parts.first().context("nothing is stored")?.header.to_vec();
+        let ends = parts.iter().skip(1).map(|part| Some(part.offset)).chain([None]);
+        for (part, end) in parts.iter().zip(ends) {
+            let len = end.map_or(part.lines.len(), |end| end - part.offset);
+            joined.extend_from_slice(part.lines.get(..len).context("lines between two parts are missing")?);
+        }
+        Self::parse(&joined)
     }
 
     /// The text of every line of this code, joined.
@@ -142,5 +154,23 @@ impl Recording {
             }
         }
         Ok(output)
+    }
+}
+
+/// What one recorder has stored of a session.
+struct Part<'a> {
+    header: &'a [u8],
+    lines: &'a [u8],
+    /// Where in the session its lines begin.
+    offset: usize,
+}
+
+impl<'a> Part<'a> {
+    fn parse(cast: &'a [u8]) -> Result<Self> {
+        let end = cast.iter().position(|byte| *byte == b'\n').context("there is no header")?;
+        let (header, lines) = cast.split_at(end + 1);
+        let parsed: Value = serde_json::from_slice(header)?;
+        let offset = parsed.pointer("/podwitness/offset").and_then(Value::as_u64).context("no offset")?;
+        Ok(Self { header, lines, offset: usize::try_from(offset)? })
     }
 }

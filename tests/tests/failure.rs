@@ -1,41 +1,13 @@
 //! What happens when recording is not possible. These tests take recorders and the control plane away, so they run
 //! one after the other, and put back what they took.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use podwitness_core::labels;
-use podwitness_e2e::{Kubectl, Namespace, SYSTEM, Viewer, eventually, pods::sleeper};
+use podwitness_e2e::{Kubectl, Namespace, Viewer, deployments::without, eventually, pods::sleeper};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-fn system() -> Kubectl {
-    Kubectl::with(&["-n", SYSTEM])
-}
-
-/// Takes a Deployment of ours down to zero for the time of `test`.
-async fn without(deployment: &str, test: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
-    let before = system().get(&["deployment", deployment]).await?;
-    let replicas = before.pointer("/spec/replicas").context("no replicas")?.to_string();
-    scale(deployment, "0").await?;
-    let result = test().await;
-    scale(deployment, &replicas).await?;
-    result
-}
-
-async fn scale(deployment: &str, replicas: &str) -> Result<()> {
-    let replicas = format!("--replicas={replicas}");
-    system().run(&["scale", "deployment", deployment, &replicas]).await?.ok()?;
-    eventually("the Deployment follows", async || {
-        let object = system().get(&["deployment", deployment]).await?;
-        let want = object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
-        let count =
-            |key: &str| object.pointer(&format!("/status/{key}")).and_then(Value::as_u64).unwrap_or(0);
-        ensure!(count("replicas") == want && count("readyReplicas") == want, "{:?}", object.get("status"));
-        Ok(())
-    })
-    .await
-}
 
 /// A Grant that enforces recording for a namespace.
 fn enforced(ns: &str, tag: &str) -> Value {

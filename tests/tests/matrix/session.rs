@@ -1,0 +1,125 @@
+//! One session of the matrix: which one, and what its user saw.
+
+use anyhow::Result;
+use podwitness_e2e::{Kubectl, Run, pty::on_terminal};
+
+use crate::lab::Lab;
+
+/// Exit code of every script.
+pub const EXIT: i32 = 3;
+/// What [`FLOOD`] says before it waits.
+pub const BEGUN: &str = "begun\n";
+/// Numbers that it prints then: several times the lead, and more than a small recorder has room for.
+const NUMBERS: u32 = 200_000;
+/// A command that says a word, waits, and then says a lot.
+pub const FLOOD: Script = Script {
+    name: "flood",
+    text: "echo begun; touch /tmp/$1.ran; until test -e /tmp/go; do sleep 0.2; done; seq -w 1 200000; exit 3",
+};
+/// A command that says a word.
+pub const BRIEF: Script = Script { name: "brief", text: "echo ran; touch /tmp/$1.ran; exit 3" };
+
+/// A script in the pod that sessions are made with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Script {
+    /// Its file below `/tmp`.
+    pub name: &'static str,
+    /// What it does; `$1` names the session.
+    pub text: &'static str,
+}
+
+/// The pod that a session is made from, by what its grant says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lane {
+    /// Fail open, to the recorder of the test.
+    Open,
+    /// Fail closed, to the recorder of the test.
+    Closed,
+    /// Fail closed, to the recorder of the test, and else to the installed one.
+    Next,
+}
+
+/// One session.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub lane: Lane,
+    pub spdy: bool,
+    pub tty: bool,
+    pub script: Script,
+}
+
+/// What the user of a session saw.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Exit code of kubectl.
+    pub code: i32,
+    /// How many bytes of the script's output, counted without carriage returns.
+    pub shown: usize,
+    /// What else was printed.
+    pub said: String,
+}
+
+impl Script {
+    /// Everything that it prints.
+    pub fn output(self) -> String {
+        if self == BRIEF {
+            return "ran\n".to_owned();
+        }
+        let numbers = (1..=NUMBERS).map(|number| format!("{number:06}\n"));
+        [BEGUN.to_owned()].into_iter().chain(numbers).collect()
+    }
+}
+
+impl Lane {
+    pub const ALL: [Self; 3] = [Self::Open, Self::Closed, Self::Next];
+
+    /// Name of the pod.
+    pub const fn pod(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::Next => "next",
+        }
+    }
+}
+
+impl Case {
+    /// Every kind of session with a script, in these lanes.
+    pub fn all(lanes: &[Lane], script: Script) -> Vec<Self> {
+        let forms = [(false, false), (false, true), (true, false), (true, true)];
+        let cases = |lane: &Lane| forms.map(|(spdy, tty)| Self { lane: *lane, spdy, tty, script });
+        lanes.iter().flat_map(cases).collect()
+    }
+
+    /// A name that no other session of the test has.
+    pub fn id(&self) -> String {
+        let transport = if self.spdy { "spdy" } else { "websocket" };
+        let terminal = if self.tty { "tty" } else { "pipe" };
+        format!("{}-{}-{transport}-{terminal}", self.script.name, self.lane.pod())
+    }
+
+    /// Runs it to its end.
+    pub async fn run(&self, lab: &Lab<'_>) -> Result<Seen> {
+        let terminal = if self.tty { "-it" } else { "--tty=false" };
+        let websockets = format!("KUBECTL_REMOTE_COMMAND_WEBSOCKETS={}", !self.spdy);
+        let file = format!("/tmp/{}", self.script.name);
+        let id = self.id();
+        let outer = ["-n", &lab.ns.name, "exec", terminal, self.lane.pod(), "-c", "app", "--"];
+        let inner = ["env", &websockets, "kubectl", "-n", &lab.plain.name, "exec", terminal, "target", "--"];
+        let words = [&outer[..], &inner, &["sh", &file, &id]].concat();
+        let run = if self.tty {
+            // No word has anything in it that a shell would take for itself.
+            on_terminal(80, 24, &format!("kubectl {}", words.join(" ")), "", "").await?
+        } else {
+            Kubectl::default().run(&words).await?
+        };
+        Ok(self.seen(&run))
+    }
+
+    fn seen(&self, run: &Run) -> Seen {
+        let (printed, expected) = (run.text().replace('\r', ""), self.script.output());
+        let shown = printed.bytes().zip(expected.bytes()).take_while(|(one, other)| one == other).count();
+        let rest = printed.get(shown..).unwrap_or_default().to_owned();
+        Seen { code: run.code, shown, said: rest + &run.stderr.replace('\r', "") }
+    }
+}
