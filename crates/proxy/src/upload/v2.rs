@@ -64,6 +64,9 @@ pub(crate) enum UploadError {
     /// The response cannot be read.
     #[error(transparent)]
     Ack(#[from] AckError),
+    /// It acknowledges more than there was: whatever it counts, it is not this upload.
+    #[error("the recorder acknowledges {0} bytes, and {1} were sent")]
+    Unsent(u64, u64),
     /// The response ended first.
     #[error("the recorder ended the upload early")]
     Early,

@@ -32,6 +32,23 @@ async fn output_beyond_the_lead_waits_for_its_acknowledgement() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn acknowledgements_of_what_was_never_sent_count_for_nothing() {
+    let pod = Pod::new();
+    let recorder = pod.recorder(ONE);
+    let mut session = pod.session(meta(), Obligation { lead: 100, ..closed() }).await;
+    recorder.mood.send_replace(Mood::Forgetful);
+    session.says(&frame(1, b"within the lead")).await;
+    let beyond = frame(1, &[b'x'; 200]);
+    session.server.write_all(&beyond).await.unwrap();
+    assert!(session.silent(1).await);
+    recorder.mood.send_replace(Mood::Boasting);
+    assert!(session.silent(5).await);
+    recorder.mood.send_replace(Mood::Good);
+    session.hears(&beyond).await;
+    session.ends(SUCCESS).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn input_waits_too_while_output_is_too_old() {
     let pod = Pod::new();
     let recorder = pod.recorder(ONE);

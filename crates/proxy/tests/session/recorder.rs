@@ -30,6 +30,8 @@ pub enum Mood {
     Good,
     /// Takes everything and acknowledges nothing new; it says that it lives.
     Forgetful,
+    /// Acknowledges more than it was ever sent.
+    Boasting,
     /// Reads nothing and says nothing.
     Stuck,
     /// Takes uploads and reports an error.
@@ -219,6 +221,9 @@ impl Recorder {
             if now == Mood::Good {
                 safe = self.uploads.lock().unwrap()[index].body.len() as u64;
                 let _ = frames.send(Ok(Frame::data(Ack::Received(safe).to_line().into())));
+            }
+            if now == Mood::Boasting {
+                let _ = frames.send(Ok(Frame::data(Ack::Received(u64::MAX).to_line().into())));
             }
             if now == Mood::Failing {
                 let _ = frames.send(Ok(Frame::data(Ack::Failed("disk full".into()).to_line().into())));

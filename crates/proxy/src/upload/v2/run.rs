@@ -210,6 +210,9 @@ impl<'a> Run<'a> {
             Ack::Failed(text) => failed = Some(text),
         })?;
         if let Some(bytes) = acked {
+            if bytes > self.sent {
+                return Err(UploadError::Unsent(bytes, self.sent));
+            }
             self.acked(bytes);
         }
         failed.map_or(Ok(false), |text| Err(UploadError::Recorder(text)))
