@@ -57,9 +57,6 @@ pub enum ForwardError {
     /// The messages under those cannot be followed.
     #[error("malformed WebSocket stream")]
     Messages(#[from] WsError),
-    /// The client opened a stream with an id that is even or not above the last one's.
-    #[error("the client opened stream {0}, which is even or not above its last")]
-    Id(u32),
     /// More streams are open than [`MAX_FLOWS`].
     #[error("more than {MAX_FLOWS} streams are open")]
     Many,
@@ -74,8 +71,8 @@ pub struct Decoder {
     from: Source,
     parser: Parser,
     flows: Flows,
-    /// The stream that the client opened last, zero before the first.
-    last: u32,
+    /// The lowest id that the server takes for the client's next stream.
+    next: u32,
     /// The open data frame, where it belongs to a stream that is known.
     frame: Option<Frame>,
     failed: Option<ForwardError>,
@@ -93,7 +90,7 @@ impl Decoder {
     /// A decoder behind the handshake. That of the other direction has the same `flows`.
     #[must_use]
     pub const fn new(from: Source, flows: Flows) -> Self {
-        Self { from, parser: Parser::new(from), flows, last: 0, frame: None, failed: None }
+        Self { from, parser: Parser::new(from), flows, next: 1, frame: None, failed: None }
     }
 
     /// Shows which connections `bytes` open and end. What the client says is to be shown before it goes on.
@@ -211,12 +208,14 @@ impl Decoder {
         }
     }
 
-    /// A stream that is neither data nor error, or has no port, is refused by every server.
+    /// Opens what the server opens, see [`crate::streams`]. A stream that is neither data nor error, or has no port,
+    /// is refused by every server.
     fn open(&mut self, id: u32, see: &mut impl FnMut(Event<'_>)) -> Result<(), ForwardError> {
-        if id <= self.last || id.is_multiple_of(2) {
-            return Err(ForwardError::Id(id));
+        if id < self.next {
+            self.flows.lose();
+            return Ok(());
         }
-        self.last = id;
+        self.next = id.saturating_add(2);
         let headers = self.parser.headers();
         let is_data = match headers.get("streamtype") {
             Some(b"data") => true,

@@ -123,10 +123,11 @@ fn a_reset_ends_both_halves() {
 #[test]
 fn an_id_opens_one_stream() {
     let mut end = End::new();
-    let client = [connection(&mut end, 3, "80"), connection(&mut end, 3, "81")].concat();
-    let mut decoder = Decoder::new(Source::Client, Flows::new());
-    assert_eq!(decoder.feed(&client, |_| {}), Err(ForwardError::Id(3)));
-    assert_eq!(decoder.feed(&[], |_| {}), Err(ForwardError::Id(3)));
+    let client =
+        [connection(&mut end, 3, "80"), connection(&mut end, 3, "81"), connection(&mut end, 8, "82")]
+            .concat();
+    let flows = session(Carrier::Spdy, &[&client], &[]);
+    assert_eq!(flows, [begun(5, 80), begun(10, 82), over(5, 80, 0, 0), over(10, 82, 0, 0)]);
 }
 
 #[test]
