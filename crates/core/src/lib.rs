@@ -12,5 +12,6 @@ pub mod grant;
 pub mod identity;
 pub mod inject;
 pub mod labels;
+pub mod outcome;
 pub mod request_info;
 pub mod status;
