@@ -206,7 +206,7 @@ async fn sessions_over_spdy_are_recorded_byte_for_byte() -> Result<()> {
         let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         ensure!(made.text().starts_with(&hex), "recorded {hex}, made {}", made.text());
         let failed = viewer.recording(&ns.name, "echo wrong").await?;
-        ensure!(failed.text("x-exit") == "7" && failed.text("x-close") == "completed", "{:?}", failed.lines);
+        ensure!(failed.text("x-exit") == "7" && failed.text("x-close") == "recorded", "{:?}", failed.lines);
         ensure!(
             failed.text("o") == "typed\nwrong\n" || failed.text("o") == "wrong\ntyped\n",
             "{:?}",

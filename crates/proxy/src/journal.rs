@@ -9,15 +9,18 @@
 //! waits in [`Journal::room`], and a journal holds no more than the grant's lead and what one frame becomes.
 
 mod budget;
+mod closing;
 mod lead;
 mod spool;
 mod window;
 
 pub use budget::{Budget, Budgets};
+pub(crate) use closing::Closed;
 pub(crate) use spool::{Spooler, Waybill, left_behind};
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,6 +29,7 @@ use bytes::Bytes;
 use podwitness_core::{
     failure::{MAX_PAUSE, Policy},
     grant::AckLevel,
+    outcome::Outcome,
     status::Status,
 };
 use podwitness_wire::cast::{Encoder, Header};
@@ -58,6 +62,10 @@ struct Shared {
 struct State {
     header: Option<Arc<Header>>,
     phase: Phase,
+    /// When the session ended, while its outcome is not known.
+    closing: Option<Duration>,
+    /// What became of the recording of a session that is over.
+    outcome: Option<Outcome>,
     /// Time of the last line.
     last: Duration,
     acked: u64,
@@ -74,6 +82,9 @@ struct State {
     alone_since: Instant,
     /// The same of the last one.
     level: Option<AckLevel>,
+    last_recorder: Option<SocketAddr>,
+    /// How many have taken it.
+    parts: u32,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -115,6 +126,8 @@ impl Journal {
         let state = State {
             header: None,
             phase: Phase::Open,
+            closing: None,
+            outcome: None,
             last: Duration::ZERO,
             acked: 0,
             spool: Spool::new(spools, Share::of(&budgets.disk)),
@@ -125,6 +138,8 @@ impl Journal {
             recorder: None,
             alone_since: Instant::now(),
             level: None,
+            last_recorder: None,
+            parts: 0,
         };
         Self(Arc::new(Shared {
             policy,
@@ -137,8 +152,8 @@ impl Journal {
 
     /// The policy under which the session is recorded.
     #[must_use]
-    pub fn policy(&self) -> &Policy {
-        &self.0.policy
+    pub fn policy(&self) -> Policy {
+        self.0.policy.clone()
     }
 
     /// States the header; before it nothing is uploaded.
@@ -234,6 +249,7 @@ impl Journal {
         if !state.phase.is_over() {
             state.phase = phase;
         }
+        state.decide_without_lines();
         state.ack(appended);
         drop(state);
         self.0.news.notify_one();
@@ -295,7 +311,7 @@ impl Journal {
                     Some(place) => Some(place),
                     None => match state.window.read(from) {
                         Some(lines) => return Ok(Next::Lines(lines)),
-                        None if state.phase == Phase::Ended => return Ok(Next::End),
+                        None if state.is_written() => return Ok(Next::End),
                         None => None,
                     },
                 }
@@ -316,22 +332,35 @@ impl Journal {
     pub(crate) fn ack(&self, to: u64) {
         let mut state = self.state();
         state.ack(to);
+        let written = state.decide_if_acked();
         let done = state.is_done();
         drop(state);
         self.0.acks.notify_waiters();
+        if written {
+            self.0.news.notify_one();
+        }
         if done {
             self.0.pressure.notify_one();
         }
     }
 
-    /// A recorder takes this journal from here on, and announces that level; `None`: none does any more.
-    pub(crate) fn taken_by(&self, recorder: Option<Option<AckLevel>>) {
+    /// A recorder takes this journal from here on, and announces that level.
+    pub(crate) fn taken_by(&self, recorder: SocketAddr, level: Option<AckLevel>) {
         let mut state = self.state();
-        state.recorder = recorder;
-        match recorder {
-            Some(level) => state.level = level,
-            None => state.alone_since = Instant::now(),
-        }
+        state.recorder = Some(level);
+        state.level = level;
+        state.last_recorder = Some(recorder);
+        state.parts = state.parts.saturating_add(1);
+        drop(state);
+        self.0.acks.notify_waiters();
+        self.0.pressure.notify_one();
+    }
+
+    /// No recorder takes this journal any more.
+    pub(crate) fn left_alone(&self) {
+        let mut state = self.state();
+        state.recorder = None;
+        state.alone_since = Instant::now();
         drop(state);
         self.0.acks.notify_waiters();
         self.0.pressure.notify_one();
@@ -393,9 +422,14 @@ impl State {
         self.ages.release(self.acked, self.appended());
     }
 
+    /// Whether nothing will come behind what there is.
+    fn is_written(&self) -> bool {
+        self.phase == Phase::Ended && self.closing.is_none()
+    }
+
     /// Whether nothing is left to be uploaded.
     fn is_done(&self) -> bool {
-        self.phase.is_over() || (self.phase == Phase::Ended && self.acked == self.appended())
+        self.phase.is_over() || (self.is_written() && self.acked == self.appended())
     }
 }
 

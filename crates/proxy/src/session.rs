@@ -2,6 +2,7 @@
 //!
 //! Invariant: the relay appends to a journal and asks it for room; nothing else in it knows that recorders exist.
 
+mod access;
 mod ahead;
 mod answer;
 mod ledger;
@@ -11,7 +12,6 @@ mod relay;
 mod tap;
 
 pub(crate) use answer::answered;
-pub use ledger::Outcome;
 pub(crate) use ledger::{Ledger, Shipped};
 pub use meta::SessionMeta;
 pub use relay::relay;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use podwitness_core::{control::Netmap, failure::Policy, grant::Obligation, status::Status};
 use podwitness_runtime::{clock::Clock, drain};
+use podwitness_wire::session::Language;
 use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -31,6 +32,7 @@ use crate::{
 };
 use ledger::Counters;
 use meta::Origin;
+use tap::Summary;
 
 /// Recordings that are open or wait for a recorder. Above it, fail open does not record and fail closed refuses.
 const MAX_RECORDINGS: usize = 4096;
@@ -104,7 +106,8 @@ impl Sessions {
         let policy = enforce::policy(&obligation);
         let slot = Arc::clone(&self.slots).try_acquire_owned().ok().map(Arc::new);
         if slot.is_none() && policy != Policy::Open {
-            return Err(Status::unavailable("podwitness: too many recordings are open in this pod", 10));
+            let status = Status::unavailable("podwitness: too many recordings are open in this pod", 10);
+            return Err(self.refused(&meta, &obligation, status));
         }
         let (recorders, first) = match &policy {
             Policy::Open => (self.uploads.known(&plan), None),
@@ -115,14 +118,17 @@ impl Sessions {
         };
         match enforce::at_start(&obligation, recorders) {
             AtStart::Record | AtStart::RecordLater => {}
-            AtStart::Refuse(status) => {
-                self.counters.refused();
-                return Err(status);
-            }
+            AtStart::Refuse(status) => return Err(self.refused(&meta, &obligation, status)),
         }
         let recording = self.recording(meta, obligation, Journal::new(policy, &self.budgets), slot);
         self.ship(&recording, plan, first);
         Ok(recording)
+    }
+
+    fn refused(&self, meta: &SessionMeta, obligation: &Obligation, status: Status) -> Status {
+        self.counters.refused();
+        access::refused(meta, &obligation.grants, &status.message);
+        status
     }
 
     fn recording(
@@ -162,7 +168,7 @@ impl Sessions {
             request: meta.request.clone(),
             ..Waybill::default()
         };
-        if let Some(dir) = self.budgets.dir.as_deref().filter(|_| *journal.policy() == Policy::Open) {
+        if let Some(dir) = self.budgets.dir.as_deref().filter(|_| journal.policy() == Policy::Open) {
             tokio::spawn(Spooler::of(journal.clone(), dir, waybill.clone()).run());
         }
         self.send(journal.clone(), &waybill, plan, first, slot);
@@ -201,6 +207,15 @@ impl Sessions {
             shipment.run(uploads, first).await;
             drop(slot);
         });
+    }
+}
+
+impl Open {
+    /// Waits until it is known what became of the recording of a session that is over, and says so.
+    async fn settle(&self, language: Option<Language>, summary: &Summary) {
+        self.ledger.ended();
+        let closed = self.journal.closed().await;
+        access::closed(self, language, summary, &closed);
     }
 }
 

@@ -73,9 +73,9 @@ impl Shipment {
             };
             let recorder = upload.address();
             let before = self.journal.acked();
-            self.journal.taken_by(Some(upload.level()));
+            self.journal.taken_by(recorder, upload.level());
             let ended = upload.run(&self.journal, &mut progress).await;
-            self.journal.taken_by(None);
+            self.journal.left_alone();
             if ended.is_ok() || self.journal.acked() > before {
                 uploads.health.recovered(recorder);
             }

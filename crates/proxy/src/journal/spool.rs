@@ -13,6 +13,7 @@ pub(crate) use left::left_behind;
 use std::{collections::VecDeque, io, path::Path, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
+use podwitness_core::outcome::Outcome;
 use podwitness_wire::cast::Header;
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -269,6 +270,10 @@ fn step(journal: &Journal) -> Step {
     let now = Instant::now();
     if state.is_done() {
         return Step::Done;
+    }
+    if state.alone_at().is_some_and(|alone| alone <= now) && state.decide(Outcome::RecordedLate) {
+        // The end goes to the disk with its last line, which the next process then finds.
+        journal.0.acks.notify_waiters();
     }
     if !state.is_pressed(now) {
         return Step::Wait(state.alone_at().filter(|alone| *alone > now));

@@ -47,7 +47,7 @@ async fn fail_open_never_waits() {
 #[tokio::test(start_paused = true)]
 async fn fail_closed_waits_for_bytes_and_for_age() {
     let journal = closed(10);
-    journal.taken_by(Some(Some(AckLevel::Volume)));
+    journal.taken_by("[fd70::1]:80".parse().unwrap(), Some(AckLevel::Volume));
     journal.append(NOW, b"1234567890", 10);
     assert!(!waits(&journal).await);
     journal.append(NOW, b"1", 1);

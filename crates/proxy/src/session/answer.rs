@@ -6,20 +6,23 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
-use podwitness_core::status::Status;
+use podwitness_core::{outcome::End, status::Status};
 use podwitness_runtime::drain;
 use podwitness_wire::{channel::Event, ws::Payload};
 
-use super::{Outcome, Recording, relay::close, tap::Tap};
-use crate::body::{Body, BoxError};
+use super::{Recording, tap::Tap};
+use crate::{
+    body::{Body, BoxError},
+    journal::Journal,
+};
 
 /// Records an answer on its way to the client.
 pub(crate) fn answered(answer: Response<Incoming>, recording: Recording) -> Response<Body> {
     let open = &recording.0;
     open.ledger.started();
     let tap = Tap::new(open.meta.clone(), open.origin.clone(), None, open.journal.clone());
-    let (guard, status) = (open.drain.guard(), answer.status());
-    let answering = Answering { recording, tap: Some(tap), status, _guard: guard };
+    let (journal, guard, status) = (open.journal.clone(), open.drain.guard(), answer.status());
+    let answering = Answering { journal, status, tap: Some(tap), recording: Some((recording, guard)) };
     answer.map(|body| {
         let frames = stream::unfold(Some((body, answering)), |open| async {
             let (body, answering) = open?;
@@ -31,11 +34,11 @@ pub(crate) fn answered(answer: Response<Incoming>, recording: Recording) -> Resp
 
 /// An answer under way. Dropped before its end, it is one whose client has left.
 struct Answering {
-    recording: Recording,
-    /// Taken when the recording is closed.
-    tap: Option<Tap>,
+    journal: Journal,
     status: StatusCode,
-    _guard: drain::Guard,
+    /// These are taken when the recording is closed.
+    tap: Option<Tap>,
+    recording: Option<(Recording, drain::Guard)>,
 }
 
 /// The next of an answer, and what is left of it.
@@ -46,13 +49,13 @@ impl Answering {
         match body.frame().await {
             Some(Ok(frame)) => {
                 if let Err(status) = self.record(&frame).await {
-                    self.close(Outcome::PolicyEnded);
+                    self.close(End::PolicyEnded);
                     return Some((Err(status.message.into()), None));
                 }
                 Some((Ok(frame), Some((body, self))))
             }
             Some(Err(error)) => {
-                self.close(Outcome::ServerLeft);
+                self.close(End::ServerLeft);
                 Some((Err(error.into()), None))
             }
             None => {
@@ -67,26 +70,30 @@ impl Answering {
         {
             tap.see(Event::Stdout(Payload::plain(bytes)));
         }
-        self.recording.0.journal.tell();
-        self.recording.0.journal.room().await
+        self.journal.tell();
+        self.journal.room().await
     }
 
     fn complete(&mut self) {
         if let Some(tap) = &mut self.tap {
             tap.write_exit(if self.status.is_success() { "0".to_owned() } else { self.status.to_string() });
         }
-        self.close(Outcome::Completed);
+        self.close(End::Completed);
     }
 
-    fn close(&mut self, outcome: Outcome) {
-        if let Some(tap) = self.tap.take() {
-            close(&self.recording.0, tap, outcome);
-        }
+    /// What became of the recording is waited for where nobody else waits.
+    fn close(&mut self, end: End) {
+        let (Some(tap), Some((recording, guard))) = (self.tap.take(), self.recording.take()) else { return };
+        let summary = tap.close(end);
+        tokio::spawn(async move {
+            recording.0.settle(None, &summary).await;
+            drop(guard);
+        });
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.close(Outcome::ClientLeft);
+        self.close(End::ClientLeft);
     }
 }

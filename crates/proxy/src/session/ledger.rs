@@ -1,7 +1,8 @@
-//! What is counted and logged of sessions, once each, when they end. Labels are kinds and outcomes, never names.
+//! What is counted of sessions, once each, when they are over. Labels are kinds and outcomes, never names.
 
 use std::sync::Arc;
 
+use podwitness_core::outcome::{End, Outcome};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _},
@@ -15,24 +16,7 @@ use prometheus_client::{
 
 use crate::journal::Budgets;
 
-/// How a session ended. The same words stand in log, metric and recording.
-#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
-pub enum Outcome {
-    /// The API server ended it, with a status of the command.
-    Completed,
-    /// The API server ended it without one.
-    ServerLeft,
-    /// The client went away first.
-    ClientLeft,
-    /// The policy ended it: its recording did not come along.
-    PolicyEnded,
-    /// The policy ended it: its stream could not be followed.
-    Unreadable,
-    /// The sidecar had to end.
-    Drained,
-}
-
-/// What became of a recording.
+/// What became of what had been recorded.
 #[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
 pub(crate) enum Shipped {
     /// All of it is acknowledged.
@@ -45,24 +29,10 @@ pub(crate) enum Shipped {
     Unwanted,
 }
 
-impl Outcome {
-    /// The word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::ServerLeft => "server-left",
-            Self::ClientLeft => "client-left",
-            Self::PolicyEnded => "policy-ended",
-            Self::Unreadable => "unreadable",
-            Self::Drained => "drained",
-        }
-    }
-}
-
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct ByOutcome {
-    outcome: Outcome,
+    outcome: &'static str,
+    end: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -75,7 +45,6 @@ struct ByShipped {
 pub(super) struct Counters {
     live: Gauge,
     ended: Family<ByOutcome, Counter>,
-    refused: Counter,
     output: Counter,
     lost: Counter,
     shipped: Family<ByShipped, Counter>,
@@ -89,11 +58,10 @@ pub(crate) struct Ledger(Arc<Counters>);
 impl Counters {
     pub(super) fn register(registry: &mut Registry, budgets: &Budgets) -> Self {
         let counters = Self::default();
-        let Self { live, ended, refused, output, lost, shipped, broken } = counters.clone();
+        let Self { live, ended, output, lost, shipped, broken } = counters.clone();
         let registry = registry.sub_registry_with_prefix("podwitness_session");
         registry.register("live", "Recorded sessions under way", live);
-        registry.register("ended", "Recorded sessions that ended, by outcome", ended);
-        registry.register("refused", "Sessions refused because no recorder took them", refused);
+        registry.register("ended", "Sessions that were to be recorded, by outcome and end", ended);
         registry.register("output_bytes", "Output that was shown in recorded sessions", output);
         registry.register("lost_bytes", "Output that was shown and is not recorded", lost);
         registry.register("recordings", "Recordings by what became of them", shipped);
@@ -102,8 +70,14 @@ impl Counters {
         counters
     }
 
+    /// A session was refused: it could not be recorded.
     pub(super) fn refused(&self) {
-        self.refused.inc();
+        self.count(Outcome::Refused, End::Never);
+    }
+
+    fn count(&self, outcome: Outcome, end: End) {
+        let labels = ByOutcome { outcome: outcome.as_str(), end: end.as_str() };
+        self.ended.get_or_create(&labels).inc();
     }
 
     pub(super) fn ledger(&self) -> Ledger {
@@ -117,10 +91,14 @@ impl Ledger {
         self.0.live.inc();
     }
 
-    /// A session ended, with so much output shown, and so much of it not recorded.
-    pub(super) fn ended(&self, outcome: Outcome, output: u64, lost: u64) {
+    /// It is over.
+    pub(super) fn ended(&self) {
         self.0.live.dec();
-        self.0.ended.get_or_create(&ByOutcome { outcome }).inc();
+    }
+
+    /// It is known what became of it, with so much output shown, and so much of it not recorded.
+    pub(super) fn closed(&self, end: End, outcome: Outcome, output: u64, lost: u64) {
+        self.0.count(outcome, end);
         self.0.output.inc_by(output);
         self.0.lost.inc_by(lost);
     }

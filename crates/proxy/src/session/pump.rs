@@ -165,7 +165,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
 
     /// The stream cannot be followed: the policy says whether it goes on all the same.
     fn blinded(&mut self, live: &Live, error: SessionError) -> Result<Front, Stop> {
-        match enforce::on_unknown(live.journal.policy(), "a stream that cannot be followed") {
+        match enforce::on_unknown(&live.journal.policy(), "a stream that cannot be followed") {
             OnUnknown::Refuse(status) => Err(Stop::Unreadable(Box::new(status))),
             OnUnknown::Forward => {
                 tracing::info!(%error, source = ?self.source, "a recorded stream cannot be followed any further");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podwitness_core::status::Status;
+use podwitness_core::{outcome::End, status::Status};
 use podwitness_runtime::drain;
 use podwitness_wire::{
     channel::Source,
@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Open, Outcome, Recording,
+    Open, Recording, access,
     ahead::{LEAST, READ_AHEAD},
     pump::{Live, Pump, Stop},
     tap::{Summary, Tap},
@@ -30,11 +30,18 @@ const DEAF: Duration = Duration::from_secs(5);
 /// How long the last words may take, and how long the client's are read after them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Relays a session until both sides are done, and closes its recording. The server has chosen its `language`.
+/// Relays a session until both sides are done, closes its recording, and waits until it is known what became of that.
+/// The server has chosen its `language`.
 pub async fn relay<C: Stream, S: Stream>(client: C, server: S, language: Language, recording: Recording) {
     let open = &recording.0;
     let _guard = open.drain.guard();
     open.ledger.started();
+    let summary = session(client, server, language, open).await;
+    open.settle(Some(language), &summary).await;
+}
+
+/// A session from its first byte to the end of its recording.
+async fn session<C: Stream, S: Stream>(client: C, server: S, language: Language, open: &Open) -> Summary {
     let (meta, origin, journal) = (open.meta.clone(), open.origin.clone(), open.journal.clone());
     let live = Live { tap: Tap::new(meta, origin, Some(language), journal.clone()).into(), journal };
     let (client_read, client_write) = split(client);
@@ -43,7 +50,7 @@ pub async fn relay<C: Stream, S: Stream>(client: C, server: S, language: Languag
     let (said, answered) = directions(language);
     let mut up = Pump::new((Source::Client, said), client_read, server_write, LEAST, memory);
     let mut down = Pump::new((Source::Server, answered), server_read, client_write, READ_AHEAD, memory);
-    let (outcome, message) = both(&mut up, &mut down, &live, &open.drain).await;
+    let (end, message) = both(&mut up, &mut down, &live, &open.drain).await;
     if let Some(status) = &message {
         // A client that does not read learns nothing.
         let _ = timeout(LAST_WORDS, down.say(status)).await;
@@ -52,7 +59,7 @@ pub async fn relay<C: Stream, S: Stream>(client: C, server: S, language: Languag
     let _ = timeout(LAST_WORDS, up.drain()).await;
     up.finish(&live);
     down.finish(&live);
-    close(open, live.into_tap(), outcome);
+    live.into_tap().close(end)
 }
 
 /// Relays both directions, and tells how it ended and what the client is to be told.
@@ -61,7 +68,7 @@ async fn both<R, W, S, T>(
     down: &mut Pump<S, W>,
     live: &Live,
     drain: &drain::Watch,
-) -> (Outcome, Option<Status>)
+) -> (End, Option<Status>)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -75,58 +82,32 @@ where
     loop {
         tokio::select! {
             stop = &mut downward => return match stop {
-                Stop::Ended => (finished(live, left.unwrap_or(Outcome::ServerLeft)), None),
-                Stop::Unwanted => (finished(live, Outcome::ClientLeft), None),
-                Stop::Policy(status) => (Outcome::PolicyEnded, Some(*status)),
-                Stop::Unreadable(status) => (Outcome::Unreadable, Some(*status)),
+                Stop::Ended => (finished(live, left.unwrap_or(End::ServerLeft)), None),
+                Stop::Unwanted => (finished(live, End::ClientLeft), None),
+                Stop::Policy(status) => (End::Policy, Some(*status)),
+                Stop::Unreadable(status) => (End::Unreadable, Some(*status)),
             },
             stop = &mut upward, if left.is_none() => match stop {
-                Stop::Ended => (left, until) = (Some(Outcome::ClientLeft), Instant::now() + LINGER),
-                Stop::Unwanted => (left, until) = (Some(Outcome::ServerLeft), Instant::now() + DEAF),
-                Stop::Policy(status) => return (Outcome::PolicyEnded, Some(*status)),
-                Stop::Unreadable(status) => return (Outcome::Unreadable, Some(*status)),
+                Stop::Ended => (left, until) = (Some(End::ClientLeft), Instant::now() + LINGER),
+                Stop::Unwanted => (left, until) = (Some(End::ServerLeft), Instant::now() + DEAF),
+                Stop::Policy(status) => return (End::Policy, Some(*status)),
+                Stop::Unreadable(status) => return (End::Unreadable, Some(*status)),
             },
             () = sleep_until(now + HEADER), if !begun => {
                 begun = true;
                 live.with_tap(Tap::begin);
             }
             () = sleep_until(until), if left.is_some() => {
-                return (finished(live, left.unwrap_or(Outcome::ClientLeft)), None);
+                return (finished(live, left.unwrap_or(End::ClientLeft)), None);
             }
             () = drain.over() => {
-                return (Outcome::Drained, Some(Status::internal("podwitness: session ended, its pod is going away")));
+                return (End::Drained, Some(Status::internal("podwitness: session ended, its pod is going away")));
             }
         }
     }
 }
 
 /// A session whose command has reported its end is complete, whoever leaves first.
-fn finished(live: &Live, otherwise: Outcome) -> Outcome {
-    if live.with_tap(|tap| tap.has_status()) { Outcome::Completed } else { otherwise }
-}
-
-/// Closes the recording, counts the session and writes its line of the access log.
-pub(super) fn close(recording: &Open, tap: Tap, outcome: Outcome) {
-    let Summary { output, lost, lasted, exit } = tap.close(outcome);
-    recording.ledger.ended(outcome, output, lost);
-    let meta = &recording.meta;
-    tracing::event!(
-        target: "access",
-        tracing::Level::INFO,
-        session.id = %meta.id,
-        session.kind = meta.kind,
-        session.outcome = outcome.as_str(),
-        session.exit = exit.as_deref().unwrap_or_default(),
-        session.millis = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
-        session.tty = meta.tty,
-        user.name = meta.caller.effective.name,
-        user.verified = meta.caller.verified,
-        pod.namespace = meta.namespace,
-        pod.name = meta.pod,
-        pod.container = meta.container,
-        grants = ?recording.obligation.grants,
-        bytes.output = output,
-        bytes.lost = lost,
-        "session"
-    );
+fn finished(live: &Live, otherwise: End) -> End {
+    if live.with_tap(|tap| tap.has_status()) { End::Completed } else { otherwise }
 }

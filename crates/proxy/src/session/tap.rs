@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use podwitness_core::outcome::End;
 use podwitness_wire::{
     cast::{Encoder, Stream},
     channel::{Event, Size},
@@ -12,7 +13,7 @@ use podwitness_wire::{
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{Outcome, SessionMeta, meta, meta::Origin};
+use super::{SessionMeta, meta, meta::Origin};
 use crate::journal::Journal;
 
 /// A terminal whose size nobody states.
@@ -40,8 +41,8 @@ pub(super) struct Tap {
 
 /// What is left to be said of a session that is over.
 pub(super) struct Summary {
+    pub(super) end: End,
     pub(super) output: u64,
-    pub(super) lost: u64,
     pub(super) lasted: Duration,
     pub(super) exit: Option<String>,
 }
@@ -92,15 +93,15 @@ impl Tap {
     }
 
     /// The session is over.
-    pub(super) fn close(mut self, outcome: Outcome) -> Summary {
+    pub(super) fn close(mut self, end: End) -> Summary {
         self.begin();
         if let Some(said) = self.said.take() {
             self.write_exit(if said.is_empty() { "0".to_owned() } else { said });
         }
         let at = self.started.elapsed();
-        self.write(0, |encoder, lines| encoder.close(lines, at, outcome.as_str()));
-        self.journal.end();
-        Summary { output: self.output, lost: self.journal.lost(), lasted: at, exit: self.exit }
+        self.encoder.end(&mut self.lines, at, end.as_str());
+        self.journal.close(at, &self.lines, end);
+        Summary { end, output: self.output, lasted: at, exit: self.exit }
     }
 
     /// Whether the command has reported its end.

@@ -113,7 +113,7 @@ async fn without_any_recorder_the_session_pauses_and_ends_with_the_reason() {
     recorder.mood.send_replace(Mood::Good);
     eventually("the rest", || recorder.uploads().last().is_some_and(|seen| seen.ended == Ended::Cleanly))
         .await;
-    assert_eq!(pod.metric("podwitness_session_ended_total{outcome=\"PolicyEnded\"}"), 1);
+    assert_eq!(pod.metric("podwitness_session_ended_total{outcome=\"cut\",end=\"policy\"}"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +156,7 @@ async fn a_stream_that_cannot_be_followed_is_ended() {
     let words = session.last_words().await;
     assert!(is_farewell(&words, "cannot be recorded"), "{}", String::from_utf8_lossy(&words));
     eventually("the end", || recorder.uploads()[0].ended == Ended::Cleanly).await;
-    assert_eq!(Cast::parse(&recorder.uploads()[0].body).outcome(), Some("unreadable"));
+    assert_eq!(Cast::parse(&recorder.uploads()[0].body).ending(), Some(("unreadable", "cut")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -340,7 +340,11 @@ impl Cast {
         self.events.iter().map(|event| if let Event::Gap(bytes) = event { *bytes } else { 0 }).sum()
     }
 
-    pub fn outcome(&self) -> Option<&str> {
-        self.events.iter().find_map(|event| if let Event::Close(word) = event { Some(&**word) } else { None })
+    /// How the session ended, and what became of its recording.
+    pub fn ending(&self) -> Option<(&str, &str)> {
+        match self.events.as_slice() {
+            [.., Event::End(end), Event::Close(outcome)] => Some((end, outcome)),
+            _ => None,
+        }
     }
 }

@@ -32,7 +32,8 @@ async fn a_terminal_session_is_recorded_with_size_output_and_exit() {
         Event::Resize("100x30".into()),
         Event::Output("€".into()),
         Event::Exit("7".into()),
-        Event::Close("completed".into()),
+        Event::End("completed".into()),
+        Event::Close("recorded".into()),
     ];
     assert_eq!(cast.events, expected);
     assert!(!recorder.only().contains("password"));
@@ -127,8 +128,11 @@ async fn who_leaves_first_is_written_down() {
     drop(client);
     let ended = || recorder.uploads().iter().filter(|seen| seen.ended == Ended::Cleanly).count();
     eventually("both", || ended() == 2).await;
-    let mut words: Vec<String> =
-        recorder.uploads().iter().map(|seen| Cast::parse(&seen.body).outcome().unwrap().to_owned()).collect();
+    let mut words: Vec<String> = recorder
+        .uploads()
+        .iter()
+        .map(|seen| Cast::parse(&seen.body).ending().unwrap().0.to_owned())
+        .collect();
     words.sort();
     assert_eq!(words, ["client-left", "server-left"]);
 }
@@ -190,6 +194,6 @@ async fn every_transport_and_version_is_recorded_alike() {
             (true, false) => "command terminated with non-zero exit code: exit 7",
         };
         assert!(cast.events.contains(&Event::Exit(exit.into())), "{what}: {:?}", cast.events);
-        assert_eq!(cast.events.last(), Some(&Event::Close("completed".into())), "{what}");
+        assert_eq!(cast.ending(), Some(("completed", "recorded")), "{what}");
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use podwitness_core::control::Netmap;
-use podwitness_wire::cast::Event;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
@@ -51,7 +50,7 @@ async fn with_every_recorder_down_the_session_runs_and_is_recorded_whole_later()
     let cast = Cast::parse(&recorder.uploads()[0].body);
     let all: String = (0..100).map(|n| format!("line {n}\n")).collect();
     assert_eq!((String::from_utf8(cast.output()).unwrap(), cast.gaps()), (all, 0));
-    assert_eq!(cast.outcome(), Some("completed"));
+    assert_eq!(cast.ending(), Some(("completed", "recorded-late")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,6 +169,7 @@ async fn what_fits_nowhere_is_counted_in_a_gap() {
     assert!(gaps > 0);
     assert_eq!(shown.len() as u64 + gaps, (piece * count + 5) as u64);
     assert!(shown.ends_with(b"after"));
+    assert_eq!(cast.ending(), Some(("completed", "gap")));
     assert_eq!(pod.metric("podwitness_session_lost_bytes_total"), gaps);
 }
 
@@ -289,12 +289,12 @@ async fn what_a_killed_process_had_put_aside_is_shipped_by_the_next() {
         .await;
     let cast = Cast::parse(&recorder.uploads()[0].body);
     assert_eq!(cast.output(), b"shown");
+    assert_eq!(cast.ending(), Some(("interrupted", "cut")));
     let ours = cast.header.podwitness.unwrap();
     assert_eq!(
         (ours.session, ours.part, ours.offset),
         (folder.file_name().into_string().unwrap(), 1 << 16, 0)
     );
-    assert_eq!(cast.events.last(), Some(&Event::Close("interrupted".into())));
     let is_empty = || copy.path().read_dir().unwrap().count() == 0;
     eventually("nothing is left lying there", is_empty).await;
 }

@@ -34,7 +34,7 @@ async fn a_recorder_that_reads_compressed_uploads_gets_few_bytes_and_another_one
         assert_eq!(seen.wire * 10 < seen.body.len(), packs, "{} of {} bytes", seen.wire, seen.body.len());
         let cast = Cast::parse(&seen.body);
         assert_eq!((cast.output(), cast.gaps()), (text().repeat(10), 0));
-        casts.push(cast.outcome().map(str::to_owned));
+        casts.push(cast.ending().map(|(end, outcome)| format!("{end}, {outcome}")));
     }
     assert_eq!(casts[0], casts[1]);
 }

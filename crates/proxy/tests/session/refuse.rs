@@ -28,7 +28,7 @@ async fn fail_closed_refuses_where_no_recorder_is_known_or_reached() {
         "{}",
         dead.message
     );
-    assert_eq!(pod.metric("podwitness_session_refused_total"), 3);
+    assert_eq!(pod.metric("podwitness_session_ended_total{outcome=\"refused\",end=\"never\"}"), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,11 +10,12 @@ fuzz_target!(|pieces: Vec<(bool, &[u8])>| {
     let (mut encoder, mut lines) = (Encoder::new(), vec![]);
     let (mut stdout, mut stderr) = (vec![], vec![]);
     for (error, bytes) in pieces {
-        let (stream, shown) = if error { (Stream::Stderr, &mut stderr) } else { (Stream::Stdout, &mut stdout) };
+        let (stream, shown) =
+            if error { (Stream::Stderr, &mut stderr) } else { (Stream::Stdout, &mut stdout) };
         shown.extend_from_slice(bytes);
         encoder.output(&mut lines, Duration::from_micros(shown.len() as u64), stream, bytes);
     }
-    encoder.close(&mut lines, Duration::ZERO, "completed");
+    encoder.end(&mut lines, Duration::ZERO, "completed");
 
     let mut transcript = Transcript::new();
     let (mut read_stdout, mut read_stderr) = (vec![], vec![]);

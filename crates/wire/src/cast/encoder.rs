@@ -85,9 +85,14 @@ impl Encoder {
         push_line(out, at, "x-gap", &bytes.to_string());
     }
 
-    /// Appends what is held and the line for the session's end.
-    pub fn close(&mut self, out: &mut Vec<u8>, at: Duration, outcome: &str) {
+    /// Appends what is held and the line for the way in which the session ended.
+    pub fn end(&mut self, out: &mut Vec<u8>, at: Duration, end: &str) {
         self.flush(out, at);
+        push_line(out, at, "x-end", end);
+    }
+
+    /// Appends the last line: what became of the recording.
+    pub fn close(out: &mut Vec<u8>, at: Duration, outcome: &str) {
         push_line(out, at, "x-close", outcome);
     }
 

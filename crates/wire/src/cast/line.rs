@@ -34,7 +34,9 @@ pub enum Event {
     Flow(Flow),
     /// `"x-gap"`: so many bytes of output are not recorded here.
     Gap(u64),
-    /// `"x-close"`: how the session ended.
+    /// `"x-end"`: how the session ended.
+    End(String),
+    /// `"x-close"`: what became of the recording, in its last line.
     Close(String),
     /// Any other code.
     Other(String),
@@ -81,6 +83,7 @@ fn event(code: &str, text: String) -> Result<Event, LineError> {
         "x-exit" => Event::Exit(text),
         "x-flow" => Event::Flow(serde_json::from_str(&text).map_err(|_| bad())?),
         "x-gap" => Event::Gap(text.parse().map_err(|_| bad())?),
+        "x-end" => Event::End(text),
         "x-close" => Event::Close(text),
         other => Event::Other(other.to_owned()),
     })

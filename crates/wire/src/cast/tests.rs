@@ -16,7 +16,7 @@ fn encoded(pieces: &[(Stream, &[u8])]) -> String {
     for (stream, bytes) in pieces {
         encoder.output(&mut out, AT, *stream, bytes);
     }
-    encoder.close(&mut out, AT, "completed");
+    encoder.end(&mut out, AT, "completed");
     String::from_utf8(out).unwrap()
 }
 
@@ -103,7 +103,7 @@ fn the_streams_are_told_apart() {
         r#"[1.25,"o","c"]"#,
         r#"[1.25,"x-stream","stdout"]"#,
         r#"[1.25,"o","d"]"#,
-        r#"[1.25,"x-close","completed"]"#,
+        r#"[1.25,"x-end","completed"]"#,
     ];
     assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
 }
@@ -120,8 +120,7 @@ fn a_character_cut_in_two_is_joined() {
 #[test]
 fn what_is_not_utf8_stands_exactly_before_its_lossy_text() {
     let lines = encoded(&[(Stream::Stdout, &[b'a', 0xff, b'b'])]);
-    let expected =
-        "[1.25,\"x-raw\",\"Yf9i\"]\n[1.25,\"o\",\"a\u{fffd}b\"]\n[1.25,\"x-close\",\"completed\"]\n";
+    let expected = "[1.25,\"x-raw\",\"Yf9i\"]\n[1.25,\"o\",\"a\u{fffd}b\"]\n[1.25,\"x-end\",\"completed\"]\n";
     assert_eq!(lines, expected);
 }
 
@@ -160,7 +159,8 @@ fn every_code_is_read_back() {
     let over = Flow { moved: Some(Moved { sent: 5, received: 6 }), ..begun };
     Encoder::flow(&mut out, AT, &begun);
     Encoder::flow(&mut out, AT, &over);
-    encoder.close(&mut out, AT, "completed");
+    encoder.end(&mut out, AT, "completed");
+    Encoder::close(&mut out, AT, "recorded");
     let events: Vec<Event> =
         out.split_inclusive(|b| *b == b'\n').map(|line| Line::parse(line).unwrap().event).collect();
     let expected = [
@@ -169,7 +169,8 @@ fn every_code_is_read_back() {
         Event::Gap(12),
         Event::Flow(begun),
         Event::Flow(over),
-        Event::Close("completed".into()),
+        Event::End("completed".into()),
+        Event::Close("recorded".into()),
     ];
     assert_eq!(events, expected);
     assert_eq!(Line::parse(br#"[1, "m", "mark"]"#).unwrap().event, Event::Other("m".into()));

@@ -3,6 +3,7 @@
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
+use podwitness_core::outcome::{End, Outcome};
 use podwitness_wire::cast::{Encoder, Event, Line};
 
 use super::{
@@ -13,8 +14,6 @@ use super::{
 
 /// Bytes at the end of a file in which its last line is looked for; no line is longer.
 const TAIL: u64 = 256 << 10;
-/// Outcome of a session whose sidecar ended without a word.
-const INTERRUPTED: &str = "interrupted";
 
 /// A journal of an earlier process, and who is to empty its folder.
 pub(crate) struct Left {
@@ -55,14 +54,21 @@ fn read(budgets: &Budgets, path: PathBuf) -> io::Result<Option<Left>> {
     Ok(Some(Left { waybill, spooler: super::Spooler::new(journal.clone(), folder), journal }))
 }
 
-/// What is missing behind the last line: nothing where the session had come to its end.
+/// What is missing behind the last line: nothing where the session had come to its end, and had its outcome.
 fn end(last: &Line) -> Vec<u8> {
-    let mut close = Vec::new();
-    if !matches!(last.event, Event::Close(_)) {
-        let at = Duration::try_from_secs_f64(last.at).unwrap_or_default();
-        Encoder::new().close(&mut close, at, INTERRUPTED);
-    }
-    close
+    let at = Duration::try_from_secs_f64(last.at).unwrap_or_default();
+    let mut lines = Vec::new();
+    let outcome = match last.event {
+        Event::Close(_) => return lines,
+        // The outcomes of any other kind are written together with the end.
+        Event::End(_) => Outcome::RecordedLate,
+        _ => {
+            Encoder::new().end(&mut lines, at, End::Interrupted.as_str());
+            Outcome::Cut
+        }
+    };
+    Encoder::close(&mut lines, at, outcome.as_str());
+    lines
 }
 
 /// Files that follow on each other, up to the last whole line, and that line.

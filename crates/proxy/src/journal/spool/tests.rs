@@ -95,7 +95,8 @@ async fn the_next_process_ships_what_the_last_one_had_spooled() {
     let kept = &lines[usize::try_from(from).unwrap()..];
     assert!(text.starts_with(kept));
     let close = String::from_utf8(text[kept.len()..].to_vec()).unwrap();
-    assert!(close.ends_with(",\"x-close\",\"interrupted\"]\n"), "{close}");
+    let words: Vec<&str> = close.lines().map(|line| line.split_once(',').unwrap().1).collect();
+    assert_eq!(words, [r#""x-end","interrupted"]"#, r#""x-close","cut"]"#]);
     left.journal.ack(from + text.len() as u64);
     left.spooler.run().await;
     assert_eq!((budgets.memory.used(), budgets.disk.used()), (0, 0));
@@ -116,9 +117,9 @@ async fn a_line_that_was_cut_by_the_end_of_a_process_is_left_out() {
     let [left] = left_behind(&budgets(copy.path()), 10).try_into().ok().unwrap();
     let text = String::from_utf8(all(&left.journal, 0).await).unwrap();
     assert!(text.lines().all(|line| line.starts_with('[') && line.ends_with(']')), "every line is whole");
-    let [.., before, close] = text.lines().collect::<Vec<_>>()[..] else { panic!() };
+    let [.., before, _, close] = text.lines().collect::<Vec<_>>()[..] else { panic!() };
     let time = |line: &str| line.split([',', '[']).nth(1).unwrap().parse::<f64>().unwrap();
-    assert!(close.contains("interrupted") && time(close) == time(before), "{before} {close}");
+    assert!(close.contains("cut") && time(close) == time(before), "{before} {close}");
 }
 
 #[tokio::test]
@@ -130,10 +131,14 @@ async fn a_session_that_had_ended_keeps_its_own_end() {
     files
         .filter(|path| path.extension().unwrap() == "lines")
         .for_each(|path| std::fs::remove_file(path).unwrap());
-    let lines = "[1.5,\"o\",\"all\"]\n[2.5,\"x-close\",\"completed\"]\n";
-    std::fs::write(folder.join("00000000000000000000.lines"), lines).unwrap();
-    let [left] = left_behind(&budgets(copy.path()), 10).try_into().ok().unwrap();
-    assert_eq!(String::from_utf8(all(&left.journal, 0).await).unwrap(), lines);
+    let ended = "[1.5,\"o\",\"all\"]\n[2.5,\"x-end\",\"completed\"]\n";
+    let late = "[2.5,\"x-close\",\"recorded-late\"]\n";
+    let closed = "[2.5,\"x-close\",\"gap\"]\n";
+    for (lines, added) in [(ended.to_owned(), late), (format!("{ended}{closed}"), "")] {
+        std::fs::write(folder.join("00000000000000000000.lines"), &lines).unwrap();
+        let [left] = left_behind(&budgets(copy.path()), 10).try_into().ok().unwrap();
+        assert_eq!(String::from_utf8(all(&left.journal, 0).await).unwrap(), format!("{lines}{added}"));
+    }
 }
 
 #[tokio::test]
@@ -160,7 +165,7 @@ async fn lines_that_no_recorder_takes_are_put_aside_soon() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(budgets.memory.used(), 0);
-    journal.taken_by(Some(None));
+    journal.taken_by("[fd70::1]:80".parse().unwrap(), None);
     journal.append(Duration::ZERO, b"[0.1,\"o\",\"again\"]\n", 5);
     tokio::time::sleep(ALONE * 3).await;
     assert!(budgets.memory.used() > 0, "what a recorder takes stays in memory");
