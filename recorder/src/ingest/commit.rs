@@ -182,6 +182,8 @@ impl Committer {
                 bytes: part.written(),
                 duration: progress.at,
                 exit: progress.exit,
+                session_end: progress.end,
+                session_outcome: progress.outcome,
                 gap: progress.gap,
             };
             let finished = self.alive(spawn_blocking(move || part.finish(end))).await;

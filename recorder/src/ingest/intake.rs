@@ -11,6 +11,8 @@ use thiserror::Error;
 pub(super) const MAX_LINE: usize = 1 << 20;
 /// Cap on the text of an exit status that is taken over into metadata.
 const MAX_EXIT: usize = 1024;
+/// The same for the words at the end of a recording.
+const MAX_WORD: usize = 64;
 
 /// What an upload consists of.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +30,10 @@ pub(super) struct Progress {
     pub(super) at: f64,
     /// Text of the last `x-exit`.
     pub(super) exit: Option<String>,
+    /// Text of the last `x-end`.
+    pub(super) end: Option<String>,
+    /// Text of the last `x-close`.
+    pub(super) outcome: Option<String>,
     /// Sum of all `x-gap`.
     pub(super) gap: u64,
 }
@@ -149,6 +155,8 @@ fn look(line: &[u8], lines: &mut u64, progress: &mut Progress) -> Result<(), Ref
     progress.at = progress.at.max(line.at);
     match line.event {
         Event::Exit(text) => progress.exit = Some(text.chars().take(MAX_EXIT).collect()),
+        Event::End(text) => progress.end = Some(text.chars().take(MAX_WORD).collect()),
+        Event::Close(text) => progress.outcome = Some(text.chars().take(MAX_WORD).collect()),
         Event::Gap(bytes) => progress.gap = progress.gap.saturating_add(bytes),
         _ => {}
     }
@@ -162,7 +170,7 @@ mod tests {
     use super::*;
 
     const CAST: &[u8] =
-        b"{\"version\":2}\n[0.5,\"o\",\"a\"]\n[1,\"x-gap\",\"7\"]\n[2.25,\"x-exit\",\"3\"]\n[2,\"x-close\",\"done\"]\n";
+        b"{\"version\":2}\n[0.5,\"o\",\"a\"]\n[1,\"x-gap\",\"7\"]\n[2.25,\"x-exit\",\"3\"]\n[2,\"x-end\",\"completed\"]\n[2,\"x-close\",\"gap\"]\n";
 
     fn run(intake: &mut Intake, pieces: &[&[u8]]) -> (Vec<u8>, Result<(), Refusal>) {
         let mut out = Vec::new();
@@ -192,7 +200,14 @@ mod tests {
             let mut intake = intake();
             let (bytes, result) = run(&mut intake, &pieces);
             prop_assert_eq!((bytes.as_slice(), result), (CAST, Ok(())));
-            prop_assert_eq!(intake.progress(), &Progress { at: 2.25, exit: Some("3".into()), gap: 7 });
+            let said = Progress {
+                at: 2.25,
+                exit: Some("3".into()),
+                end: Some("completed".into()),
+                outcome: Some("gap".into()),
+                gap: 7,
+            };
+            prop_assert_eq!(intake.progress(), &said);
         }
 
         #[test]

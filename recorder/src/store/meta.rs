@@ -117,6 +117,12 @@ pub struct End {
     /// What the command's end was, as the last `x-exit` line has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<String>,
+    /// How the session ended, as the `x-end` line has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_end: Option<String>,
+    /// What became of its recording, as the `x-close` line has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_outcome: Option<String>,
     /// Bytes of output that the client's side says are missing (`x-gap`).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gap: u64,

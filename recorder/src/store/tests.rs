@@ -23,6 +23,8 @@ fn end() -> End {
         bytes: 0,
         duration: 1.5,
         exit: Some("0".into()),
+        session_end: None,
+        session_outcome: None,
         gap: 0,
     }
 }

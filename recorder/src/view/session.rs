@@ -78,6 +78,10 @@ pub(super) struct Summary {
     /// What else its end was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exit_message: Option<String>,
+    /// How the session ended, by the word of the client's side.
+    pub(super) session_end: Option<String>,
+    /// What became of its recording, by the same.
+    pub(super) session_outcome: Option<String>,
     /// Bytes of output that the client's side did not record.
     pub(super) gap: u64,
     /// Bytes of lines between parts that are not here.
@@ -163,6 +167,8 @@ impl Summary {
             self.exit_code = exit.parse().ok();
             self.exit_message = self.exit_code.is_none().then_some(exit);
         }
+        self.session_end = ends().filter_map(|end| end.session_end.clone()).next_back();
+        self.session_outcome = ends().filter_map(|end| end.session_outcome.clone()).next_back();
         if let Some(end) = &last.end {
             self.outcome = Some(end.outcome);
             self.message.clone_from(&end.message);

@@ -40,6 +40,8 @@ impl Lab {
             bytes: 0,
             duration: 1.0,
             exit: None,
+            session_end: Some("client-left".into()),
+            session_outcome: Some("recorded".into()),
             gap: 0,
         };
         part.finish(end).unwrap();
@@ -82,6 +84,8 @@ async fn a_listing_is_json_with_the_names_that_clients_know() {
         ("outcome", "complete".into()),
         ("size", CAST_TEXT.len().into()),
         ("exitCode", Value::Null),
+        ("sessionEnd", "client-left".into()),
+        ("sessionOutcome", "recorded".into()),
         ("source", serde_json::json!({"unverified": {"address": "10.0.0.9"}})),
     ] {
         assert_eq!(session[key], value, "{key}");

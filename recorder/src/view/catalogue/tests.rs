@@ -35,7 +35,17 @@ fn meta(owner: Owner, start: i64, offset: u64) -> Meta {
 }
 
 fn end(outcome: Outcome) -> End {
-    End { outcome, message: String::new(), at: 0, bytes: 0, duration: 2.0, exit: Some("3".into()), gap: 0 }
+    End {
+        outcome,
+        message: String::new(),
+        at: 0,
+        bytes: 0,
+        duration: 2.0,
+        exit: Some("3".into()),
+        session_end: Some("completed".into()),
+        session_outcome: Some("recorded-late".into()),
+        gap: 0,
+    }
 }
 
 impl Lab {
@@ -102,6 +112,8 @@ async fn sessions_are_listed_newest_first_with_what_is_known_of_them() {
     assert_eq!(sessions(&list), ["new", "old"]);
     let new = &list[0];
     assert_eq!((new.start, new.duration, new.exit_code, new.complete), (NOW, 2.0, Some(3), true));
+    let words = (new.session_end.as_deref(), new.session_outcome.as_deref());
+    assert_eq!(words, (Some("completed"), Some("recorded-late")));
     assert_eq!((new.user.as_str(), new.command.as_str(), new.size), ("ana", "id", 15));
     assert_eq!(new.source, Some(pod("b")));
 }
