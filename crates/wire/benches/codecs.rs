@@ -4,6 +4,7 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use podwitness_wire::{
+    archive::{Archive, PIECE, Piece, is_readable},
     cast::{Encoder, Stream},
     channel::{Event, Protocol},
     session::{Direction, Language, Transport, directions},
@@ -95,5 +96,40 @@ fn record(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode, record);
+/// The content of a member that does not end, followed and judged.
+fn archive(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("archive");
+    group.throughput(Throughput::Bytes(FRAME as u64));
+    for (name, bytes) in outputs() {
+        let mut archive = Archive::new();
+        assert!(archive.feed(&endless(), |_| {}).is_empty());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                archive.feed(black_box(&bytes), |piece| {
+                    if let Piece::Content(content) = piece {
+                        black_box(content.chunks(PIECE).filter(|piece| is_readable(piece)).count());
+                    }
+                });
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The header of a member of as many bytes as one can have.
+fn endless() -> Vec<u8> {
+    let mut header = b"core".to_vec();
+    header.resize(124, 0);
+    header.extend_from_slice(b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff");
+    header.resize(148, 0);
+    header.extend_from_slice(b"        0");
+    header.resize(257, 0);
+    header.extend_from_slice(b"ustar  \0");
+    header.resize(512, 0);
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header.splice(148..156, format!("{sum:06o}\0 ").into_bytes());
+    header
+}
+
+criterion_group!(benches, decode, record, archive);
 criterion_main!(benches);

@@ -5,6 +5,7 @@
 //! are typed and terminal: after one, every further call gives the same error. Nothing panics on input.
 
 pub mod ack;
+pub mod archive;
 pub mod cast;
 pub mod channel;
 pub mod forward;
