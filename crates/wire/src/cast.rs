@@ -8,11 +8,13 @@ mod encoder;
 mod escape;
 mod header;
 pub mod line;
+mod sum;
 mod transcript;
 
 pub use encoder::{Encoder, MAX_LINE, MAX_PIECE};
 pub use header::{Header, HeaderError, Kubernetes, MAX_HEADER, Part, Podwitness};
 pub use line::{Event, Line, LineError};
+pub use sum::Sum;
 pub use transcript::Transcript;
 
 /// Which stream of a command some output is.

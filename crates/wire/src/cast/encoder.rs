@@ -4,7 +4,7 @@ use std::{io::Write as _, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Stream, escape};
+use super::{Stream, Sum, escape};
 use crate::{channel::Size, forward::Flow};
 
 /// Longest piece of output in one line; longer output becomes several lines.
@@ -83,6 +83,12 @@ impl Encoder {
     /// Appends the line for output that was shown and is not recorded.
     pub fn gap(out: &mut Vec<u8>, at: Duration, bytes: u64) {
         push_line(out, at, "x-gap", &bytes.to_string());
+    }
+
+    /// Appends the line for output that is known and not recorded.
+    pub fn sum(out: &mut Vec<u8>, at: Duration, sum: &Sum) {
+        // A string and numbers always become JSON.
+        push_line(out, at, "x-sum", &serde_json::to_string(sum).unwrap_or_default());
     }
 
     /// Appends what is held and the line for the way in which the session ended.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use thiserror::Error;
 
-use super::Stream;
+use super::{Stream, Sum};
 use crate::forward::Flow;
 
 /// One event line.
@@ -34,6 +34,8 @@ pub enum Event {
     Flow(Flow),
     /// `"x-gap"`: so many bytes of output are not recorded here.
     Gap(u64),
+    /// `"x-sum"`: what is known of output that is not recorded here.
+    Sum(Box<Sum>),
     /// `"x-end"`: how the session ended.
     End(String),
     /// `"x-close"`: what became of the recording, in its last line.
@@ -83,6 +85,7 @@ fn event(code: &str, text: String) -> Result<Event, LineError> {
         "x-exit" => Event::Exit(text),
         "x-flow" => Event::Flow(serde_json::from_str(&text).map_err(|_| bad())?),
         "x-gap" => Event::Gap(text.parse().map_err(|_| bad())?),
+        "x-sum" => Event::Sum(serde_json::from_str(&text).map_err(|_| bad())?),
         "x-end" => Event::End(text),
         "x-close" => Event::Close(text),
         other => Event::Other(other.to_owned()),

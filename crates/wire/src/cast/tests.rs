@@ -150,6 +150,16 @@ fn lines_of_ours_are_known_without_parsing_them() {
 }
 
 #[test]
+fn a_sum_is_json_in_a_line() {
+    let mut out = vec![];
+    let sum = Sum { bytes: 1024, left_out: Some(512), sha256: "ab".into(), ..Sum::of(Stream::Stdout) };
+    Encoder::sum(&mut out, AT, &sum);
+    let expected =
+        r#"[1.25,"x-sum","{\"stream\":\"stdout\",\"bytes\":1024,\"leftOut\":512,\"sha256\":\"ab\"}"]"#;
+    assert_eq!(String::from_utf8(out).unwrap(), format!("{expected}\n"));
+}
+
+#[test]
 fn every_code_is_read_back() {
     let (mut encoder, mut out) = (Encoder::new(), vec![]);
     encoder.resize(&mut out, AT, Size { cols: 80, rows: 24 });
@@ -159,6 +169,8 @@ fn every_code_is_read_back() {
     let over = Flow { moved: Some(Moved { sent: 5, received: 6 }), ..begun };
     Encoder::flow(&mut out, AT, &begun);
     Encoder::flow(&mut out, AT, &over);
+    let sum = Sum { member: Some("a \"b\"\n".into()), size: Some(7), bytes: 7, ..Sum::of(Stream::Stdout) };
+    Encoder::sum(&mut out, AT, &sum);
     encoder.end(&mut out, AT, "completed");
     Encoder::close(&mut out, AT, "recorded");
     let events: Vec<Event> =
@@ -169,15 +181,17 @@ fn every_code_is_read_back() {
         Event::Gap(12),
         Event::Flow(begun),
         Event::Flow(over),
+        Event::Sum(sum.into()),
         Event::End("completed".into()),
         Event::Close("recorded".into()),
     ];
     assert_eq!(events, expected);
     assert_eq!(Line::parse(br#"[1, "m", "mark"]"#).unwrap().event, Event::Other("m".into()));
     for bad in [
+        r#"[1,"x-flow","{}"]"#,
+        r#"[1,"x-sum","{}"]"#,
         r#"[1,"x-gap","many"]"#,
         r#"[1,"x-raw","*"]"#,
-        r#"[1,"x-flow","{}"]"#,
         r#"[1,"x-stream","in"]"#,
         r#"{"version":2}"#,
     ] {
