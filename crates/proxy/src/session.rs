@@ -9,6 +9,7 @@ mod ledger;
 mod meta;
 mod pump;
 mod relay;
+mod sums;
 mod tap;
 
 pub(crate) use answer::answered;

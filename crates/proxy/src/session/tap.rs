@@ -13,7 +13,11 @@ use podwitness_wire::{
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{SessionMeta, meta, meta::Origin};
+use super::{
+    SessionMeta,
+    meta::{self, Origin},
+    sums::{Lines, Sums},
+};
 use crate::journal::Journal;
 
 /// A terminal whose size nobody states.
@@ -32,8 +36,12 @@ pub(super) struct Tap {
     journal: Journal,
     encoder: Encoder,
     lines: Vec<u8>,
+    /// Follows standard output that may be an archive.
+    sums: Option<Box<Sums>>,
     begun: bool,
     output: u64,
+    /// Bytes of output for which no line has been appended yet.
+    owed: u64,
     exit: Option<String>,
     /// What the error channel of a version without statuses has said so far.
     said: Option<String>,
@@ -55,6 +63,8 @@ impl Tap {
         journal: Journal,
     ) -> Self {
         Self {
+            // On a terminal everything is shown to somebody.
+            sums: (!meta.tty).then(Box::default),
             meta,
             origin,
             language,
@@ -64,6 +74,7 @@ impl Tap {
             lines: Vec::new(),
             begun: false,
             output: 0,
+            owed: 0,
             exit: None,
             said: None,
         }
@@ -88,6 +99,7 @@ impl Tap {
     /// Output passes that cannot be read.
     pub(super) fn unreadable(&mut self, bytes: u64) {
         self.begin();
+        self.end_sums();
         self.output += bytes;
         self.journal.miss(bytes);
     }
@@ -98,6 +110,7 @@ impl Tap {
         if let Some(said) = self.said.take() {
             self.write_exit(if said.is_empty() { "0".to_owned() } else { said });
         }
+        self.end_sums();
         let at = self.started.elapsed();
         self.encoder.end(&mut self.lines, at, end.as_str());
         self.journal.close(at, &self.lines, end);
@@ -125,7 +138,23 @@ impl Tap {
         self.output += len;
         // Most output is text with a few line ends to escape.
         self.lines.reserve(payload.len() + payload.len() / 8 + 64);
-        self.write(len, |encoder, lines| payload.read(|bytes| encoder.output(lines, at, stream, bytes)));
+        let sums = if stream == Stream::Stdout { self.sums.take() } else { None };
+        let Some(mut sums) = sums else {
+            return self
+                .write(len, |encoder, lines| payload.read(|bytes| encoder.output(lines, at, stream, bytes)));
+        };
+        self.write(len, |encoder, lines| {
+            let mut to = Lines { encoder, lines, at };
+            payload.read(|bytes| sums.record(&mut to, bytes));
+        });
+        self.sums = Some(sums).filter(|sums| !sums.is_over());
+    }
+
+    fn end_sums(&mut self) {
+        if let Some(sums) = self.sums.take() {
+            let at = self.started.elapsed();
+            self.write(0, |encoder, lines| sums.finish(&mut Lines { encoder, lines, at }));
+        }
     }
 
     fn resize(&mut self, size: Size) {
@@ -161,7 +190,9 @@ impl Tap {
     /// Appends the lines that record so many bytes of output.
     fn write(&mut self, output: u64, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         encode(&mut self.encoder, &mut self.lines);
+        self.owed += output;
         if !self.lines.is_empty() {
+            let output = std::mem::take(&mut self.owed);
             self.journal.append(self.started.elapsed(), &self.lines, output);
         }
         self.lines.clear();

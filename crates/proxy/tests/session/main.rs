@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod archives;
 mod bulk;
 mod closed;
 mod forward;
