@@ -216,3 +216,46 @@ async fn sessions_over_spdy_are_recorded_byte_for_byte() -> Result<()> {
     })
     .await
 }
+
+/// `cp` has a container write or read an archive.
+#[tokio::test]
+async fn files_that_are_copied_are_listed_with_their_hashes() -> Result<()> {
+    with_pods(async |ns, plain| {
+        let made = plain
+            .shell("target", "mkdir /tmp/d && cd /tmp/d && head -c 3000000 /dev/urandom >noise && seq 5000 >text && sha256sum noise text")
+            .await?
+            .ok()?
+            .text();
+        let script = format!(
+            "cd /tmp && kubectl -n {0} cp target:/tmp/d d >/dev/null && cd d && sha256sum noise text && \
+             kubectl -n {0} cp noise target:/tmp/back",
+            plain.name
+        );
+        let copied = ns.shell("witness", &script).await?.ok()?.text();
+        ensure!(copied == made, "copied {copied}, made {made}");
+        let back = plain.shell("target", "sha256sum </tmp/back").await?.ok()?.text();
+        ensure!(made.starts_with(back.trim_end_matches(" -\n").trim()), "copied back {back}, made {made}");
+
+        let viewer = Viewer::open().await?;
+        let fetched = viewer.recording(&ns.name, "tar cf - /tmp/d").await?;
+        ensure!(text(&fetched.header, "/podwitness/via") == "cp", "{}", fetched.header);
+        let sums: Vec<Value> = fetched
+            .lines
+            .iter()
+            .filter(|(_, code, _)| code == "x-sum")
+            .map(|(_, _, text)| serde_json::from_str(text))
+            .collect::<Result<_, _>>()?;
+        for line in made.lines() {
+            let (hash, name) = line.split_once("  ").context("no line of sha256sum")?;
+            let is_it = |sum: &&Value| text(sum, "/member").ends_with(name) && text(sum, "/sha256") == hash;
+            ensure!(sums.iter().any(|sum| is_it(&sum)), "{name} with {hash} is not in {sums:?}");
+        }
+        let held = fetched.output()?;
+        ensure!(held.len() < 100_000, "{} bytes are recorded", held.len());
+        ensure!(String::from_utf8_lossy(&held).contains("\n4999\n5000\n"), "the text is not recorded");
+        let sent = viewer.recording(&ns.name, "tar -xmf -").await?;
+        ensure!(sent.text("o").is_empty() && sent.text("x-exit") == "0", "{:?}", sent.lines);
+        Ok(())
+    })
+    .await
+}
