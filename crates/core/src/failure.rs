@@ -34,6 +34,8 @@ pub enum Recorders {
     Ready,
     /// There are some, none can be reached.
     Unreachable,
+    /// Of those that can be reached, none acknowledges anything: they speak version 1 of the protocol.
+    Unacknowledging,
     /// The grants name no recorder that exists.
     Unresolvable,
     /// No netmap was ever received.
@@ -108,6 +110,13 @@ pub fn at_start(policy: &Policy, recorders: Recorders) -> AtStart {
                 name(grants)
             )))
         }
+        (Policy::Closed { grants, .. }, Recorders::Unacknowledging) => {
+            AtStart::Refuse(Status::forbidden(format!(
+                "podwitness: {} asks for a recording, and the recorder that can be reached acknowledges nothing: it \
+                 speaks version 1 of the protocol; nothing was run",
+                name(grants)
+            )))
+        }
     }
 }
 
@@ -122,7 +131,10 @@ pub fn in_session(policy: &Policy, lead: Lead, recorders: Recorders) -> InSessio
     }
     let cause = match recorders {
         Recorders::Ready => "the recorder does not acknowledge",
-        Recorders::Unreachable | Recorders::Unresolvable | Recorders::Unknown => "no recorder can be reached",
+        Recorders::Unreachable
+        | Recorders::Unacknowledging
+        | Recorders::Unresolvable
+        | Recorders::Unknown => "no recorder can be reached",
     };
     InSession::End(Status::internal(format!(
         "podwitness: session ended, {} asks for a recording and {cause}",
@@ -159,14 +171,14 @@ mod tests {
 
     #[test]
     fn at_start_follows_the_table() {
-        for recorders in [Recorders::Unreachable, Recorders::Unresolvable, Recorders::Unknown] {
+        let others =
+            [Recorders::Unreachable, Recorders::Unacknowledging, Recorders::Unresolvable, Recorders::Unknown];
+        for recorders in others {
             assert_eq!(at_start(&Policy::Open, recorders), AtStart::RecordLater);
         }
         assert_eq!(at_start(&Policy::Open, Recorders::Ready), AtStart::Record);
         assert_eq!(at_start(&closed(), Recorders::Ready), AtStart::Record);
-        for (recorders, code) in
-            [(Recorders::Unreachable, 403), (Recorders::Unresolvable, 403), (Recorders::Unknown, 503)]
-        {
+        for (recorders, code) in others.into_iter().zip([403, 403, 403, 503]) {
             let AtStart::Refuse(status) = at_start(&closed(), recorders) else { panic!("{recorders:?}") };
             assert_eq!(status.code, code);
         }
