@@ -6,24 +6,38 @@
 
 mod body;
 mod connection;
+mod error;
 mod gather;
+mod health;
+mod heard;
+mod part;
 pub(crate) mod pick;
+mod v1;
 mod v2;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use podwitness_core::grant::AckLevel;
 use podwitness_runtime::drain;
 
 use crate::{
     journal::Journal,
     session::{Ledger, Shipped},
 };
+use error::UploadError;
+use part::{End, Progress};
 pub(crate) use pick::{Picked, Plan, Uploads};
-pub(crate) use v2::Upload;
-use v2::{End, Progress};
 
 /// How long a process that is told to end looks for a recorder.
 const LAST_TRY: Duration = Duration::from_secs(10);
+
+/// An open upload, of which nothing was sent.
+pub(crate) enum Upload {
+    /// Acknowledged as it goes.
+    V2(v2::Upload),
+    /// Not acknowledged before its end.
+    V1(v1::Upload),
+}
 
 /// One recording on its way.
 pub(crate) struct Shipment {
@@ -63,7 +77,7 @@ impl Shipment {
             let upload = match first.take() {
                 Some(upload) => upload,
                 None => match self.next(uploads).await {
-                    Some(Picked::Upload(upload)) => upload,
+                    Some(Picked::Upload(upload)) => *upload,
                     Some(Picked::Unwanted) => {
                         self.journal.unwanted();
                         return Shipped::Unwanted;
@@ -71,12 +85,16 @@ impl Shipment {
                     None => return Shipped::Lost,
                 },
             };
-            let recorder = upload.address();
+            let (recorder, acknowledges) = (upload.address(), upload.acknowledges());
             let before = self.journal.acked();
             self.journal.taken_by(recorder, upload.level());
             let ended = upload.run(&self.journal, &mut progress).await;
             self.journal.left_alone();
-            if ended.is_ok() || self.journal.acked() > before {
+            let passed = self.journal.acked() - before;
+            if !acknowledges {
+                self.ledger.unacknowledged(passed);
+            }
+            if ended.is_ok() || (passed > 0 && acknowledges) {
                 uploads.health.recovered(recorder);
             }
             match ended {
@@ -104,6 +122,36 @@ impl Shipment {
         tokio::select! {
             picked = uploads.next(&self.plan) => Some(picked),
             () = ending => None,
+        }
+    }
+}
+
+impl Upload {
+    /// The recorder.
+    const fn address(&self) -> SocketAddr {
+        match self {
+            Self::V2(upload) => upload.address(),
+            Self::V1(upload) => upload.address(),
+        }
+    }
+
+    /// What its acknowledgements survive, if it says so.
+    const fn level(&self) -> Option<AckLevel> {
+        match self {
+            Self::V2(upload) => upload.level(),
+            Self::V1(_) => None,
+        }
+    }
+
+    const fn acknowledges(&self) -> bool {
+        matches!(self, Self::V2(_))
+    }
+
+    /// Uploads what nobody has yet, and what comes, until the journal ends.
+    async fn run(self, journal: &Journal, progress: &mut Progress) -> Result<End, UploadError> {
+        match self {
+            Self::V2(upload) => upload.run(journal, progress).await,
+            Self::V1(upload) => upload.run(journal, progress).await,
         }
     }
 }

@@ -49,6 +49,7 @@ pub(super) struct Counters {
     lost: Counter,
     shipped: Family<ByShipped, Counter>,
     broken: Counter,
+    unacknowledged: Counter,
 }
 
 /// What one session is counted in.
@@ -58,7 +59,7 @@ pub(crate) struct Ledger(Arc<Counters>);
 impl Counters {
     pub(super) fn register(registry: &mut Registry, budgets: &Budgets) -> Self {
         let counters = Self::default();
-        let Self { live, ended, output, lost, shipped, broken } = counters.clone();
+        let Self { live, ended, output, lost, shipped, broken, unacknowledged } = counters.clone();
         let registry = registry.sub_registry_with_prefix("podwitness_session");
         registry.register("live", "Recorded sessions under way", live);
         registry.register("ended", "Sessions that were to be recorded, by outcome and end", ended);
@@ -66,6 +67,11 @@ impl Counters {
         registry.register("lost_bytes", "Output that was shown and is not recorded", lost);
         registry.register("recordings", "Recordings by what became of them", shipped);
         registry.register("broken_uploads", "Uploads that broke off", broken);
+        registry.register(
+            "unacknowledged_bytes",
+            "Bytes of recordings that went to recorders of version 1, which acknowledge nothing",
+            unacknowledged,
+        );
         registry.register_collector(Box::new(Held(budgets.clone())));
         counters
     }
@@ -106,6 +112,11 @@ impl Ledger {
     /// A recording was shipped, or not.
     pub(crate) fn shipped(&self, result: Shipped) {
         self.0.shipped.get_or_create(&ByShipped { result }).inc();
+    }
+
+    /// So much of a recording went to a recorder that acknowledges nothing.
+    pub(crate) fn unacknowledged(&self, bytes: u64) {
+        self.0.unacknowledged.inc_by(bytes);
     }
 
     /// An upload broke off.

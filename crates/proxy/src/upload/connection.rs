@@ -27,7 +27,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{body::UploadBody, v2::UploadError};
+use super::{
+    body::UploadBody,
+    error::UploadError,
+    heard::{First, Listening},
+};
 use crate::{BoxedStream, Dial};
 
 /// Path of recordings.
@@ -43,7 +47,7 @@ const MAX_STREAMS: usize = 32;
 const SEND_BUFFER: usize = 256 << 10;
 
 type Assertion = watch::Receiver<Option<Arc<str>>>;
-type Driver = http2::Connection<TokioIo<BoxedStream>, UploadBody, TokioExecutor>;
+type Driver = http2::Connection<TokioIo<Listening>, UploadBody, TokioExecutor>;
 
 /// All connections.
 pub(super) struct Connections {
@@ -98,15 +102,18 @@ impl Connections {
         Arc::clone(lanes.entry(to).or_default())
     }
 
+    /// A connection on which nothing was said.
+    pub(super) async fn dial(&self, to: SocketAddr) -> Result<BoxedStream, UploadError> {
+        let dialled = timeout(DIAL, self.dial.dial(to)).await;
+        dialled.map_err(|_| UploadError::Slow("connection"))?.map_err(UploadError::Dial)
+    }
+
     async fn open(&self, to: SocketAddr) -> Result<Arc<Connection>, UploadError> {
-        let stream = timeout(DIAL, self.dial.dial(to))
-            .await
-            .map_err(|_| UploadError::Slow("connection"))?
-            .map_err(UploadError::Dial)?;
+        let (stream, first) = Listening::to(self.dial(to).await?);
         let mut assertion = self.assertion.clone();
         let head = head(to, &mut assertion).map_err(UploadError::Request)?;
         let probed = timeout(PROBE, probe(stream, head)).await.map_err(|_| UploadError::Slow("probe"))?;
-        let (sender, driver, packs) = probed?;
+        let (sender, driver, packs) = probed.map_err(|error| older(error, &first))?;
         let (spent, used) = (AtomicBool::new(false), AtomicBool::new(true));
         let connection = Arc::new(Connection { sender, packs, spent, used });
         tokio::spawn(drive(driver, Arc::downgrade(&connection), to, assertion));
@@ -141,9 +148,22 @@ impl Connection {
     }
 }
 
+/// What a failed probe means. A recorder that speaks HTTP/1.1, or does not know the path, is of version 1; one that
+/// refuses, breaks off or says nothing is whatever it was.
+fn older(error: UploadError, first: &First) -> UploadError {
+    const UNKNOWN: [StatusCode; 3] =
+        [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+    match error {
+        UploadError::Probe(status) if UNKNOWN.contains(&status) => UploadError::Older,
+        UploadError::Http(_) | UploadError::Early if first.is_http1() => UploadError::Older,
+        UploadError::Http(_) | UploadError::Early if first.is_end() => UploadError::Mute,
+        error => error,
+    }
+}
+
 /// HTTP/2 on a stream, if a recorder of version 2 is behind it, and whether that reads compressed uploads.
 async fn probe(
-    stream: BoxedStream,
+    stream: Listening,
     head: Request<UploadBody>,
 ) -> Result<(http2::SendRequest<UploadBody>, Driver, bool), UploadError> {
     let (mut sender, mut driver) = http2::Builder::new(TokioExecutor::new())

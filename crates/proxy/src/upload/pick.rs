@@ -1,12 +1,6 @@
 //! Which recorder takes a recording: in the order of the grants and of the netmap, those that failed lately last.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher as _, RandomState},
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use podwitness_core::{
     control::{Netmap, RecorderPeer},
@@ -22,8 +16,11 @@ use tokio::{
 };
 
 use super::{
+    Upload,
     connection::Connections,
-    v2::{Upload, UploadError},
+    error::UploadError,
+    health::{Health, Speaks},
+    v1, v2,
 };
 use crate::{
     Dial,
@@ -32,11 +29,6 @@ use crate::{
 
 /// How long all attempts before a session may take together.
 const START: Duration = Duration::from_secs(30);
-/// How long a recorder that failed is left alone, at first and at most.
-const FIRST_REST: Duration = Duration::from_secs(1);
-const LAST_REST: Duration = Duration::from_secs(30);
-/// Cap on failures that are remembered; above it the memory starts afresh.
-const MAX_REMEMBERED: usize = 1024;
 
 /// The way to recorders, shared by all recordings of a proxy.
 pub(crate) struct Uploads {
@@ -58,25 +50,25 @@ pub(crate) struct Plan {
 /// What was found for a recording that waits.
 pub(crate) enum Picked {
     /// A recorder takes it.
-    Upload(Upload),
+    Upload(Box<Upload>),
     /// The grants ask for no recording.
     Unwanted,
 }
 
 /// What the netmap says to a plan.
 enum Found {
-    Recorders(Vec<SocketAddr>),
+    Recorders(Vec<SocketAddr>, Needs),
     None(Recorders),
     Unwanted,
 }
 
-/// What is remembered of recorders that failed.
-#[derive(Default)]
-pub(super) struct Health(Mutex<HashMap<SocketAddr, Failure>>);
-
-struct Failure {
-    at: Instant,
-    rest: Duration,
+/// What a recorder has to do for a recording.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Needs {
+    /// Acknowledge it.
+    pub(super) acks: bool,
+    /// At this level at least.
+    level: Option<AckLevel>,
 }
 
 // === impl Plan
@@ -109,19 +101,26 @@ impl Plan {
         };
         match resolve(obligation, netmap) {
             found if found.is_empty() => Found::None(Recorders::Unresolvable),
-            found => Found::Recorders(found),
+            found => Found::Recorders(found, Needs::of(obligation)),
         }
     }
+}
 
-    /// The level that acknowledgements must have.
-    fn level(&self) -> Option<AckLevel> {
-        self.obligation.require_ack.filter(|_| self.obligation.enforce)
+impl Needs {
+    #[cfg(test)]
+    pub(super) const fn acks() -> Self {
+        Self { acks: true, level: None }
+    }
+
+    fn of(obligation: &Obligation) -> Self {
+        let Obligation { enforce, require_ack, .. } = *obligation;
+        Self { acks: enforce, level: require_ack.filter(|_| enforce) }
     }
 }
 
 /// Recorders that satisfy an obligation. Fail closed is satisfied only by those of grants that ask for it.
 fn resolve(obligation: &Obligation, netmap: &Netmap) -> Vec<SocketAddr> {
-    let level = obligation.require_ack.filter(|_| obligation.enforce);
+    let Needs { level, .. } = Needs::of(obligation);
     let strong = |peer: &RecorderPeer| peer.ack.is_none_or(|ack| level.is_none_or(|level| ack >= level));
     let mut found: Vec<SocketAddr> = Vec::new();
     for choice in obligation.recorders.iter().filter(|choice| choice.enforced || !obligation.enforce) {
@@ -151,7 +150,7 @@ impl Uploads {
     /// What is known of the recorders of a plan without asking any.
     pub(crate) fn known(&self, plan: &Plan) -> Recorders {
         match plan.find(self.netmap.borrow().as_deref()) {
-            Found::Recorders(_) => Recorders::Ready,
+            Found::Recorders(..) => Recorders::Ready,
             Found::None(why) => why,
             Found::Unwanted => Recorders::Unresolvable,
         }
@@ -160,19 +159,22 @@ impl Uploads {
     /// An upload to the first recorder that takes it, or what stands against it.
     pub(crate) async fn connect(&self, plan: &Plan) -> Result<Upload, Recorders> {
         let netmap = self.netmap.borrow().clone();
-        let recorders = match plan.find(netmap.as_deref()) {
-            Found::Recorders(recorders) => recorders,
+        let (recorders, needs) = match plan.find(netmap.as_deref()) {
+            Found::Recorders(recorders, needs) => (recorders, needs),
             Found::None(why) => return Err(why),
             Found::Unwanted => return Err(Recorders::Unresolvable),
         };
         let deadline = Instant::now() + START;
-        let (rested, resting) = self.health.divide(&recorders);
+        let (rested, resting) = self.health.divide(&recorders, needs);
+        let mut why = Recorders::Unreachable;
         for recorder in rested.into_iter().chain(resting) {
-            if let Ok(Some(upload)) = timeout_at(deadline, self.attempt(recorder, plan)).await {
-                return Ok(upload);
+            match timeout_at(deadline, self.attempt(recorder, needs)).await {
+                Ok(Ok(upload)) => return Ok(upload),
+                Ok(Err(UploadError::Unacknowledging)) => why = Recorders::Unacknowledging,
+                Ok(Err(_)) | Err(_) => {}
             }
         }
-        Err(Recorders::Unreachable)
+        Err(why)
     }
 
     /// The next upload, as soon as there is a recorder for it.
@@ -184,13 +186,13 @@ impl Uploads {
             match plan.find(current.as_deref()) {
                 Found::Unwanted => return Picked::Unwanted,
                 Found::None(_) => {}
-                Found::Recorders(recorders) => {
-                    for recorder in self.health.divide(&recorders).0 {
-                        if let Some(upload) = self.attempt(recorder, plan).await {
-                            return Picked::Upload(upload);
+                Found::Recorders(recorders, needs) => {
+                    for recorder in self.health.divide(&recorders, needs).0 {
+                        if let Ok(upload) = self.attempt(recorder, needs).await {
+                            return Picked::Upload(Box::new(upload));
                         }
                     }
-                    again = self.health.next_attempt(&recorders);
+                    again = self.health.next_attempt(&recorders, needs);
                 }
             }
             let rest = async {
@@ -208,32 +210,61 @@ impl Uploads {
     }
 
     /// One attempt with one recorder, remembered.
-    async fn attempt(&self, recorder: SocketAddr, plan: &Plan) -> Option<Upload> {
+    async fn attempt(&self, recorder: SocketAddr, needs: Needs) -> Result<Upload, UploadError> {
         let began = Instant::now();
-        match self.open(recorder, plan.level(), began).await {
-            Ok(upload) => return Some(upload),
-            Err(UploadError::Again) => {}
-            Err(error) => {
-                self.health.failed(recorder);
-                let error = &error as &dyn std::error::Error;
-                tracing::info!(%recorder, error, "recorder does not take a recording");
+        let opened = self.open(recorder, needs, began).await;
+        if let Err(error) = &opened {
+            match error {
+                UploadError::Again => return opened,
+                // It works, and others may use it.
+                UploadError::Unacknowledging => {}
+                _ => self.health.failed(recorder),
+            }
+            let error = error as &dyn std::error::Error;
+            tracing::info!(%recorder, error, "recorder does not take a recording");
+        }
+        opened
+    }
+
+    /// In the version that the recorder speaks: 2, unless it says otherwise.
+    async fn open(&self, recorder: SocketAddr, needs: Needs, began: Instant) -> Result<Upload, UploadError> {
+        let known = self.health.speaks(recorder);
+        // Who needs acknowledgements asks again: it may have been replaced by a better one.
+        if needs.acks || known != Some(Speaks::V1) {
+            match self.open_v2(recorder, needs.level, began).await {
+                Ok(upload) => {
+                    self.health.heard(recorder, Speaks::V2);
+                    return Ok(Upload::V2(upload));
+                }
+                Err(UploadError::Older) => self.health.heard(recorder, Speaks::V1),
+                // One that is known to speak version 2 has another reason.
+                Err(UploadError::Mute) if known.is_none() && !needs.acks => {}
+                Err(error) => return Err(error),
             }
         }
-        None
+        if needs.acks {
+            return Err(UploadError::Unacknowledging);
+        }
+        let opened = self.open_v1(recorder).await;
+        match &opened {
+            Ok(_) => self.health.heard(recorder, Speaks::V1),
+            Err(_) => self.health.forget_version(recorder),
+        }
+        opened.map(Upload::V1)
     }
 
     /// A connection that was there already may have died unnoticed: then once more with a new one.
-    async fn open(
+    async fn open_v2(
         &self,
         recorder: SocketAddr,
         level: Option<AckLevel>,
         began: Instant,
-    ) -> Result<Upload, UploadError> {
+    ) -> Result<v2::Upload, UploadError> {
         loop {
             let hopeless = || self.health.failed_since(recorder, began);
             let (connection, reused) = self.connections.get(recorder, hopeless).await?;
             let assertion = self.assertion.borrow().clone();
-            match Upload::open(Arc::clone(&connection), recorder, assertion.as_deref(), level).await {
+            match v2::Upload::open(Arc::clone(&connection), recorder, assertion.as_deref(), level).await {
                 Err(error) if error.is_of_connection() => {
                     connection.give_up();
                     if !reused {
@@ -244,45 +275,10 @@ impl Uploads {
             }
         }
     }
-}
 
-// === impl Health
-
-impl Health {
-    /// A recorder failed: it rests, longer each time.
-    pub(super) fn failed(&self, recorder: SocketAddr) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= MAX_REMEMBERED {
-            failures.clear();
-        }
-        let before = failures.get(&recorder).map(|failure| failure.rest);
-        let rest = before.map_or(FIRST_REST, |rest| (rest * 2).min(LAST_REST));
-        failures.insert(recorder, Failure { at: Instant::now(), rest });
-    }
-
-    /// A recorder acknowledged something: that it failed before is forgotten.
-    pub(super) fn recovered(&self, recorder: SocketAddr) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&recorder);
-    }
-
-    fn failed_since(&self, recorder: SocketAddr, since: Instant) -> bool {
-        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.get(&recorder).is_some_and(|failure| failure.at > since)
-    }
-
-    /// Those that may be tried, and those that rest.
-    fn divide(&self, recorders: &[SocketAddr]) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
-        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        recorders.iter().partition(|recorder| failures.get(recorder).is_none_or(|f| f.at + f.rest <= now))
-    }
-
-    /// When the first of them has rested; a little later, so that not everybody comes at once.
-    fn next_attempt(&self, recorders: &[SocketAddr]) -> Option<Instant> {
-        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rested =
-            recorders.iter().map(|r| failures.get(r).map_or_else(Instant::now, |f| f.at + f.rest)).min()?;
-        let jitter = RandomState::new().hash_one(()) % 250;
-        Some(rested + Duration::from_millis(jitter))
+    async fn open_v1(&self, recorder: SocketAddr) -> Result<v1::Upload, UploadError> {
+        let stream = self.connections.dial(recorder).await?;
+        let assertion = self.assertion.borrow().clone();
+        v1::Upload::open(stream, recorder, assertion.as_deref()).await
     }
 }

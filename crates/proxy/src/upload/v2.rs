@@ -6,22 +6,19 @@
 
 mod run;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, StatusCode, header::CONTENT_ENCODING};
 use hyper::body::Incoming;
 use podwitness_core::grant::AckLevel;
-use podwitness_wire::{
-    ack::AckError,
-    cast::{Header, HeaderError, Part},
-    pack::{self, PackError},
-};
-use thiserror::Error;
+use podwitness_wire::pack;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     body::{Chunk, UploadBody},
     connection::{Connection, RECORD, assert_with},
+    error::UploadError,
+    part::{End, Progress},
 };
 use crate::journal::Journal;
 use run::Run;
@@ -30,99 +27,6 @@ use run::Run;
 const ACK_LEVEL: &str = "podwitness-ack";
 /// How long the headers of the response may take.
 const HEADERS: Duration = Duration::from_secs(10);
-
-/// Why a recorder does not take a recording, or no longer.
-#[derive(Debug, Error)]
-pub(crate) enum UploadError {
-    /// Nothing answers at the address.
-    #[error("cannot connect")]
-    Dial(#[source] io::Error),
-    /// Somebody else has just found out.
-    #[error("another attempt has just failed")]
-    Again,
-    /// A step took too long.
-    #[error("no {0} in time")]
-    Slow(&'static str),
-    /// HTTP failed.
-    #[error("the connection failed")]
-    Http(#[source] hyper::Error),
-    /// The request cannot be built.
-    #[error("cannot make the request")]
-    Request(#[source] http::Error),
-    /// The probe was not answered with 200.
-    #[error("not a recorder of version 2: the probe was answered {0}")]
-    Probe(StatusCode),
-    /// The upload was refused.
-    #[error("the upload was answered {0}")]
-    Status(StatusCode),
-    /// Its acknowledgements survive less than a grant asks for.
-    #[error("its acknowledgements are {0:?}, and a grant asks for {1:?}")]
-    Weak(Option<AckLevel>, AckLevel),
-    /// The recorder reports an error.
-    #[error("the recorder says: {0}")]
-    Recorder(String),
-    /// The response cannot be read.
-    #[error(transparent)]
-    Ack(#[from] AckError),
-    /// It acknowledges more than there was: whatever it counts, it is not this upload.
-    #[error("the recorder acknowledges {0} bytes, and {1} were sent")]
-    Unsent(u64, u64),
-    /// The response ended first.
-    #[error("the recorder ended the upload early")]
-    Early,
-    /// Nothing came for too long.
-    #[error("the recorder acknowledged nothing for {} s", .0.as_secs())]
-    Silent(Duration),
-    /// The header cannot be written.
-    #[error(transparent)]
-    Header(#[from] HeaderError),
-    /// The lines cannot be compressed.
-    #[error(transparent)]
-    Pack(#[from] PackError),
-    /// The spool cannot be read back.
-    #[error("cannot read the spool")]
-    Spool(#[source] io::Error),
-}
-
-impl UploadError {
-    /// Whether another connection may do better.
-    pub(super) const fn is_of_connection(&self) -> bool {
-        matches!(self, Self::Http(_) | Self::Slow(_))
-    }
-
-    /// Whether no recorder can do better.
-    pub(super) const fn is_final(&self) -> bool {
-        matches!(self, Self::Header(_) | Self::Spool(_))
-    }
-}
-
-/// How far a recording has come over all its parts.
-pub(super) struct Progress {
-    header: Arc<Header>,
-    part: u32,
-}
-
-impl Progress {
-    pub(super) const fn new(header: Arc<Header>, part: u32) -> Self {
-        Self { header, part }
-    }
-
-    /// The header line of the next part, which begins at `offset`. Other recorders get none of our own keys.
-    fn next_part(&mut self, offset: u64, ours: bool) -> Result<Vec<u8>, HeaderError> {
-        let number = self.part;
-        self.part = self.part.saturating_add(1);
-        if ours { self.header.to_line(Part { number, offset }) } else { self.header.to_plain_line() }
-    }
-}
-
-/// How an upload ended well.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum End {
-    /// Everything is acknowledged, and the recorder has closed its file.
-    Complete,
-    /// The journal was discarded; the upload is broken off.
-    Discarded,
-}
 
 /// An open upload, of which nothing was sent.
 pub(crate) struct Upload {

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -80,6 +80,7 @@ impl Seen {
 }
 
 pub struct Recorder {
+    this: Weak<Self>,
     /// What it announces; `None` for one that knows nothing of us.
     level: Option<&'static str>,
     /// Whether it reads compressed uploads.
@@ -90,9 +91,14 @@ pub struct Recorder {
     connections: Mutex<Vec<AbortHandle>>,
 }
 
+/// What can be dialled.
+pub trait Peer: Send + Sync {
+    fn dialled(&self) -> io::Result<BoxedStream>;
+}
+
 /// Recorders by address.
 #[derive(Clone, Default)]
-pub struct Network(Arc<Mutex<HashMap<SocketAddr, Arc<Recorder>>>>);
+pub struct Network(Arc<Mutex<HashMap<SocketAddr, Arc<dyn Peer>>>>);
 
 type AckBody = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -103,7 +109,8 @@ impl Network {
     }
 
     pub fn add_reading(&self, address: &str, level: Option<&'static str>, packs: bool) -> Arc<Recorder> {
-        let recorder = Arc::new(Recorder {
+        let recorder = Arc::new_cyclic(|this| Recorder {
+            this: this.clone(),
             level,
             packs,
             mood: watch::channel(Mood::Good).0,
@@ -111,26 +118,37 @@ impl Network {
             dials: Mutex::default(),
             connections: Mutex::default(),
         });
-        self.0.lock().unwrap().insert(address.parse().unwrap(), Arc::clone(&recorder));
+        self.put(address, Arc::<Recorder>::clone(&recorder));
         recorder
+    }
+
+    pub fn put(&self, address: &str, peer: Arc<dyn Peer>) {
+        self.0.lock().unwrap().insert(address.parse().unwrap(), peer);
     }
 }
 
 impl Dial for Network {
     fn dial(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<BoxedStream>> {
         let recorder = self.0.lock().unwrap().get(&to).cloned();
-        Box::pin(async move {
-            let recorder = recorder.ok_or(io::ErrorKind::HostUnreachable)?;
-            *recorder.dials.lock().unwrap() += 1;
-            if *recorder.mood.borrow() == Mood::Down {
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            }
-            Ok(Box::new(recorder.connect()) as BoxedStream)
-        })
+        Box::pin(async move { recorder.ok_or(io::ErrorKind::HostUnreachable)?.dialled() })
+    }
+}
+
+impl Peer for Recorder {
+    fn dialled(&self) -> io::Result<BoxedStream> {
+        *self.dials.lock().unwrap() += 1;
+        if *self.mood.borrow() == Mood::Down {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(Box::new(self.this().connect()))
     }
 }
 
 impl Recorder {
+    fn this(&self) -> Arc<Self> {
+        self.this.upgrade().unwrap()
+    }
+
     /// From here on it cannot be dialled, and whatever was connected is cut.
     pub fn die(&self) {
         self.mood.send_replace(Mood::Down);

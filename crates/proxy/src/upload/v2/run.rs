@@ -7,14 +7,18 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use podwitness_wire::{
     ack::{Ack, Reader},
-    cast::line,
     pack::{self, PackError},
 };
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    super::{body::Chunk, gather::Gather},
-    End, Progress, Upload, UploadError,
+    super::{
+        body::Chunk,
+        error::UploadError,
+        gather::Gather,
+        part::{End, Progress, known},
+    },
+    Upload,
 };
 use crate::journal::{Journal, Next};
 
@@ -250,16 +254,6 @@ fn packed(lines: &[u8]) -> Result<Bytes, PackError> {
     let (frame, rest) = lines.split_at(pack::cut(lines));
     let frame = pack::pack(frame)?;
     if rest.is_empty() { Ok(frame) } else { Ok([frame, packed(rest)?].concat().into()) }
-}
-
-/// Whole lines without those that only our recorders know.
-fn known(lines: Bytes) -> Bytes {
-    let additive = |line: &&[u8]| line::is_additive(line);
-    if !lines.split_inclusive(|byte| *byte == b'\n').any(|line| additive(&line)) {
-        return lines;
-    }
-    let kept = lines.split_inclusive(|byte| *byte == b'\n').filter(|line| !additive(line));
-    kept.collect::<Vec<_>>().concat().into()
 }
 
 #[cfg(test)]
