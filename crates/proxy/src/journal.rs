@@ -49,7 +49,6 @@ const MEMORY: u64 = 1 << 20;
 pub struct Journal(Arc<Shared>);
 
 struct Shared {
-    policy: Policy,
     state: Mutex<State>,
     /// For the one uploader: lines came, or the journal ended.
     news: Notify,
@@ -60,6 +59,7 @@ struct Shared {
 }
 
 struct State {
+    policy: Policy,
     header: Option<Arc<Header>>,
     phase: Phase,
     /// When the session ended, while its outcome is not known.
@@ -124,6 +124,7 @@ impl Journal {
     pub fn new(policy: Policy, budgets: &Budgets) -> Self {
         let spools = budgets.dir.is_some() && policy == Policy::Open;
         let state = State {
+            policy,
             header: None,
             phase: Phase::Open,
             closing: None,
@@ -142,7 +143,6 @@ impl Journal {
             parts: 0,
         };
         Self(Arc::new(Shared {
-            policy,
             state: Mutex::new(state),
             news: Notify::new(),
             acks: Notify::new(),
@@ -153,7 +153,24 @@ impl Journal {
     /// The policy under which the session is recorded.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        self.0.policy.clone()
+        self.state().policy.clone()
+    }
+
+    /// From here on the session is held to a policy, if that asks for more than the one before; false where the
+    /// session is over.
+    pub(crate) fn tighten(&self, policy: Policy) -> bool {
+        let mut state = self.state();
+        if state.phase != Phase::Open {
+            return false;
+        }
+        if state.policy == Policy::Open && policy != Policy::Open {
+            state.policy = policy;
+            // What lies there is read from there; no more is put aside.
+            state.spool.stop();
+        }
+        drop(state);
+        self.0.pressure.notify_one();
+        true
     }
 
     /// States the header; before it nothing is uploaded.
@@ -172,7 +189,7 @@ impl Journal {
             Phase::Ended | Phase::Discarded => return state.miss(output),
         }
         state.last = at;
-        let kept = state.append(at, lines, matches!(self.0.policy, Policy::Closed { .. }));
+        let kept = state.append(at, lines);
         if !kept {
             state.miss(output);
         }
@@ -267,9 +284,8 @@ impl Journal {
     fn verdict(&self, now: Instant, paused: Option<Instant>) -> InSession {
         let state = self.state();
         let recorders = if state.recorder.is_some() { Recorders::Ready } else { Recorders::Unreachable };
-        let lead = state.ages.lead(state.appended() - state.acked, now, paused, state.level);
-        drop(state);
-        enforce::in_session(&self.0.policy, lead, recorders)
+        let lead = state.ages.lead(state.ahead(), now, paused, state.level);
+        enforce::in_session(&state.policy, lead, recorders)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -374,8 +390,14 @@ impl State {
         self.window.end()
     }
 
-    /// Whether the lines were kept.
-    fn append(&mut self, at: Duration, lines: &[u8], whatever: bool) -> bool {
+    /// Bytes of lines that nobody has acknowledged. Lines that were given up never are.
+    fn ahead(&self) -> u64 {
+        if self.phase == Phase::Discarded { u64::MAX } else { self.appended() - self.acked }
+    }
+
+    /// Whether the lines were kept. Under fail closed they always are: the relay waits for them.
+    fn append(&mut self, at: Duration, lines: &[u8]) -> bool {
+        let whatever = self.policy != Policy::Open;
         if !self.settle(at, whatever) || !self.window.push(lines, whatever) {
             return false;
         }

@@ -71,17 +71,18 @@ impl Shipment {
     }
 
     async fn ship(&self, uploads: &Uploads, mut first: Option<Upload>) -> Shipped {
-        let Some(header) = self.journal.begun().await else { return Shipped::Nothing };
+        let begun = async { self.journal.begun().await.ok_or(Shipped::Nothing) };
+        let (header, plan) = match tokio::try_join!(begun, self.settle(uploads)) {
+            Ok(found) => found,
+            Err(shipped) => return shipped,
+        };
         let mut progress = Progress::new(header, self.first_part);
         loop {
             let upload = match first.take() {
                 Some(upload) => upload,
-                None => match self.next(uploads).await {
+                None => match self.in_time(uploads, uploads.next(&plan)).await {
                     Some(Picked::Upload(upload)) => *upload,
-                    Some(Picked::Unwanted) => {
-                        self.journal.unwanted();
-                        return Shipped::Unwanted;
-                    }
+                    Some(Picked::Unwanted) => return self.unwanted(),
                     None => return Shipped::Lost,
                 },
             };
@@ -113,14 +114,30 @@ impl Shipment {
         }
     }
 
-    /// The next recorder; `None` where the process ends and none was found in time.
-    async fn next(&self, uploads: &Uploads) -> Option<Picked> {
+    /// The plan, once the grants are known. A session that is still going on is held to them from then on; one that is
+    /// over, perhaps in an earlier process, goes where the grants of each moment say.
+    async fn settle(&self, uploads: &Uploads) -> Result<Plan, Shipped> {
+        if !self.plan.is_unknown() {
+            return Ok(self.plan.clone());
+        }
+        let netmap = self.in_time(uploads, uploads.netmap()).await.ok_or(Shipped::Lost)?;
+        let plan = self.plan.clone().settled(&netmap).ok_or_else(|| self.unwanted())?;
+        if self.journal.tighten(plan.policy()) { Ok(plan) } else { Ok(self.plan.clone()) }
+    }
+
+    fn unwanted(&self) -> Shipped {
+        self.journal.unwanted();
+        Shipped::Unwanted
+    }
+
+    /// What is waited for; `None` where the process ends and it has not come in time.
+    async fn in_time<T>(&self, uploads: &Uploads, what: impl Future<Output = T>) -> Option<T> {
         let ending = async {
             uploads.drain.draining().await;
             tokio::time::sleep(LAST_TRY).await;
         };
         tokio::select! {
-            picked = uploads.next(&self.plan) => Some(picked),
+            found = what => Some(found),
             () = ending => None,
         }
     }

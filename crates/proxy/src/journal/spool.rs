@@ -88,6 +88,11 @@ impl Spool {
         self.usable
     }
 
+    /// Takes no more lines.
+    pub(super) const fn stop(&mut self) {
+        self.usable = false;
+    }
+
     /// Where the lines from `from` on lie, if they are here.
     pub(super) fn find(&self, from: u64) -> Option<Place> {
         let segment = self.segments.iter().find(|s| (s.lines.start..s.end()).contains(&from))?;

@@ -148,7 +148,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     /// Looks at the next unit and records it.
     fn front(&mut self, live: &Live) -> Result<Front, Stop> {
         if self.blind {
-            return Ok(self.pass_unseen(live));
+            return self.may_pass_unseen(live);
         }
         let front = self.from.front().get(self.ready..).unwrap_or_default();
         let unit = match self.direction.peek(front) {
@@ -163,15 +163,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
         }
     }
 
-    /// The stream cannot be followed: the policy says whether it goes on all the same.
+    /// The stream cannot be followed any further: the policy says whether it goes on all the same.
     fn blinded(&mut self, live: &Live, error: SessionError) -> Result<Front, Stop> {
+        let front = self.may_pass_unseen(live)?;
+        tracing::info!(%error, source = ?self.source, "a recorded stream cannot be followed any further");
+        self.blind = true;
+        Ok(front)
+    }
+
+    /// Asked each time: a session may be held to more than at its beginning.
+    fn may_pass_unseen(&self, live: &Live) -> Result<Front, Stop> {
         match enforce::on_unknown(&live.journal.policy(), "a stream that cannot be followed") {
             OnUnknown::Refuse(status) => Err(Stop::Unreadable(Box::new(status))),
-            OnUnknown::Forward => {
-                tracing::info!(%error, source = ?self.source, "a recorded stream cannot be followed any further");
-                self.blind = true;
-                Ok(self.pass_unseen(live))
-            }
+            OnUnknown::Forward => Ok(self.pass_unseen(live)),
         }
     }
 

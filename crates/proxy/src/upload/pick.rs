@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use podwitness_core::{
     control::{Netmap, RecorderPeer},
+    failure::Policy,
     grant::{self, AckLevel, Obligation},
     identity::Caller,
     inject::UntilNetmap,
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     Dial,
-    enforce::{Recorders, before_netmap},
+    enforce::{self, Recorders, before_netmap},
 };
 
 /// How long all attempts before a session may take together.
@@ -86,6 +87,26 @@ impl Plan {
         Self::new(before_netmap(UntilNetmap::Open), caller, request)
     }
 
+    /// Whether it was made before anybody knew the grants.
+    pub(crate) const fn is_unknown(&self) -> bool {
+        self.unknown.is_some()
+    }
+
+    /// The same once the grants are known: the recorders of what they ask for then, whatever they ask for later.
+    /// `None` where they ask for nothing.
+    pub(crate) fn settled(self, netmap: &Netmap) -> Option<Self> {
+        let obligation = match &self.unknown {
+            None => return Some(self),
+            Some((caller, request)) => grant::evaluate(&netmap.grants, caller, request)?,
+        };
+        Some(Self { obligation, unknown: None })
+    }
+
+    /// What the session has to be held to.
+    pub(crate) fn policy(&self) -> Policy {
+        enforce::policy(&self.obligation)
+    }
+
     fn find(&self, netmap: Option<&Netmap>) -> Found {
         let Some(netmap) = netmap else { return Found::None(Recorders::Unknown) };
         let evaluated;
@@ -145,6 +166,20 @@ impl Uploads {
     ) -> Self {
         let connections = Connections::new(dial, assertion.clone());
         Self { connections, netmap, assertion, drain, health: Health::default() }
+    }
+
+    /// The netmap, as soon as there is one.
+    pub(super) async fn netmap(&self) -> Arc<Netmap> {
+        let mut netmap = self.netmap.clone();
+        loop {
+            if let Some(netmap) = netmap.borrow_and_update().clone() {
+                return netmap;
+            }
+            if netmap.changed().await.is_err() {
+                // Whoever sends netmaps is gone for good.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// What is known of the recorders of a plan without asking any.

@@ -23,3 +23,4 @@ mod open;
 mod packed;
 mod recorder;
 mod refuse;
+mod tighten;
