@@ -13,12 +13,7 @@ use super::{Open, SessionMeta, tap::Summary};
 use crate::journal::Closed;
 
 /// Counts a session that is over and writes its line.
-pub(super) fn closed(
-    recording: &Open,
-    language: Option<Language>,
-    summary: &Summary,
-    closed: &Closed,
-) {
+pub(super) fn closed(recording: &Open, language: Option<Language>, summary: &Summary, closed: &Closed) {
     let Summary { end, output, lasted, exit } = summary;
     recording.ledger.closed(*end, closed.outcome, *output, closed.lost);
     let meta = &recording.meta;
@@ -77,9 +72,10 @@ pub(super) fn refused(meta: &SessionMeta, grants: &[String], reason: &str) {
 
 const fn word(language: Option<Language>) -> &'static str {
     match language {
-        Some(Language::Command(Transport::WebSocket, _) | Language::Forward(Carrier::Tunnel | Carrier::Channels)) => {
-            "websocket"
-        }
+        Some(
+            Language::Command(Transport::WebSocket, _)
+            | Language::Forward(Carrier::Tunnel | Carrier::Channels),
+        ) => "websocket",
         Some(Language::Command(Transport::Spdy, _) | Language::Forward(Carrier::Spdy)) => "spdy",
         Some(Language::Opaque) => "opaque",
         None => "request",

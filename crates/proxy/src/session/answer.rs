@@ -49,7 +49,7 @@ impl Answering {
         match body.frame().await {
             Some(Ok(frame)) => {
                 if let Err(status) = self.record(&frame).await {
-                    self.close(End::PolicyEnded);
+                    self.close(End::Policy);
                     return Some((Err(status.message.into()), None));
                 }
                 Some((Ok(frame), Some((body, self))))

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Open, Recording, access,
+    Open, Recording,
     ahead::{LEAST, READ_AHEAD},
     pump::{Live, Pump, Stop},
     tap::{Summary, Tap},
