@@ -113,8 +113,3 @@ install_rustup() {
     "$work/rustup-init" -y --no-modify-path --profile minimal --default-toolchain none
     rm -rf "$work"
 }
-
-# rust_env: intermediates are shared by all clones of this machine; what is built stays in the clone's target/.
-rust_env() {
-    export CARGO_BUILD_BUILD_DIR=$cache/build
-}
