@@ -1,4 +1,4 @@
-use podwitness_core::failure::MAX_AGE_DURABLE;
+use podwitness_core::{failure::MAX_AGE_DURABLE, outcome::End};
 
 use super::*;
 
@@ -192,4 +192,103 @@ async fn a_disk_that_refuses_leaves_lines_in_memory() {
     assert_eq!(budgets.disk.used(), 0);
     journal.discard();
     spooler.await.unwrap();
+}
+
+/// A journal whose session has shown something.
+fn begun(journal: Journal) -> Journal {
+    journal.begin(Header::default());
+    journal.append(NOW, b"shown\n", 5);
+    journal
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_line_is_written_when_all_before_it_is_acknowledged() {
+    let journal = begun(open(1000));
+    journal.close(NOW, b"end\n", End::Completed);
+    assert_eq!(read(&journal, 0).await, b"shown\nend\n", "it is not known yet");
+    journal.ack(9);
+    assert_eq!(read(&journal, 9).await, b"\n", "not all is acknowledged");
+    journal.ack(10);
+    assert_eq!(read(&journal, 10).await, b"[1,\"x-close\",\"recorded\"]\n");
+    assert_eq!(journal.closed().await.outcome, Outcome::Recorded);
+    assert!(!journal.state().is_done(), "the last line is to be acknowledged too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_acknowledged_in_time_is_late_for_good() {
+    let journal = begun(open(1000));
+    journal.close(NOW, b"", End::ClientLeft);
+    let begun = Instant::now();
+    assert_eq!(journal.closed().await.outcome, Outcome::RecordedLate);
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    journal.ack(6);
+    assert_eq!(read(&journal, 6).await, b"[1,\"x-close\",\"recorded-late\"]\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_at_the_end_is_said_at_once() {
+    for (missed, end, word) in
+        [(7, End::Completed, Outcome::Gap), (0, End::Policy, Outcome::Cut), (7, End::Drained, Outcome::Cut)]
+    {
+        let journal = begun(open(1000));
+        journal.miss(missed);
+        journal.close(NOW, b"", end);
+        let begun = Instant::now();
+        assert_eq!((journal.closed().await.outcome, begun.elapsed()), (word, Duration::ZERO));
+        assert!(
+            read(&journal, 0).await.ends_with(format!("\"x-close\",\"{}\"]\n", word.as_str()).as_bytes())
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recording_that_is_given_up_before_its_last_line_has_a_gap_or_was_not_wanted() {
+    for early in [true, false] {
+        let (lost, unwanted) = (begun(open(1000)), begun(open(1000)));
+        if !early {
+            lost.close(NOW, b"", End::Completed);
+            unwanted.close(NOW, b"", End::Completed);
+        }
+        lost.discard();
+        unwanted.unwanted();
+        lost.close(NOW, b"", End::Completed);
+        unwanted.close(NOW, b"", End::Completed);
+        assert_eq!(
+            (lost.closed().await.outcome, unwanted.closed().await.outcome),
+            (Outcome::Gap, Outcome::Unwanted)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_used_up_has_room_for_the_end() {
+    let journal = begun(open(6));
+    journal.append(NOW, b"does not fit\n", 12);
+    journal.close(NOW, b"end\n", End::Completed);
+    let expected = "shown\n[1,\"x-gap\",\"12\"]\nend\n[1,\"x-close\",\"gap\"]\n";
+    assert_eq!(String::from_utf8(read(&journal, 0).await).unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_is_tightened_while_its_session_lasts_and_never_loosened() {
+    let closed = |lead| Policy::Closed { grants: vec!["pci".into()], lead };
+    let journal = begun(open(1000));
+    assert!(!waits(&journal).await);
+    assert!(journal.tighten(closed(5)));
+    assert!(waits(&journal).await, "what was shown before counts");
+    assert!(journal.tighten(Policy::Open) && journal.tighten(closed(1 << 20)));
+    assert_eq!(journal.policy(), closed(5));
+    journal.ack(6);
+    assert!(!waits(&journal).await);
+    journal.close(NOW, b"", End::Completed);
+    assert!(!journal.tighten(closed(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_lets_nothing_pass_under_fail_closed() {
+    let journal = begun(closed(1000));
+    assert!(!waits(&journal).await);
+    journal.discard();
+    assert!(waits(&journal).await);
+    assert!(journal.room().await.is_err());
 }
