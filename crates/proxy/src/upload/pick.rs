@@ -282,7 +282,12 @@ impl Uploads {
         }
         let opened = self.open_v1(recorder).await;
         match &opened {
-            Ok(_) => self.health.heard(recorder, Speaks::V1),
+            Ok(_) => {
+                if known.is_none() {
+                    tracing::info!(%recorder, "recorder speaks version 1, which acknowledges nothing");
+                }
+                self.health.heard(recorder, Speaks::V1);
+            }
             Err(_) => self.health.forget_version(recorder),
         }
         opened.map(Upload::V1)
