@@ -231,6 +231,11 @@ impl Journal {
         }
     }
 
+    /// Whether what was appended may not be shown yet.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.verdict(Instant::now(), None) == InSession::Wait
+    }
+
     /// No line comes any more. A journal that was never begun is that of a session that never started.
     pub fn end(&self) {
         let mut state = self.state();

@@ -71,9 +71,11 @@ async fn run(lab: &Lab<'_>, cases: &[Case]) -> Result<Vec<Seen>> {
 
 async fn checked(lab: &Lab<'_>, cases: Vec<Case>, seen: Vec<Seen>, fate: Fate) -> Result<Vec<Done>> {
     let sessions: Vec<Done> = cases.into_iter().zip(seen).collect();
+    let mut wrong = Vec::new();
     for (case, seen) in &sessions {
-        check(lab, case, seen, fate).await?;
+        wrong.extend(check(lab, case, seen, fate).await.err().map(|wrong| format!("{wrong:#}")));
     }
+    ensure!(wrong.is_empty(), "{} sessions went wrong:\n{}", wrong.len(), wrong.join("\n"));
     Ok(sessions)
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::{Buf as _, Bytes};
@@ -52,6 +55,8 @@ pub(super) struct Pump<R, W> {
     ready: usize,
     /// What is being written.
     pending: Bytes,
+    /// Bytes that were written.
+    passed: Arc<AtomicU64>,
 }
 
 /// What stands at the front of a direction.
@@ -91,7 +96,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
             blind: false,
             ready: 0,
             pending: Bytes::new(),
+            passed: Arc::default(),
         }
+    }
+
+    /// How many bytes were passed on, for whoever watches it.
+    pub(super) fn passed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.passed)
     }
 
     /// Passes everything on. Dropped in between, the direction can still be ended with a message.
@@ -205,10 +216,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
 
     async fn write(&mut self) -> io::Result<()> {
         loop {
-            let Self { from, to, pending, .. } = self;
+            let Self { from, to, pending, passed, .. } = self;
             from.during(async {
                 while pending.has_remaining() {
-                    to.write_buf(pending).await?;
+                    let written = to.write_buf(pending).await?;
+                    passed.fetch_add(written as u64, Ordering::Relaxed);
                 }
                 io::Result::Ok(())
             })

@@ -1,6 +1,6 @@
 //! The relay of a recorded session: two directions until one of them, the policy or the process ends it.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use podwitness_core::{outcome::End, status::Status};
 use podwitness_runtime::drain;
@@ -25,7 +25,8 @@ use crate::Stream;
 const HEADER: Duration = Duration::from_secs(1);
 /// How long a session goes on after its client has said its last.
 const LINGER: Duration = Duration::from_secs(60);
-/// How long a server that takes no more input may go on.
+/// How long a server that takes no more input may say nothing. What it has said before is passed on however long that
+/// takes: the client may read slowly, and the policy may hold it back.
 const DEAF: Duration = Duration::from_secs(5);
 /// How long the last words may take, and how long the client's are read after them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -76,6 +77,7 @@ where
     T: AsyncWrite + Unpin,
 {
     let now = Instant::now();
+    let (passed, mut seen) = (down.passed(), 0);
     let (upward, downward) = (up.run(live), down.run(live));
     tokio::pin!(upward, downward);
     let (mut begun, mut left, mut until) = (false, None, now);
@@ -89,7 +91,10 @@ where
             },
             stop = &mut upward, if left.is_none() => match stop {
                 Stop::Ended => (left, until) = (Some(End::ClientLeft), Instant::now() + LINGER),
-                Stop::Unwanted => (left, until) = (Some(End::ServerLeft), Instant::now() + DEAF),
+                Stop::Unwanted => {
+                    (left, until) = (Some(End::ServerLeft), Instant::now() + DEAF);
+                    seen = passed.load(Ordering::Relaxed);
+                }
                 Stop::Policy(status) => return (End::Policy, Some(*status)),
                 Stop::Unreadable(status) => return (End::Unreadable, Some(*status)),
             },
@@ -98,6 +103,11 @@ where
                 live.with_tap(Tap::begin);
             }
             () = sleep_until(until), if left.is_some() => {
+                let before = std::mem::replace(&mut seen, passed.load(Ordering::Relaxed));
+                if left == Some(End::ServerLeft) && (seen > before || live.journal.holds_back()) {
+                    until = Instant::now() + DEAF;
+                    continue;
+                }
                 return (finished(live, left.unwrap_or(End::ClientLeft)), None);
             }
             () = drain.over() => {

@@ -117,6 +117,34 @@ async fn without_any_recorder_the_session_pauses_and_ends_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_reason_is_said_although_the_server_has_left() {
+    let pod = Pod::new();
+    let recorder = pod.recorder(ONE);
+    let mut session = pod.session(meta(), Obligation { lead: 100, ..closed() }).await;
+    session.says(&frame(1, b"shown")).await;
+    recorder.die();
+    session.server.write_all(&frame(1, &[b'x'; 500])).await.unwrap();
+    session.is_left_by_the_server().await;
+    let words = session.last_words().await;
+    assert!(is_farewell(&words, "asks for a recording"), "{}", String::from_utf8_lossy(&words));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_said_is_shown_although_it_has_left() {
+    let pod = Pod::new();
+    let recorder = pod.recorder(ONE);
+    let mut session = pod.session(meta(), Obligation { lead: 100, ..closed() }).await;
+    recorder.mood.send_replace(Mood::Forgetful);
+    let said = [frame(1, &[b'x'; 500]), frame(3, SUCCESS.as_bytes()), vec![0x88, 2, 3, 232]].concat();
+    session.server.write_all(&said).await.unwrap();
+    session.is_left_by_the_server().await;
+    assert!(session.silent(7).await);
+    recorder.mood.send_replace(Mood::Good);
+    session.hears(&said).await;
+    assert!(session.last_words().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_frame_that_is_open_is_finished_before_the_reason() {
     let pod = Pod::new();
     let recorder = pod.recorder(ONE);

@@ -263,6 +263,12 @@ impl Session {
         self.relay.await.unwrap();
     }
 
+    /// The API server leaves, and the client's next ping finds nobody.
+    pub async fn is_left_by_the_server(&mut self) {
+        self.server = duplex(1).0;
+        self.client.write_all(&[0x89, 0x80, 1, 2, 3, 4]).await.unwrap();
+    }
+
     /// Everything that the client still hears, until the relay ends.
     pub async fn last_words(mut self) -> Vec<u8> {
         let mut heard = vec![];

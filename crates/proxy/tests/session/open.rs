@@ -206,6 +206,23 @@ async fn a_client_that_does_not_read_holds_up_nobody_for_16_mib() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_hears_all_of_a_server_that_has_left() {
+    let pod = Pod::new();
+    pod.recorder(ONE);
+    let mut session = pod.session(meta(), open()).await;
+    let said = frame(1, &[b'x'; 32_000]).repeat(20);
+    session.server.write_all(&said).await.unwrap();
+    session.is_left_by_the_server().await;
+    let mut heard = vec![0; said.len()];
+    for part in heard.chunks_mut(20_000) {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        session.client.read_exact(part).await.unwrap();
+    }
+    assert!(heard == said);
+    assert!(session.last_words().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_the_pod_ends_its_sessions_with_a_word() {
     let pod = Pod::new();
     let recorder = pod.recorder(ONE);
