@@ -9,6 +9,8 @@ use tokio::{
     process::{Child, Command},
 };
 
+use crate::talk::{Answer, talk};
+
 /// Longest run of one command.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -85,6 +87,14 @@ impl Kubectl {
             stdout: output.stdout,
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
+    }
+
+    /// Runs a command whose standard input is closed as soon as it has printed `last`. Its standard error goes nowhere.
+    ///
+    /// # Errors
+    /// As [`Kubectl::run`].
+    pub async fn run_until<S: AsRef<OsStr>>(&self, args: &[S], last: &str) -> Result<Run> {
+        talk(&mut self.command(args), Answer::Close(last)).await
     }
 
     /// Starts a command that the caller ends.

@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod pods;
 pub mod pty;
 pub mod recordings;
+mod talk;
 pub mod wait;
 
 pub use forward::Forward;

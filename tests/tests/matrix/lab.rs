@@ -10,7 +10,7 @@ use podwitness_e2e::{
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
-use crate::session::{BRIEF, Case, FLOOD, Lane};
+use crate::session::{AT_LAST, AT_LAST_TEXT, BRIEF, Case, FLOOD, Lane};
 
 /// Bytes that may be shown before they are acknowledged.
 pub const LEAD: usize = 256 << 10;
@@ -130,19 +130,28 @@ pub async fn with_namespaces(test: impl AsyncFnOnce(&Namespace, &Namespace) -> R
 
 /// The pods of these lanes.
 pub async fn start(ns: &Namespace, lanes: &[Lane]) -> Result<()> {
-    let pods: Vec<_> = lanes.iter().map(|lane| sleeper(lane.pod())).collect();
-    try_join_all(pods.iter().map(|pod| ns.start(pod))).await.map(drop)
+    try_join_all(lanes.iter().map(async |lane| {
+        ns.start(&sleeper(lane.pod())).await?;
+        put(ns, lane.pod(), AT_LAST, AT_LAST_TEXT).await
+    }))
+    .await
+    .map(drop)
 }
 
 /// The pod that sessions go to, with its scripts.
 pub async fn start_target(plain: &Namespace) -> Result<()> {
     plain.start(&sleeper("target")).await?;
     for script in [FLOOD, BRIEF] {
-        let put = format!("cat >/tmp/{}", script.name);
-        let args = ["exec", "-i", "target", "-c", "app", "--", "sh", "-c", &put];
-        plain.kubectl.run_with_stdin(&args, script.text.as_bytes()).await?.ok()?;
+        put(plain, "target", &format!("/tmp/{}", script.name), script.text).await?;
     }
     Ok(())
+}
+
+/// Writes a file in a pod.
+async fn put(ns: &Namespace, pod: &str, path: &str, text: &str) -> Result<()> {
+    let script = format!("cat >{path}");
+    let args = ["exec", "-i", pod, "-c", "app", "--", "sh", "-c", &script];
+    ns.kubectl.run_with_stdin(&args, text.as_bytes()).await?.ok().map(drop)
 }
 
 /// Runs `test` with a grant for each of these lanes, which names the recorder of the test.

@@ -91,12 +91,12 @@ async fn check(lab: &Lab<'_>, case: &Case, seen: &Seen, fate: Fate) -> Result<()
     let (id, grant, whole) = (case.id(), grant_name(lab.ns, case.lane), case.script.output().len());
     match of(case, fate) {
         Fate::Completes => {
-            let said = terminated(EXIT).repeat(2);
+            let said = format!("command terminated with exit code {EXIT}\n");
             ensure!(seen.code == EXIT && seen.shown == whole && seen.said == said, "{id}: {seen:?}");
         }
         Fate::Ends { why, at_once } => {
             let why = format!("podwitness: session ended, Grant \"{grant}\" asks for a recording and {why}");
-            let said = format!("error: Internal error occurred: {why}\n{}", terminated(1));
+            let said = format!("error: {why}\n");
             ensure!(seen.code == 1 && seen.shown < whole && seen.said == said, "{id}: {seen:?}");
             let durable = lab.durable(case).await?;
             ensure!(seen.shown <= durable + LEAD, "{id}: {seen:?}, but {durable} bytes are durable");
@@ -117,15 +117,10 @@ async fn check(lab: &Lab<'_>, case: &Case, seen: &Seen, fate: Fate) -> Result<()
 }
 
 async fn not_started(lab: &Lab<'_>, case: &Case, seen: &Seen, why: &str) -> Result<()> {
-    let said = format!("Error from server ({why}\n{}", terminated(1));
+    let said = format!("Error from server ({why}\n");
     ensure!(seen.code == 1 && seen.shown == 0 && seen.said == said, "{}: {seen:?}", case.id());
     ensure!(!lab.ran(case).await?, "{} was started", case.id());
     Ok(())
-}
-
-/// What a kubectl says at last: the one in the pod, and then the one outside.
-fn terminated(code: i32) -> String {
-    format!("command terminated with exit code {code}\n")
 }
 
 fn completed(case: &Case, recording: &Recording) -> Result<()> {

@@ -1,6 +1,6 @@
 //! One session of the matrix: which one, and what its user saw.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use podwitness_e2e::{Kubectl, Run, pty::on_terminal};
 
 use crate::lab::Lab;
@@ -18,6 +18,15 @@ pub const FLOOD: Script = Script {
 };
 /// A command that says a word.
 pub const BRIEF: Script = Script { name: "brief", text: "echo ran; touch /tmp/$1.ran; exit 3" };
+
+/// File in the pod of each lane, which runs a command and says how it ended. It goes on until its user has seen that:
+/// an API server keeps nothing for those who have not read everything when a command ends.
+pub const AT_LAST: &str = "/tmp/at-last";
+/// What it does.
+pub const AT_LAST_TEXT: &str = "\"$@\" 2>&1; echo \"kubectl left with $?\"; cat >/dev/null";
+const LEFT: &str = "kubectl left with ";
+/// ^D.
+const END_OF_FILE: &str = "\x04";
 
 /// A script in the pod that sessions are made with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -100,26 +109,29 @@ impl Case {
 
     /// Runs it to its end.
     pub async fn run(&self, lab: &Lab<'_>) -> Result<Seen> {
-        let terminal = if self.tty { "-it" } else { "--tty=false" };
+        let (outside, inside) = if self.tty { ("-it", "-it") } else { ("-i", "-i=false") };
         let websockets = format!("KUBECTL_REMOTE_COMMAND_WEBSOCKETS={}", !self.spdy);
         let file = format!("/tmp/{}", self.script.name);
         let id = self.id();
-        let outer = ["-n", &lab.ns.name, "exec", terminal, self.lane.pod(), "-c", "app", "--"];
-        let inner = ["env", &websockets, "kubectl", "-n", &lab.plain.name, "exec", terminal, "target", "--"];
+        let outer = ["-n", &lab.ns.name, "exec", outside, self.lane.pod(), "-c", "app", "--", "sh", AT_LAST];
+        let inner = ["env", &websockets, "kubectl", "-n", &lab.plain.name, "exec", inside, "target", "--"];
         let words = [&outer[..], &inner, &["sh", &file, &id]].concat();
         let run = if self.tty {
             // No word has anything in it that a shell would take for itself.
-            on_terminal(80, 24, &format!("kubectl {}", words.join(" ")), "", "").await?
+            on_terminal(80, 24, &format!("kubectl {}", words.join(" ")), LEFT, END_OF_FILE).await?
         } else {
-            Kubectl::default().run(&words).await?
+            Kubectl::default().run_until(&words, LEFT).await?
         };
-        Ok(self.seen(&run))
+        self.seen(&run)
     }
 
-    fn seen(&self, run: &Run) -> Seen {
+    fn seen(&self, run: &Run) -> Result<Seen> {
         let (printed, expected) = (run.text().replace('\r', ""), self.script.output());
         let shown = printed.bytes().zip(expected.bytes()).take_while(|(one, other)| one == other).count();
-        let rest = printed.get(shown..).unwrap_or_default().to_owned();
-        Seen { code: run.code, shown, said: rest + &run.stderr.replace('\r', "") }
+        let rest = printed.get(shown..).unwrap_or_default();
+        let lost = || format!("{} has no end, {} after {shown} bytes: {rest}", self.id(), run.code);
+        let (said, code) = rest.split_once(LEFT).with_context(lost)?;
+        let code = code.lines().next().unwrap_or_default().parse()?;
+        Ok(Seen { code, shown, said: said.to_owned() })
     }
 }
