@@ -1,6 +1,6 @@
 //! kubectl as a process, outside the cluster.
 
-use std::{ffi::OsStr, process::Stdio, time::Duration};
+use std::{ffi::OsStr, fmt, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -21,7 +21,7 @@ pub struct Kubectl {
 }
 
 /// What a command left behind.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Run {
     /// Exit code.
     pub code: i32,
@@ -29,6 +29,18 @@ pub struct Run {
     pub stdout: Vec<u8>,
     /// Standard error as text.
     pub stderr: String,
+}
+
+/// Output as a person reads it.
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, stderr, .. } = self;
+        f.debug_struct("Run")
+            .field("code", code)
+            .field("stdout", &self.text())
+            .field("stderr", stderr)
+            .finish()
+    }
 }
 
 impl Run {

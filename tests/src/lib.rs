@@ -23,5 +23,7 @@ pub use wait::eventually;
 
 /// Image with a shell and kubectl.
 pub const TOOLBOX: &str = "podwitness.dev/toolbox:dev";
+/// Image with other people's clients.
+pub const CLIENTS: &str = "podwitness.dev/clients:dev";
 /// Namespace of the control plane and the recorder.
 pub const SYSTEM: &str = podwitness_core::labels::SYSTEM_NAMESPACE;

@@ -4,22 +4,34 @@ use anyhow::{Context, Result, ensure};
 use podwitness_core::inject;
 use serde_json::{Value, json};
 
-use crate::{Kubectl, Namespace, Run, TOOLBOX, eventually};
+use crate::{CLIENTS, Kubectl, Namespace, Run, TOOLBOX, eventually};
 
 /// A toolbox pod that sleeps.
 #[must_use]
 pub fn sleeper(name: &str) -> Value {
+    running(name, TOOLBOX, "trap exit TERM; while :; do sleep 1 & wait; done")
+}
+
+/// A pod that runs a shell script.
+#[must_use]
+pub fn running(name: &str, image: &str, script: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": name}},
         "spec": {
             "terminationGracePeriodSeconds": 1,
             "containers": [{
-                "name": "app", "image": TOOLBOX, "imagePullPolicy": "IfNotPresent",
-                "command": ["sh", "-c", "trap exit TERM; while :; do sleep 1 & wait; done"]
+                "name": "app", "image": image, "imagePullPolicy": "IfNotPresent",
+                "command": ["sh", "-c", script]
             }]
         }
     })
+}
+
+/// A pod with other people's clients that sleeps.
+#[must_use]
+pub fn clients(name: &str) -> Value {
+    running(name, CLIENTS, "trap exit TERM; while :; do sleep 1 & wait; done")
 }
 
 /// The sidecar in a pod, if it has one.

@@ -139,21 +139,43 @@ impl Recording {
         self.lines.iter().filter(|(_, c, _)| c == code).map(|(_, _, text)| text.as_str()).collect()
     }
 
-    /// The exact bytes of the output: an `x-raw` line stands before the lossy `o` line that it makes exact.
+    /// The exact bytes of the output, standard output and standard error as they came.
+    ///
+    /// # Errors
+    /// As [`Recording::said`].
+    pub fn output(&self) -> Result<Vec<u8>> {
+        Ok(self.said()?.into_iter().flat_map(|(_, said)| said).collect())
+    }
+
+    /// The exact bytes that came on this stream.
+    ///
+    /// # Errors
+    /// As [`Recording::said`].
+    pub fn stream(&self, name: &str) -> Result<Vec<u8>> {
+        Ok(self.said()?.into_iter().filter(|(stream, _)| stream == name).flat_map(|(_, said)| said).collect())
+    }
+
+    /// What was said, in order, on which stream; what came on one without another between is joined. An `x-raw` line
+    /// stands before the lossy `o` line that it makes exact.
     ///
     /// # Errors
     /// Where an `x-raw` line is not base64.
-    pub fn output(&self) -> Result<Vec<u8>> {
-        let mut output = Vec::new();
+    pub fn said(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut said = vec![("stdout".to_owned(), Vec::new())];
         let mut raw = None;
         for (_, code, text) in &self.lines {
             match code.as_str() {
+                "x-stream" => said.push((text.clone(), Vec::new())),
                 "x-raw" => raw = Some(STANDARD.decode(text).context("x-raw is not base64")?),
-                "o" => output.extend(raw.take().unwrap_or_else(|| text.clone().into_bytes())),
+                "o" => {
+                    let bytes = raw.take().unwrap_or_else(|| text.clone().into_bytes());
+                    said.last_mut().context("no stream")?.1.extend(bytes);
+                }
                 _ => {}
             }
         }
-        Ok(output)
+        said.retain(|(_, bytes)| !bytes.is_empty());
+        Ok(said)
     }
 }
 
