@@ -147,11 +147,11 @@ pub async fn start_target(plain: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file in a pod.
+/// Writes a file in a pod. Not through standard input, which ends with the standard output that goes into the file.
 async fn put(ns: &Namespace, pod: &str, path: &str, text: &str) -> Result<()> {
-    let script = format!("cat >{path}");
-    let args = ["exec", "-i", pod, "-c", "app", "--", "sh", "-c", &script];
-    ns.kubectl.run_with_stdin(&args, text.as_bytes()).await?.ok().map(drop)
+    let write = "printf %s \"$1\" >\"$2\"";
+    let args = ["exec", pod, "-c", "app", "--", "sh", "-c", write, "sh", text, path];
+    ns.kubectl.run(&args).await?.ok().map(drop)
 }
 
 /// Runs `test` with a grant for each of these lanes, which names the recorder of the test.

@@ -23,7 +23,7 @@ pub const BRIEF: Script = Script { name: "brief", text: "echo ran; touch /tmp/$1
 /// an API server keeps nothing for those who have not read everything when a command ends.
 pub const AT_LAST: &str = "/tmp/at-last";
 /// What it does.
-pub const AT_LAST_TEXT: &str = "\"$@\" 2>&1; echo \"kubectl left with $?\"; cat >/dev/null";
+pub const AT_LAST_TEXT: &str = "\"$@\" 2>&1; echo \"kubectl left with $?\"; read -r end";
 const LEFT: &str = "kubectl left with ";
 /// ^D.
 const END_OF_FILE: &str = "\x04";
