@@ -137,7 +137,7 @@ impl Stage<'_> {
                 run.stderr.as_bytes().starts_with(&err),
                 "{name} {what} printed {run:?}, recorded is {err:?}"
             );
-            let completed = recording.text("x-close") == "completed";
+            let completed = recording.text("x-end") == "completed";
             ensure!(completed || !client.tells_codes(), "{name} {what}: {:?}", recording.lines);
             ensure!(recording.text("x-gap").is_empty(), "{name} {what}: {:?}", recording.lines);
         }

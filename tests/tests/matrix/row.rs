@@ -126,8 +126,8 @@ async fn not_started(lab: &Lab<'_>, case: &Case, seen: &Seen, why: &str) -> Resu
 fn completed(case: &Case, recording: &Recording) -> Result<()> {
     let output = without_returns(&recording.output()?);
     ensure!(output == case.script.output().as_bytes(), "{}: {} bytes are recorded", case.id(), output.len());
-    let (exit, close) = (recording.text("x-exit"), recording.text("x-close"));
-    ensure!(exit == EXIT.to_string() && close == "completed", "{}: {exit}, {close}", case.id());
+    let (exit, end) = (recording.text("x-exit"), recording.text("x-end"));
+    ensure!(exit == EXIT.to_string() && end == "completed", "{}: {exit}, {end}", case.id());
     ensure!(recording.text("x-gap").is_empty(), "{} has a gap", case.id());
     Ok(())
 }
@@ -137,7 +137,8 @@ fn ended(case: &Case, seen: &Seen, recording: &Recording) -> Result<()> {
     let output = without_returns(&recording.output()?);
     ensure!(case.script.output().as_bytes().starts_with(&output), "{}: it is not what was said", case.id());
     ensure!(output.len() >= seen.shown, "{}: {seen:?}, {} bytes are recorded", case.id(), output.len());
-    let close = recording.text("x-close");
-    ensure!(close == "policy-ended" && recording.text("x-gap").is_empty(), "{}: {close}", case.id());
+    let (end, close) = (recording.text("x-end"), recording.text("x-close"));
+    ensure!(end == "policy" && close == "cut", "{}: {end}, {close}", case.id());
+    ensure!(recording.text("x-gap").is_empty(), "{} has a gap", case.id());
     Ok(())
 }
