@@ -4,13 +4,20 @@ use anyhow::{Context as _, Result, ensure};
 use podwitness_e2e::{Namespace, Recording, Viewer, eventually, pods::sleeper};
 use serde_json::{Value, json};
 
+/// kubectl finds the cluster it runs in by itself only where it is asked for nothing else.
+const IN_CLUSTER: &str =
+    "export KUBECONFIG=/tmp/kubeconfig; cd /var/run/secrets/kubernetes.io/serviceaccount;
+    kubectl config set-cluster c --server=https://kubernetes.default.svc --certificate-authority=$PWD/ca.crt;
+    kubectl config set-credentials u --token=$(cat token); kubectl config set-context x --cluster=c --user=u;
+    kubectl config use-context x";
+
 /// Runs a command in a pod `target` through `kubectl ARGS proxy` in a witnessed pod, from a pod that is none; gives its
 /// recording.
 async fn through(ns: &Namespace, plain: &Namespace, args: &str) -> Result<Recording> {
     let mut proxy = sleeper("proxy");
     if let Some(command) = proxy.pointer_mut("/spec/containers/0/command") {
-        let serve =
-            format!("exec kubectl {args} proxy --address=0.0.0.0 --accept-hosts=.* --reject-paths=^$");
+        let proxy = "proxy --address=0.0.0.0 --accept-hosts=.* --reject-paths=^$";
+        let serve = format!("{IN_CLUSTER}; exec kubectl {args} {proxy}");
         *command = json!(["sh", "-c", serve]);
     }
     ns.allow_all().await?;
