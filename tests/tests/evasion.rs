@@ -333,7 +333,7 @@ for family, kind, protocol in [(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(
     .await
 }
 
-/// Sessions through the node's own API, while the grant asks for a recording.
+/// Sessions through the node's own API, while a grant asks for a recording that nobody makes.
 #[tokio::test]
 async fn no_path_of_the_kubelet_goes_round_under_fail_closed() -> Result<()> {
     on_stage(async |stage| {
@@ -377,9 +377,9 @@ async fn no_path_of_the_kubelet_goes_round_under_fail_closed() -> Result<()> {
     .await
 }
 
-/// A Grant that enforces recording in a namespace.
+/// A Grant that enforces recording in a namespace, by a recorder that does not exist.
 fn enforced(ns: &str) -> Value {
     json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Grant", "metadata": {"name": ns},
         "spec": {"src": ["*"], "dst": [format!("namespace:{ns}")], "app": {"tailscale.com/cap/kubernetes": [
-            {"recorder": ["tag:podwitness"], "enforceRecorder": true}]}}})
+            {"recorder": ["tag:nobody"], "enforceRecorder": true}]}}})
 }
