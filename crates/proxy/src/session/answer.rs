@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Response, StatusCode};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
 use podwitness_core::{outcome::End, status::Status};
@@ -51,6 +51,10 @@ impl Answering {
                 if let Err(status) = self.record(&frame).await {
                     self.close(End::Policy);
                     return Some((Err(status.message.into()), None));
+                }
+                // Whoever knows the length of a body does not ask for what follows its last byte.
+                if body.is_end_stream() {
+                    self.complete();
                 }
                 Some((Ok(frame), Some((body, self))))
             }
