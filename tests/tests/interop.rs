@@ -221,7 +221,7 @@ impl Stage<'_> {
 
     async fn port_forward(&self, client: &Client) -> Result<()> {
         let script = if client.is_kubectl {
-            "$K port-forward pod/server :8080 >/tmp/forwarded & p=$!
+            ": >/tmp/forwarded; $K port-forward pod/server :8080 >/tmp/forwarded & p=$!
              until port=$(sed -n 's/.*127.0.0.1:\\([0-9]*\\).*/\\1/p' /tmp/forwarded) && [ \"$port\" ]; do sleep 0.1; done
              python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read())' http://127.0.0.1:$port/
              kill $p"
@@ -238,11 +238,13 @@ impl Stage<'_> {
         let image = format!("--image={TOOLBOX} --image-pull-policy=IfNotPresent");
         let node = self.plain.kubectl.get(&["pod", "target"]).await?;
         let node = node.pointer("/spec/nodeName").and_then(serde_json::Value::as_str).context("no node")?;
-        let run = format!("run run-$SIDE {image} --restart=Never -it -- head -n 1");
+        // A container that ends at once takes with it what its client has not been given.
+        let ask = "sh -c 'head -n 1; sleep 2'";
+        let run = format!("run run-$SIDE {image} --restart=Never -it -- {ask}");
         self.on_screen(client, "run", &run, "run-witnessed").await?;
-        let copy = format!("debug target --copy-to=copy-$SIDE {image} -c copy-$SIDE -it -- head -n 1");
-        let node = format!("debug node/{node} {image} -it -- head -n 1");
-        let within = format!("debug target {image} -c within-$SIDE -it -- head -n 1");
+        let copy = format!("debug target --copy-to=copy-$SIDE {image} -c copy-$SIDE -it -- {ask}");
+        let node = format!("debug node/{node} {image} -it -- {ask}");
+        let within = format!("debug target {image} -c within-$SIDE -it -- {ask}");
         if debugs {
             self.on_screen(client, "debug, copy", &copy, "copy-witnessed").await?;
             self.on_screen(client, "debug, node", &node, "debugger").await?;
