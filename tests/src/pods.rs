@@ -83,3 +83,21 @@ impl Namespace {
         Kubectl::with(&["-n", &self.name, "exec", "-i", pod, "-c", "app", "--", "kubectl"])
     }
 }
+
+/// Runs `test` with a witnessed namespace that has a pod `witness`, which may do everything, and a plain one that has
+/// this pod.
+///
+/// # Errors
+/// Those of `test`, and where a pod does not start.
+pub async fn beside(pod: &Value, test: impl AsyncFnOnce(&Namespace, &Namespace) -> Result<()>) -> Result<()> {
+    Namespace::plain(async |plain| {
+        plain.start(pod).await?;
+        Namespace::witnessed(async |ns| {
+            ns.allow_all().await?;
+            ns.start(&sleeper("witness")).await?;
+            test(ns, plain).await
+        })
+        .await
+    })
+    .await
+}

@@ -1,26 +1,20 @@
 //! What goes to a pod other than as a command: its ports, and commands through the kubelet of its node.
 
 use anyhow::{Result, ensure};
-use podwitness_e2e::{Namespace, Recording, Viewer, pods::sleeper};
+use podwitness_e2e::{
+    Namespace, Recording, Viewer,
+    pods::{beside, sleeper},
+};
 use serde_json::{Value, json};
 
 /// Runs `test` with a witnessed namespace that has a pod `witness`, and a plain one that has a pod `server`, which
 /// serves its files on port 8080.
 async fn with_pods(test: impl AsyncFnOnce(&Namespace, &Namespace) -> Result<()>) -> Result<()> {
-    Namespace::plain(async |plain| {
-        let mut server = sleeper("server");
-        if let Some(command) = server.pointer_mut("/spec/containers/0/command") {
-            *command = json!(["sh", "-c", "head -c 200000 /dev/zero >/tmp/big; httpd -f -p 8080 -h /"]);
-        }
-        plain.start(&server).await?;
-        Namespace::witnessed(async |ns| {
-            ns.allow_all().await?;
-            ns.start(&sleeper("witness")).await?;
-            test(ns, plain).await
-        })
-        .await
-    })
-    .await
+    let mut server = sleeper("server");
+    if let Some(command) = server.pointer_mut("/spec/containers/0/command") {
+        *command = json!(["sh", "-c", "head -c 200000 /dev/zero >/tmp/big; httpd -f -p 8080 -h /"]);
+    }
+    beside(&server, test).await
 }
 
 /// The connections of a recording that are over.

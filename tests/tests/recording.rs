@@ -1,21 +1,16 @@
 //! A session is recorded as it was, and nobody notices.
 
 use anyhow::{Context as _, Result, ensure};
-use podwitness_e2e::{Namespace, Viewer, pods::sleeper, pty::on_terminal};
+use podwitness_e2e::{
+    Namespace, Viewer,
+    pods::{beside, sleeper},
+    pty::on_terminal,
+};
 use serde_json::Value;
 
 /// Runs `test` with a witnessed namespace that has a pod `witness`, and a plain one that has a pod `target`.
 async fn with_pods(test: impl AsyncFnOnce(&Namespace, &Namespace) -> Result<()>) -> Result<()> {
-    Namespace::plain(async |plain| {
-        plain.start(&sleeper("target")).await?;
-        Namespace::witnessed(async |ns| {
-            ns.allow_all().await?;
-            ns.start(&sleeper("witness")).await?;
-            test(ns, plain).await
-        })
-        .await
-    })
-    .await
+    beside(&sleeper("target"), test).await
 }
 
 #[tokio::test]
