@@ -92,7 +92,7 @@ impl Kubectl {
         let ((), output) =
             tokio::time::timeout(LIMIT, async { tokio::join!(feed, child.wait_with_output()) })
                 .await
-                .context("kubectl did not end")?;
+                .with_context(|| format!("kubectl did not end: {}", words(args)))?;
         let output = output?;
         Ok(Run {
             code: output.status.code().unwrap_or(-1),
@@ -145,4 +145,9 @@ impl Kubectl {
             .kill_on_drop(true);
         command
     }
+}
+
+fn words<S: AsRef<OsStr>>(args: &[S]) -> String {
+    let words: Vec<_> = args.iter().map(|arg| arg.as_ref().to_string_lossy()).collect();
+    words.join(" ")
 }

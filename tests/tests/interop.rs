@@ -36,7 +36,7 @@ wait $!; code=$?
 cat /tmp/shown; exit $code
 END
 cat >/tmp/pty.sh <<'END'
-exec script -qefc "stty cols 101 rows 31; $*" /dev/null
+exec script -qefc "stty cols 101 rows 31; ${*@Q}" /dev/null
 END
 "#;
 
@@ -289,7 +289,7 @@ impl Client {
 
     /// Runs what follows on a terminal, where the client insists on one.
     const fn pty(&self) -> &'static str {
-        if self.is_kubectl { "sh /tmp/pty.sh" } else { "" }
+        if self.is_kubectl { "bash /tmp/pty.sh" } else { "" }
     }
 
     /// The first channel protocols say how a command ended in words only.
