@@ -35,6 +35,8 @@ pub(super) struct Ahead<R> {
     spare: BytesMut,
     limit: usize,
     share: Share,
+    /// Something was read, or the end, since [`Ahead::news`] was asked last.
+    news: bool,
     ended: bool,
 }
 
@@ -49,6 +51,7 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
             spare: BytesMut::new(),
             limit,
             share: Share::of(memory),
+            news: false,
             ended: false,
         }
     }
@@ -83,9 +86,18 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
         !self.ended && (held < LEAST || (held < self.limit && !self.share.is_short()))
     }
 
+    /// Waits until there is more than when this was asked last, or the end: that may have been read since.
+    pub(super) async fn news(&mut self) {
+        if !self.news {
+            self.read().await;
+        }
+        self.news = false;
+    }
+
     /// Reads what is there. The end of the stream and its failure are the same: nothing more will come.
-    pub(super) async fn read(&mut self) {
+    async fn read(&mut self) {
         let len = poll_fn(|cx| self.poll_fill(cx)).await;
+        self.news = true;
         self.share.grow_anyway(len as u64);
         if !self.spare.is_empty() {
             self.queued += len;

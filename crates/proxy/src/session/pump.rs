@@ -129,7 +129,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
                 Front::Nothing => {
                     self.pass_on(live).await?;
                     self.from.during(self.to.flush()).await.map_err(|_| Stop::Unwanted)?;
-                    self.from.read().await;
+                    self.from.news().await;
                 }
             }
             if self.ready >= TOGETHER {

@@ -1,8 +1,10 @@
 //! Much output: exact, and within bounds of memory.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest::{Context, SHA256};
 use podwitness_core::grant::Obligation;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use crate::{kit::*, recorder::Ended};
 
@@ -60,4 +62,31 @@ async fn fifty_megabytes_of_noise_are_recorded_exactly_under_fail_open() {
 #[tokio::test(start_paused = true)]
 async fn fifty_megabytes_of_noise_are_recorded_exactly_under_fail_closed() {
     bulk(closed(), 20 << 20).await;
+}
+
+/// Says something that waits for whoever takes it, and something else meanwhile, and then no more.
+async fn says_while_a_write_waits(
+    from: &mut DuplexStream,
+    to: &mut DuplexStream,
+    frame: fn(u8, &[u8]) -> Vec<u8>,
+) {
+    let first = [frame(1, &[b'x'; 60_000]), frame(1, &[b'y'; 60_000])].concat();
+    let last = frame(1, b"last");
+    from.write_all(&first).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    from.write_all(&last).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut heard = vec![0; first.len() + last.len()];
+    let all = tokio::time::timeout(Duration::from_secs(30), to.read_exact(&mut heard)).await;
+    assert!(all.is_ok(), "the last frame does not arrive");
+    assert!(heard == [first, last].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_a_write_waits_goes_on_although_nothing_follows() {
+    let pod = Pod::new();
+    let _recorder = pod.recorder(ONE);
+    let Session { client, server, .. } = &mut pod.session(meta(), open()).await;
+    says_while_a_write_waits(server, client, frame).await;
+    says_while_a_write_waits(client, server, masked).await;
 }
