@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, USER_AGENT},
+    header::{SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE, USER_AGENT},
     request::Parts,
 };
 use podwitness_core::{
@@ -114,9 +114,11 @@ pub(super) fn prepare(headers: &mut HeaderMap, script: Script, meta: &SessionMet
     }
 }
 
-/// What the server has chosen to speak; without a word of it the first.
+/// What the server has chosen to speak; without a word of it the first. `None` where it cannot be followed, or where
+/// the server upgrades to something else than it was asked for.
 pub(super) fn chosen(answer: &HeaderMap, script: Script) -> Option<Language> {
     match script {
+        Script::Command(transport) | Script::Forward(transport) if !upgrades_to(answer, transport) => None,
         Script::Command(transport) => {
             Some(Language::Command(transport, Protocol::parse(name_in(answer, transport)?)?))
         }
@@ -126,6 +128,15 @@ pub(super) fn chosen(answer: &HeaderMap, script: Script) -> Option<Language> {
         Script::Opaque => Some(Language::Opaque),
         Script::Answer => None,
     }
+}
+
+fn upgrades_to(answer: &HeaderMap, transport: Transport) -> bool {
+    let name = match transport {
+        Transport::WebSocket => "websocket",
+        Transport::Spdy => "SPDY/3.1",
+    };
+    let upgrade = answer.get(UPGRADE).and_then(|value| value.to_str().ok());
+    upgrade.is_some_and(|upgrade| upgrade.trim().eq_ignore_ascii_case(name))
 }
 
 fn name_in(answer: &HeaderMap, transport: Transport) -> Option<&str> {
@@ -185,6 +196,19 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    fn upgraded(to: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(UPGRADE, HeaderValue::from_static(to))])
+    }
+
+    #[test]
+    fn a_server_that_upgrades_to_something_else_cannot_be_followed() {
+        let script = Script::Command(Transport::Spdy);
+        let followed = Language::Command(Transport::Spdy, Protocol::Unnamed);
+        assert_eq!(chosen(&upgraded("SPDY/3.1"), script), Some(followed));
+        assert_eq!(chosen(&upgraded("websocket"), script), None);
+        assert_eq!(chosen(&HeaderMap::new(), script), None);
+    }
+
     fn described(head: &Parts) -> SessionMeta {
         let Class::Session(session) = classify(head) else { panic!() };
         meta(head, &session, Caller::default())
@@ -228,7 +252,7 @@ mod tests {
         let offered: Vec<&str> = subprotocols(&head.headers).collect();
         assert_eq!(offered, ["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"]);
         let language = |name| {
-            let mut answer = HeaderMap::new();
+            let mut answer = upgraded("WebSocket");
             answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
             chosen(&answer, Script::Forward(Transport::WebSocket))
         };

@@ -241,7 +241,9 @@ impl Pod {
     pub fn metric(&self, line: &str) -> u64 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let found = text.lines().find_map(|l| l.strip_prefix("podwitness_proxy_")?.strip_prefix(line));
+        let found = text.lines().find_map(|l| {
+            l.strip_prefix("podwitness_proxy_").or_else(|| l.strip_prefix("podwitness_"))?.strip_prefix(line)
+        });
         found.map_or(0, |value| value.trim().parse().unwrap())
     }
 }

@@ -12,6 +12,9 @@ use crate::harness::*;
 const EXEC: &str = "/api/v1/namespaces/n/pods/p/exec?command=sh&stdout=1";
 const ATTACH: &str = "/api/v1/namespaces/n/pods/p/attach?stdout=1";
 
+/// Sessions that were refused because they could not be recorded.
+const REFUSED: &str = "session_ended_total{outcome=\"refused\",end=\"never\"}";
+
 fn upgrade(path: &str, protocol: &str, more: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n{more}\r\n")
 }
@@ -35,9 +38,10 @@ fn switching() -> Server {
         } else {
             ""
         };
+        let protocol = head.lines().find_map(|line| line.strip_prefix("Upgrade: ")).unwrap();
         let seen = head.replace("\r\n", "|");
         let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nuPGRADE: websocket\r\nConnection: Upgrade\r\nX-Seen: {seen}\r\n{chosen}\r\n"
+            "HTTP/1.1 101 Switching Protocols\r\nuPGRADE: {protocol}\r\nConnection: Upgrade\r\nX-Seen: {seen}\r\n{chosen}\r\n"
         );
         // One write: the first bytes of the session come with the head.
         let mut first = answer.into_bytes();
@@ -156,7 +160,7 @@ async fn refused_under_fail_closed(head: &str, purpose: &str) {
         "{body}"
     );
     let refused = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"Refused\"}}");
-    assert_eq!(closed.metric(&refused), 1, "{purpose}");
+    assert_eq!((closed.metric(&refused), closed.metric(REFUSED)), (1, 1), "{purpose}");
     assert_eq!(closed.server.connections(), 0, "nothing went upstream");
 }
 
@@ -300,6 +304,7 @@ async fn a_refused_command_that_comes_again_over_spdy_hears_the_first_reason_and
     assert!(first.contains("no Recorder that is ready has its tag"), "{first}");
     assert_eq!(ask(upgrade(EXEC, "SPDY/3.1", "")).await, first);
     assert_eq!(pod.metric("upgrades_total{purpose=\"Exec\",outcome=\"Refused\"}"), 1);
+    assert_eq!(pod.metric(REFUSED), 1);
     ask(upgrade(EXEC, "SPDY/3.1", "")).await;
     assert_eq!(pod.metric("upgrades_total{purpose=\"Exec\",outcome=\"Refused\"}"), 2, "that is another one");
 }
