@@ -126,7 +126,8 @@ impl Sessions {
         Ok(recording)
     }
 
-    fn refused(&self, meta: &SessionMeta, obligation: &Obligation, status: Status) -> Status {
+    /// Counts a session that is refused because it cannot be recorded, and writes its line.
+    pub(crate) fn refused(&self, meta: &SessionMeta, obligation: &Obligation, status: Status) -> Status {
         self.counters.refused();
         access::refused(meta, &obligation.grants, &status.message);
         status
@@ -208,6 +209,16 @@ impl Sessions {
             shipment.run(uploads, first).await;
             drop(slot);
         });
+    }
+}
+
+impl Recording {
+    /// The same as [`Sessions::refused`], where the API server had agreed to the session already.
+    pub(crate) fn refused(self, status: Status) -> Status {
+        let open = &self.0;
+        open.ledger.refused();
+        access::refused(&open.meta, &open.obligation.grants, &status.message);
+        status
     }
 }
 

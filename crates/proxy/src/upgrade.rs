@@ -61,9 +61,16 @@ pub(crate) async fn session(
         }
     };
     let attempt = Attempt::of(&head, &credential, &session);
+    if let Some(first) = proxy.refusals.first(&attempt).await {
+        return refusal::answer(&first);
+    }
     let decision = match decide(proxy, client, &mut head, &credential, &session).await {
         Ok(decision) => decision,
-        Err(status) => return refused(proxy, &session, &attempt, status).await,
+        Err(status) => {
+            proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
+            proxy.refusals.remember(&attempt, &status).await;
+            return refusal::answer(&status);
+        }
     };
     let request = Request::from_parts(head, streamed(body));
     if session.script == Some(Script::Answer) || session.transport == Transport::Request {
@@ -82,16 +89,6 @@ pub(crate) async fn session(
             forward::unanswered(&error)
         }
     }
-}
-
-async fn refused(proxy: &Proxy, session: &Session, attempt: &Attempt, status: Status) -> Response<Body> {
-    if let Some(first) = proxy.refusals.first(attempt).await {
-        return refusal::answer(&first);
-    }
-    proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
-    tracing::info!(what = session.name(), reason = status.message, "session refused");
-    proxy.refusals.remember(attempt, &status).await;
-    refusal::answer(&status)
 }
 
 /// A session that is an ordinary request to the API server: its answer is what is recorded.
@@ -142,7 +139,8 @@ async fn decide(
     if !session.is_recordable()
         && let OnUnknown::Refuse(status) = enforce::unrecordable(netmap, &obligation, session)
     {
-        return Err(status);
+        let meta = request::meta(head, session, caller);
+        return Err(proxy.sessions.refused(&meta, &obligation, status));
     }
     let Some(script) = session.script else {
         tracing::info!(what = session.name(), grants = ?obligation.grants, "session passes unrecorded");

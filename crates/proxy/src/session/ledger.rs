@@ -102,6 +102,11 @@ impl Ledger {
         self.0.live.dec();
     }
 
+    /// It was refused after all.
+    pub(super) fn refused(&self) {
+        self.0.refused();
+    }
+
     /// It is known what became of it, with so much output shown, and so much of it not recorded.
     pub(super) fn closed(&self, end: End, outcome: Outcome, output: u64, lost: u64) {
         self.0.count(outcome, end);

@@ -79,9 +79,9 @@ fn settle(
     if let Some(language) = language {
         return Ok((Some((recording, language)), Upgrade::Recorded));
     }
-    match enforce::on_unknown(&policy, "the subprotocol that the API server chose") {
+    match enforce::on_unknown(&policy, "the protocol that the API server chose") {
         OnUnknown::Forward => Ok((None, Upgrade::Unrecorded)),
-        OnUnknown::Refuse(status) => Err(Box::new(status)),
+        OnUnknown::Refuse(status) => Err(Box::new(recording.refused(status))),
     }
 }
 
