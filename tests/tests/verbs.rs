@@ -50,7 +50,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("cp", "echo hello >/tmp/h; kubectl -n $NS cp /tmp/h target:/tmp/h && kubectl -n $NS cp target:/tmp/h /tmp/h2 >/dev/null 2>&1 && cat /tmp/h2"),
     ("attach", "timeout 5 kubectl -n $NS attach talker 2>/dev/null | head -n 1"),
     ("port-forward", "kubectl -n $NS port-forward pod/server 18080:8080 >/dev/null & p=$!; for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:18080/etc/hostname 2>/dev/null && break; sleep 1; done; kill $p"),
-    ("run", "kubectl -n $NS run once --image=podwitness.dev/toolbox:dev --image-pull-policy=IfNotPresent --restart=Never -i --rm --quiet -- sh -c 'sleep 1; echo ran; sleep 2' 2>/dev/null | grep ran"),
+    // A container that speaks before its client is attached, or ends at once, loses what it says.
+    ("run", "(echo ran; sleep 6) | kubectl -n $NS run once --image=podwitness.dev/toolbox:dev --image-pull-policy=IfNotPresent --restart=Never -i --rm --quiet -- sh -c 'read -r x; echo $x; sleep 2' 2>/dev/null | grep ran"),
     ("debug", "kubectl -n $NS debug target --image=podwitness.dev/toolbox:dev --quiet -- echo debugged >/dev/null 2>&1; echo $?"),
     ("proxy", "kubectl proxy --port=18001 >/dev/null & p=$!; for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:18001/api/v1/namespaces/$NS/pods/server/status 2>/dev/null | wc -c | grep -v '^0$' && break; sleep 1; done; kill $p"),
     ("top", "kubectl -n $NS top pods 2>&1 | head -n 1"),
