@@ -7,6 +7,7 @@ mod ahead;
 mod answer;
 mod ledger;
 mod meta;
+mod pace;
 mod pump;
 mod relay;
 mod sums;

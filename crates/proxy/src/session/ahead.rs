@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use podwitness_wire::ws::MAX_HELD;
 use tokio::io::AsyncRead;
 
+use super::pace::Pace;
 use crate::{
     journal::{Budget, Share},
     stream::{TOGETHER, poll_gather},
@@ -27,6 +28,7 @@ pub(super) const LEAST: usize = 2 * MAX_HELD;
 /// One side of a session, with what it has said.
 pub(super) struct Ahead<R> {
     reader: R,
+    pace: Pace,
     /// What is looked at.
     front: BytesMut,
     /// What stands behind that.
@@ -45,6 +47,7 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
     pub(super) fn new(reader: R, limit: usize, memory: &std::sync::Arc<Budget>) -> Self {
         Self {
             reader,
+            pace: Pace::new(),
             front: BytesMut::new(),
             queue: VecDeque::new(),
             queued: 0,
@@ -96,8 +99,10 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
 
     /// Reads what is there. The end of the stream and its failure are the same: nothing more will come.
     async fn read(&mut self) {
+        self.pace.pause().await;
         let len = poll_fn(|cx| self.poll_fill(cx)).await;
         self.news = true;
+        self.pace.note(len);
         self.share.grow_anyway(len as u64);
         if !self.spare.is_empty() {
             self.queued += len;
