@@ -2,19 +2,16 @@
 
 use anyhow::{Result, ensure};
 use podwitness_e2e::{
-    Namespace, Recording, Viewer,
-    pods::{beside, sleeper},
+    Namespace, Recording, TOOLBOX, Viewer,
+    pods::{beside, running},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Runs `test` with a witnessed namespace that has a pod `witness`, and a plain one that has a pod `server`, which
 /// serves its files on port 8080.
 async fn with_pods(test: impl AsyncFnOnce(&Namespace, &Namespace) -> Result<()>) -> Result<()> {
-    let mut server = sleeper("server");
-    if let Some(command) = server.pointer_mut("/spec/containers/0/command") {
-        *command = json!(["sh", "-c", "head -c 200000 /dev/zero >/tmp/big; httpd -f -p 8080 -h /"]);
-    }
-    beside(&server, test).await
+    let serve = "head -c 200000 /dev/zero >/tmp/big; httpd -f -p 8080 -h /";
+    beside(&running("server", TOOLBOX, serve), test).await
 }
 
 /// The connections of a recording that are over.

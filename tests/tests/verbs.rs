@@ -2,7 +2,10 @@
 
 use anyhow::{Result, ensure};
 use podwitness_core::labels;
-use podwitness_e2e::{Namespace, pods::sleeper};
+use podwitness_e2e::{
+    Namespace, TOOLBOX,
+    pods::{running, sleeper},
+};
 
 /// Shell scripts whose output and exit code must be equal in a witnessed and in a plain pod. They work in a namespace
 /// of their own, `$NS`, and leave it as they found it.
@@ -64,8 +67,8 @@ const SCRIPTS: &[(&str, &str)] = &[
 async fn every_verb_gives_what_it_gives_without_the_sidecar() -> Result<()> {
     Namespace::plain(async |things| {
         things.start(&sleeper("target")).await?;
-        things.start(&with_command("talker", TALK)).await?;
-        things.start(&with_command("server", "httpd -f -p 8080 -h /")).await?;
+        things.start(&running("talker", TOOLBOX, TALK)).await?;
+        things.start(&running("server", TOOLBOX, "httpd -f -p 8080 -h /")).await?;
         with_client(&[], async |plain| {
             with_client(&[(labels::INJECT, "required")], async |witnessed| {
                 for (name, script) in SCRIPTS {
@@ -104,12 +107,4 @@ async fn outcome(ns: &Namespace, script: &str) -> Result<(i32, String, String)> 
     let run = ns.shell("client", script).await?;
     let hide = |text: &str| text.replace(&ns.name, "CLIENT");
     Ok((run.code, hide(&run.text()), hide(&run.stderr)))
-}
-
-fn with_command(name: &str, script: &str) -> serde_json::Value {
-    let mut pod = sleeper(name);
-    if let Some(command) = pod.pointer_mut("/spec/containers/0/command") {
-        *command = serde_json::json!(["sh", "-c", script]);
-    }
-    pod
 }
