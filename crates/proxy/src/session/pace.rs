@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::stream::TOGETHER;
 
-/// The least that a timer of the runtime waits.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Long enough for some ten pieces at [`RATE`], short enough for an eye and for the receive buffer of the kernel.
+const PAUSE: Duration = Duration::from_millis(5);
 /// Bytes a millisecond above which a stream says much.
 const RATE: u128 = 8 << 10;
 /// Bytes above that rate which make no difference yet: a screen is drawn without a pause.
@@ -61,14 +61,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_of_small_pieces_is_read_once_a_millisecond() {
+    async fn a_flood_of_small_pieces_is_read_once_in_a_pause() {
         let mut pace = Pace::new();
         for _ in 0..16 {
             pace.note(4 << 10);
             assert_eq!(paused(&pace).await, Duration::ZERO);
         }
         for _ in 0..100 {
-            pace.note(16 << 10);
+            pace.note(48 << 10);
             assert_eq!(paused(&pace).await, PAUSE);
         }
     }
