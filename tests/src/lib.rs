@@ -7,6 +7,7 @@
 pub mod deployments;
 pub mod faulty;
 pub mod forward;
+pub mod grants;
 pub mod kubectl;
 pub mod namespace;
 pub mod pods;

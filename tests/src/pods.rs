@@ -90,11 +90,23 @@ impl Namespace {
 /// # Errors
 /// Those of `test`, and where a pod does not start.
 pub async fn beside(pod: &Value, test: impl AsyncFnOnce(&Namespace, &Namespace) -> Result<()>) -> Result<()> {
+    witnessed_by(&sleeper("witness"), pod, test).await
+}
+
+/// The same with another pod in the witnessed namespace.
+///
+/// # Errors
+/// As [`beside`].
+pub async fn witnessed_by(
+    witness: &Value,
+    pod: &Value,
+    test: impl AsyncFnOnce(&Namespace, &Namespace) -> Result<()>,
+) -> Result<()> {
     Namespace::plain(async |plain| {
         plain.start(pod).await?;
         Namespace::witnessed(async |ns| {
             ns.allow_all().await?;
-            ns.start(&sleeper("witness")).await?;
+            ns.start(witness).await?;
             test(ns, plain).await
         })
         .await

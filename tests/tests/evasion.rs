@@ -5,7 +5,8 @@
 use anyhow::{Context as _, Result, ensure};
 use podwitness_e2e::{
     Kubectl, Namespace, Run, Viewer, eventually,
-    pods::{clients, sleeper},
+    grants::{enforced, with_grant},
+    pods::{clients, sleeper, witnessed_by},
 };
 use serde_json::{Value, json};
 
@@ -30,16 +31,14 @@ struct Stage<'a> {
 }
 
 async fn on_stage(test: impl AsyncFnOnce(&Stage<'_>) -> Result<()>) -> Result<()> {
-    Namespace::plain(async |plain| {
-        plain.start(&sleeper("target")).await?;
-        Namespace::witnessed(async |ns| {
-            ns.allow_all().await?;
-            ns.start(&clients("witness")).await?;
-            let stage = Stage { ns, plain, viewer: Viewer::open().await? };
-            stage.settled().await?;
-            test(&stage).await
-        })
-        .await
+    on_stage_with(&clients("witness"), test).await
+}
+
+async fn on_stage_with(witness: &Value, test: impl AsyncFnOnce(&Stage<'_>) -> Result<()>) -> Result<()> {
+    witnessed_by(witness, &sleeper("target"), async |ns, plain| {
+        let stage = Stage { ns, plain, viewer: Viewer::open().await? };
+        stage.settled().await?;
+        test(&stage).await
     })
     .await
 }
@@ -81,12 +80,12 @@ impl Stage<'_> {
             }
             Declined => {
                 ensure!(!ran && run.code == 3, "it was not declined: {run:?}");
-                ensure!(!run.stderr.contains("podwitness:"), "not by the API server: {run:?}");
+                ensure!(!run.stderr.contains("podwitness: "), "not by the API server: {run:?}");
                 Ok(())
             }
             Refused => {
                 ensure!(!ran && run.code == 3, "it was not refused: {run:?}");
-                ensure!(run.stderr.contains("podwitness"), "not by the sidecar: {run:?}");
+                ensure!(run.stderr.contains("podwitness: "), "not by the sidecar: {run:?}");
                 Ok(())
             }
         }
@@ -259,29 +258,21 @@ async fn one_credential_is_enough_for_a_session() -> Result<()> {
 #[tokio::test]
 async fn no_address_of_the_api_server_goes_round() -> Result<()> {
     let node = control_plane().await?;
-    Namespace::plain(async |plain| {
-        plain.start(&sleeper("target")).await?;
-        Namespace::witnessed(async |ns| {
-            ns.allow_all().await?;
-            let mut pod = clients("witness");
-            let spec = pod.pointer_mut("/spec").and_then(Value::as_object_mut).context("no spec")?;
-            spec.insert("nodeName".into(), node.as_str().into());
-            spec.insert("tolerations".into(), json!([{"operator": "Exists"}]));
-            ns.start(&pod).await?;
-            let stage = Stage { ns, plain, viewer: Viewer::open().await? };
-            stage.settled().await?;
-            let mut ways = Vec::new();
-            for (number, address) in addresses(ns).await?.into_iter().enumerate() {
-                for over in ["ws", "spdy"] {
-                    let arguments = format!("--to '{address}' --over {over} --protocol {V4} --path EXEC");
-                    ways.push((format!("address {number} {over} {address}"), arguments));
-                }
+    let mut witness = clients("witness");
+    let spec = witness.pointer_mut("/spec").and_then(Value::as_object_mut).context("no spec")?;
+    spec.insert("nodeName".into(), node.as_str().into());
+    spec.insert("tolerations".into(), json!([{"operator": "Exists"}]));
+    on_stage_with(&witness, async |stage| {
+        let mut ways = Vec::new();
+        for (number, address) in addresses(stage.ns).await?.into_iter().enumerate() {
+            for over in ["ws", "spdy"] {
+                let arguments = format!("--to '{address}' --over {over} --protocol {V4} --path EXEC");
+                ways.push((format!("address {number} {over} {address}"), arguments));
             }
-            ensure!(ways.len() >= 4, "{ways:?}");
-            let ways: Vec<_> = ways.iter().map(|(name, how)| (&**name, &**how, Recorded)).collect();
-            stage.try_all(&ways).await
-        })
-        .await
+        }
+        ensure!(ways.len() >= 4, "{ways:?}");
+        let ways: Vec<_> = ways.iter().map(|(name, how)| (&**name, &**how, Recorded)).collect();
+        stage.try_all(&ways).await
     })
     .await
 }
@@ -340,14 +331,13 @@ async fn no_path_of_the_kubelet_goes_round_under_fail_closed() -> Result<()> {
         let (ns, target) = (stage.ns, stage.plain);
         let pod = target.kubectl.get(&["pod", "target"]).await?;
         let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).context("no node")?;
-        Kubectl::default().create(&enforced(&ns.name), &[]).await?.ok()?;
         let at = |path: &str| format!("--path /api/v1/nodes/{node}/proxy/{path}/{}/target/app", target.name);
         let spdy = "--over spdy --protocol v4.channel.k8s.io --query output=1\\&error=1\\&input=1";
         let run = format!("--over none --method POST {} --query cmd=id", at("run"));
-        let result = async {
+        with_grant(&enforced(&ns.name, "tag:nobody"), async || {
             eventually("the grant is enforced", async || {
                 let tried = stage.speak(&run, "true").await?;
-                ensure!(tried.stderr.contains("podwitness"), "{tried:?}");
+                ensure!(tried.stderr.contains("podwitness: "), "{tried:?}");
                 Ok(())
             })
             .await?;
@@ -369,17 +359,8 @@ async fn no_path_of_the_kubelet_goes_round_under_fail_closed() -> Result<()> {
             ];
             let ways: Vec<_> = ways.iter().map(|(name, how)| (*name, &**how, Refused)).collect();
             stage.try_all(&ways).await
-        }
-        .await;
-        Kubectl::default().run(&["delete", "grant", &ns.name]).await?.ok()?;
-        result
+        })
+        .await
     })
     .await
-}
-
-/// A Grant that enforces recording in a namespace, by a recorder that does not exist.
-fn enforced(ns: &str) -> Value {
-    json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Grant", "metadata": {"name": ns},
-        "spec": {"src": ["*"], "dst": [format!("namespace:{ns}")], "app": {"tailscale.com/cap/kubernetes": [
-            {"recorder": ["tag:nobody"], "enforceRecorder": true}]}}})
 }

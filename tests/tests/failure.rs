@@ -3,25 +3,16 @@
 
 use anyhow::{Result, ensure};
 use podwitness_core::labels;
-use podwitness_e2e::{Kubectl, Namespace, Viewer, deployments::without, eventually, pods::sleeper};
-use serde_json::{Value, json};
+use podwitness_e2e::{
+    Namespace, Viewer,
+    deployments::without,
+    eventually,
+    grants::{enforced, with_grant},
+    pods::sleeper,
+};
 use tokio::sync::Mutex;
 
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-/// A Grant that enforces recording for a namespace.
-fn enforced(ns: &str, tag: &str) -> Value {
-    json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Grant", "metadata": {"name": ns},
-        "spec": {"src": ["*"], "dst": [format!("namespace:{ns}")], "app": {"tailscale.com/cap/kubernetes": [
-            {"recorder": [tag], "enforceRecorder": true}]}}})
-}
-
-async fn with_grant(ns: &Namespace, tag: &str, test: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
-    Kubectl::default().create(&enforced(&ns.name, tag), &[]).await?.ok()?;
-    let result = test().await;
-    Kubectl::default().run(&["delete", "grant", &ns.name]).await?.ok()?;
-    result
-}
 
 /// Waits until a session of this pod is recorded: enrolment, netmap and tunnel are there.
 async fn settled(ns: &Namespace, pod: &str) -> Result<()> {
@@ -79,8 +70,11 @@ async fn fail_closed_never_starts_the_command() -> Result<()> {
             ensure!(ns.shell("witness", "test -e /tmp/ran").await?.code == 1, "the command ran");
             Ok(())
         };
-        with_grant(ns, "tag:nobody", async || refused("no Recorder that is ready has its tag").await).await?;
-        with_grant(ns, "tag:podwitness", async || {
+        with_grant(&enforced(&ns.name, "tag:nobody"), async || {
+            refused("no Recorder that is ready has its tag").await
+        })
+        .await?;
+        with_grant(&enforced(&ns.name, "tag:podwitness"), async || {
             eventually("it is recorded again", async || ns.shell("witness", &script).await?.ok()).await?;
             without("podwitness-recorder", async || refused("asks for a recording, and no").await).await
         })
@@ -115,7 +109,7 @@ async fn an_enforced_pod_waits_for_its_netmap() -> Result<()> {
     let _alone = ALONE.lock().await;
     Namespace::with(&[(labels::INJECT, "required")], async |ns| {
         ns.allow_all().await?;
-        with_grant(ns, "tag:podwitness", async || {
+        with_grant(&enforced(&ns.name, "tag:podwitness"), async || {
             without("podwitness-control", async || {
                 // Admission learns of the grant by its own watch.
                 eventually("admission stamps the pod closed", async || {

@@ -5,6 +5,7 @@ use futures_util::future::try_join_all;
 use podwitness_e2e::{
     Kubectl, Namespace, Recording, Viewer, eventually,
     faulty::{INSTALLED_TAG, Kind, TestRecorder},
+    grants::grant,
     pods::sleeper,
 };
 use serde_json::{Value, json};
@@ -162,7 +163,7 @@ pub async fn with_grants(
 ) -> Result<()> {
     let result = async {
         for lane in lanes {
-            Kubectl::default().create(&grant(ns, *lane), &[]).await?.ok()?;
+            Kubectl::default().create(&grant_of(ns, *lane), &[]).await?.ok()?;
         }
         test().await
     };
@@ -179,16 +180,14 @@ pub fn grant_name(ns: &Namespace, lane: Lane) -> String {
     format!("{}-{}", ns.name, lane.pod())
 }
 
-fn grant(ns: &Namespace, lane: Lane) -> Value {
+fn grant_of(ns: &Namespace, lane: Lane) -> Value {
     let tag = format!("tag:{}", ns.name);
     let rule = match lane {
         Lane::Open => json!({"recorder": [tag]}),
         Lane::Closed => json!({"recorder": [tag], "enforceRecorder": true, "lead": LEAD}),
         Lane::Next => json!({"recorder": [tag, INSTALLED_TAG], "enforceRecorder": true, "lead": LEAD}),
     };
-    json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Grant", "metadata": {"name": grant_name(ns, lane)},
-        "spec": {"src": ["*"], "dst": [format!("pod:{}/{}", ns.name, lane.pod())],
-            "app": {"tailscale.com/cap/kubernetes": [rule]}}})
+    grant(&grant_name(ns, lane), &format!("pod:{}/{}", ns.name, lane.pod()), &rule)
 }
 
 /// Output as both ends of a terminal agree on it.
