@@ -61,6 +61,7 @@ pub fn agent(config: &TunnelConfig, key: &PublicKey) -> Result<(Agent, Driver), 
         public_key: key.to_string(),
         cache: config.state.as_ref().map(|state| state.join(NETMAP_FILE)),
         dial: dial_direct(),
+        notices: None,
     })?)
 }
 

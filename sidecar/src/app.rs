@@ -103,7 +103,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let credentials =
         Credentials::new(config.env.service_accounts.clone(), pod_ca.certificate_pem().to_owned());
     let key = state::tunnel_key(state)?;
-    let (agent, driver) = enrol::agent(&config, key.public(), &kernel)?;
+    let (agent, driver, notices) = enrol::agent(&config, key.public(), &kernel)?;
     let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
     let listener = Listener::bind(PROXY_PORT).await?;
     let (signal, watch) = Drain::new();
@@ -115,6 +115,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         upstream: Arc::new(Upstream(kernel.clone())),
         recorders: Arc::new(recorders),
         owners: Arc::new(Sockets),
+        notices,
         drain: watch,
         clock: Arc::new(SystemClock),
     };

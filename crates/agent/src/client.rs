@@ -16,7 +16,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use podwitness_core::{
-    control::{ENROL, EnrolRequest, EnrolResponse, MAX_LINE, NETMAP, Update},
+    control::{ENROL, EnrolRequest, EnrolResponse, MAX_LINE, NETMAP, NOTICE, Notice, NoticeRequest, Update},
     inject::ControlAddress,
     status::Status,
 };
@@ -40,10 +40,16 @@ const MAX_TOKEN: u64 = 16 << 10;
 
 /// An open connection; closed when dropped.
 pub(crate) struct Client {
-    requests: SendRequest<Full<Bytes>>,
+    requests: Requests,
+    _connection: AbortOnDropHandle<()>,
+}
+
+/// Where requests are made. Clones are the same.
+#[derive(Clone)]
+struct Requests {
+    sender: SendRequest<Full<Bytes>>,
     authority: String,
     token: PathBuf,
-    _connection: AbortOnDropHandle<()>,
 }
 
 impl Client {
@@ -55,7 +61,7 @@ impl Client {
         dial: &Dial,
     ) -> Result<Self, AgentError> {
         let stream = open(control, TlsConnector::from(tls), dial).await?;
-        let (requests, connection) = http2::Builder::new(TokioExecutor::new())
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(15))
@@ -64,14 +70,15 @@ impl Client {
         // How it ended is told to whoever waits for an answer.
         let connection = tokio::spawn(async move { drop(connection.await) });
         let authority = format!("{}:{}", control.name, control.port);
-        Ok(Self { requests, authority, token, _connection: AbortOnDropHandle::new(connection) })
+        let requests = Requests { sender, authority, token };
+        Ok(Self { requests, _connection: AbortOnDropHandle::new(connection) })
     }
 
     /// Enrols `public_key`.
     pub(crate) async fn enrol(&mut self, public_key: &str) -> Result<EnrolResponse, AgentError> {
         let body = serde_json::to_vec(&EnrolRequest { public_key: public_key.to_owned() })?;
         let exchange = async {
-            let answer = self.send(Method::POST, ENROL, body.into()).await?;
+            let answer = self.requests.send(Method::POST, ENROL, body.into()).await?;
             Ok(serde_json::from_slice(&read_body(answer).await?)?)
         };
         within(ANSWER, exchange).await
@@ -79,10 +86,25 @@ impl Client {
 
     /// Opens the netmap stream.
     pub(crate) async fn follow(&mut self) -> Result<Updates, AgentError> {
-        let answer = within(ANSWER, self.send(Method::GET, NETMAP, Bytes::new())).await?;
+        let answer = within(ANSWER, self.requests.send(Method::GET, NETMAP, Bytes::new())).await?;
         Ok(Updates { body: answer.into_body(), lines: Lines::new(MAX_LINE) })
     }
 
+    /// Gives notice, beside whatever else is asked.
+    pub(crate) fn notify(
+        &self,
+        notice: Notice,
+    ) -> impl Future<Output = Result<(), AgentError>> + Send + use<> {
+        let mut requests = self.requests.clone();
+        let exchange = async move {
+            let body = serde_json::to_vec(&NoticeRequest { notice })?;
+            requests.send(Method::POST, NOTICE, body.into()).await.map(drop)
+        };
+        within(ANSWER, exchange)
+    }
+}
+
+impl Requests {
     async fn send(
         &mut self,
         method: Method,
@@ -95,8 +117,8 @@ impl Client {
             .header(header::AUTHORIZATION, bearer(&self.token).await?)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
-        self.requests.ready().await?;
-        let answer = self.requests.send_request(request).await?;
+        self.sender.ready().await?;
+        let answer = self.sender.send_request(request).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }

@@ -5,11 +5,11 @@ use std::{net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
 use podwitness_core::{
     address,
     assertion::MAX_LIFE,
-    control::{Netmap, Update},
+    control::{Netmap, Notice, Update},
 };
 use rustls::pki_types::ServerName;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
 
@@ -104,11 +104,18 @@ impl Driver {
             self.asserted = None;
         }
         let mut updates = updates?;
-        while let Some(update) = updates.next().await? {
+        loop {
+            let update = tokio::select! {
+                update = updates.next() => update?,
+                notice = next(&mut self.options.notices) => {
+                    tell(&client, notice);
+                    continue;
+                }
+            };
+            let Some(update) = update else { return Ok(()) };
             self.link.send_if_modified(|link| std::mem::replace(link, Link::Following) != Link::Following);
             self.take(update);
         }
-        Ok(())
     }
 
     async fn enrol(&mut self, client: &mut Client) -> Result<(), AgentError> {
@@ -152,6 +159,27 @@ impl Driver {
             tracing::warn!(path = %path.display(), %error, "the netmap cannot be kept for a restart");
         }
     }
+}
+
+/// The next notice; never, where there is none to come.
+async fn next(notices: &mut Option<mpsc::Receiver<Notice>>) -> Notice {
+    if let Some(receiver) = notices
+        && let Some(notice) = receiver.recv().await
+    {
+        return notice;
+    }
+    *notices = None;
+    std::future::pending().await
+}
+
+/// Gives notice in the background: the netmap waits for nobody.
+fn tell(client: &Client, notice: Notice) {
+    let told = client.notify(notice);
+    tokio::spawn(async move {
+        if let Err(error) = told.await {
+            tracing::info!(?notice, "a notice is lost: {}", chain(&error));
+        }
+    });
 }
 
 fn load(path: &Path, public_key: &str) -> Option<Snapshot> {

@@ -30,11 +30,14 @@ pub use error::AgentError;
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use podwitness_core::{control::Netmap, inject::ControlAddress};
+use podwitness_core::{
+    control::{Netmap, Notice},
+    inject::ControlAddress,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 /// A byte stream to the control API, before TLS.
@@ -60,6 +63,8 @@ pub struct Options {
     pub cache: Option<PathBuf>,
     /// Opens connections.
     pub dial: Dial,
+    /// What to tell the control plane, as soon as there is a connection; what it does not take is lost.
+    pub notices: Option<mpsc::Receiver<Notice>>,
 }
 
 /// How the agent stands with the control plane.

@@ -20,12 +20,16 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use podwitness_core::{
     address,
-    control::{ENROL, EnrolRequest, EnrolResponse, Netmap, Update},
+    control::{ENROL, EnrolRequest, EnrolResponse, NOTICE, Netmap, Notice, Update},
     inject::ControlAddress,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
-use tokio::{io::DuplexStream, sync::watch, time::timeout};
+use tokio::{
+    io::DuplexStream,
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -99,6 +103,11 @@ impl Control {
         let token = request.headers()["authorization"].to_str().unwrap().to_owned();
         let path = request.uri().path().to_owned();
         self.seen.lock().unwrap().push(format!("{path} {token}"));
+        if path == NOTICE {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            self.seen.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
+            return Response::builder().status(204).body(Full::default().boxed()).unwrap();
+        }
         if path == ENROL {
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let EnrolRequest { public_key } = serde_json::from_slice(&body).unwrap();
@@ -161,6 +170,7 @@ fn options(control: &Arc<Control>, dir: &Path) -> Options {
         public_key: KEY.into(),
         cache: Some(dir.join("netmap.json")),
         dial: control.dial(),
+        notices: None,
     }
 }
 
@@ -184,6 +194,31 @@ async fn an_agent_enrols_once_and_follows() {
     lab.assertion("second").await;
     eventually(&mut lab.agent.link.clone(), |link| *link == Link::Following).await;
     assert_eq!(lab.control.seen(), ["/v1/enrol Bearer one", "/v1/netmap Bearer one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn notice_is_given_beside_the_stream() {
+    let control = Control::new([Script::Hold(vec![netmap(1)])]);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "one\n").unwrap();
+    let (give, notices) = mpsc::channel(1);
+    let (mut agent, driver) =
+        new(Options { notices: Some(notices), ..options(&control, dir.path()) }).unwrap();
+    tokio::spawn(driver.run());
+    for notice in [Notice::NoGrant, Notice::Bypassed] {
+        give.send(notice).await.unwrap();
+    }
+    eventually(&mut agent.netmap, Option::is_some).await;
+    let told =
+        || control.seen().iter().filter(|line| line.contains("notice\":")).cloned().collect::<Vec<_>>();
+    timeout(Duration::from_secs(30), async {
+        while told().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(told(), [r#"{"notice":"no-grant"}"#, r#"{"notice":"bypassed"}"#]);
 }
 
 #[tokio::test(start_paused = true)]

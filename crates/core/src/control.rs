@@ -1,7 +1,7 @@
 //! Messages of the control API: enrolment and the netmap stream.
 //!
 //! `POST /v1/enrol` takes [`EnrolRequest`] and answers [`EnrolResponse`]; `GET /v1/netmap` answers NDJSON, one
-//! [`Update`] a line. Both want `Authorization: Bearer TOKEN` with a service-account token of audience
+//! [`Update`] a line; `POST /v1/notice` takes [`NoticeRequest`] and answers nothing. All want `Authorization: Bearer TOKEN` with a service-account token of audience
 //! [`crate::inject::TOKEN_AUDIENCE`]; errors are a [`crate::status::Status`].
 
 use std::net::{Ipv6Addr, SocketAddr};
@@ -14,6 +14,8 @@ use crate::grant::{AckLevel, Grant};
 pub const ENROL: &str = "/v1/enrol";
 /// Path of the netmap stream.
 pub const NETMAP: &str = "/v1/netmap";
+/// Path of notices.
+pub const NOTICE: &str = "/v1/notice";
 /// Cap on one line of the netmap stream, in bytes; a longer one is an error of the stream.
 pub const MAX_LINE: usize = 4 << 20;
 
@@ -35,6 +37,28 @@ pub struct EnrolResponse {
     pub assertion: String,
     /// Generation of the netmap at this moment.
     pub generation: u64,
+}
+
+/// A sidecar tells what people should know of its pod.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NoticeRequest {
+    /// What it is.
+    pub notice: Notice,
+}
+
+/// What becomes an Event on the pod. Its words are the control plane's: a pod says only which.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Notice {
+    /// A client does not trust the in-pod CA, and does not get through.
+    CertificateRefused,
+    /// A client does not trust the in-pod CA: what its user sends passes unrecorded for a while.
+    SteppedAside,
+    /// A session passes unrecorded, because no grant asks for a recording.
+    NoGrant,
+    /// Connections pass unrecorded, because the namespace has recording suspended.
+    Bypassed,
 }
 
 /// One line of the netmap stream.
@@ -115,6 +139,13 @@ mod tests {
     fn an_enrolment_that_says_more_than_its_key_is_refused() {
         let text = r#"{"publicKey":"k","tags":["tag:admin"]}"#;
         assert!(serde_json::from_str::<EnrolRequest>(text).is_err());
+    }
+
+    #[test]
+    fn a_notice_is_one_of_a_few_words() {
+        let said: NoticeRequest = serde_json::from_str(r#"{"notice":"stepped-aside"}"#).unwrap();
+        assert_eq!(said.notice, Notice::SteppedAside);
+        assert!(serde_json::from_str::<NoticeRequest>(r#"{"notice":"all is well"}"#).is_err());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use rustls::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 struct Tcp;
@@ -80,6 +80,7 @@ async fn main() -> anyhow::Result<()> {
         upstream: Arc::new(Tcp),
         recorders: Arc::new(Tcp),
         owners: Arc::new(Nobody),
+        notices: mpsc::channel(1).0,
         drain: drain.clone(),
         clock: Arc::new(SystemClock),
     };

@@ -12,7 +12,10 @@ pub(crate) use distrust::Distrust;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use podwitness_core::{control::Netmap, failure::OnUnknown};
+use podwitness_core::{
+    control::{Netmap, Notice},
+    failure::OnUnknown,
+};
 use tokio::time::{Duration, timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -51,6 +54,7 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     let to = proxy.targets.destination(original);
     let bypassed = is_bypassed(netmap, proxy.clock.now_unix());
     let (way, first) = if bypassed {
+        proxy.notices.give(Notice::Bypassed);
         (Way::Splice(Connection::Bypass), Bytes::new())
     } else {
         let known = proxy.targets.is_known(to, netmap);
@@ -68,7 +72,7 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     match way {
         Way::Terminate(target) => {
             if let Err(error) = terminate(proxy, stream, Arc::clone(&target), netmap).await {
-                no_handshake(proxy, &target, (client, original), &error).await;
+                no_handshake(proxy, &target, (client, original), netmap, &error).await;
             }
         }
         Way::Splice(why) => {
@@ -139,18 +143,28 @@ async fn no_handshake(
     proxy: &Proxy,
     target: &Target,
     (client, original): (SocketAddr, SocketAddr),
+    netmap: Option<&Netmap>,
     error: &io::Error,
 ) {
     proxy.metrics.connection(Connection::Handshake);
-    match proxy.distrust.note(client, original, error).await {
-        Some(uid) => tracing::warn!(
-            to = %target.to, %error, uid,
-            "a client does not trust the in-pod CA: what its user sends passes unrecorded for 10 minutes; let it read the mounted ca.crt"
-        ),
-        None => tracing::info!(
-            to = %target.to, %error,
-            "no TLS with a client; it may not trust the in-pod CA in its mounted ca.crt"
-        ),
+    let passes = matches!(unread(proxy, netmap, Connection::Distrusted), Way::Splice(_));
+    match proxy.distrust.note(client, original, error).await.filter(|_| passes) {
+        Some(uid) => {
+            proxy.notices.give(Notice::SteppedAside);
+            tracing::warn!(
+                to = %target.to, %error, uid,
+                "a client does not trust the in-pod CA: what its user sends passes unrecorded for 10 minutes; let it read the mounted ca.crt"
+            );
+        }
+        None => {
+            if distrust::is_distrust(error) {
+                proxy.notices.give(Notice::CertificateRefused);
+            }
+            tracing::info!(
+                to = %target.to, %error,
+                "no TLS with a client; it may not trust the in-pod CA in its mounted ca.crt"
+            );
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod identity;
 mod intercept;
 pub mod journal;
 mod metrics;
+mod notices;
 mod question;
 mod refusal;
 mod serve;
@@ -32,16 +33,17 @@ pub use target::api_names;
 
 use std::sync::Arc;
 
-use podwitness_core::control::Netmap;
+use podwitness_core::control::{Netmap, Notice};
 use podwitness_runtime::{clock::Clock, drain};
 use prometheus_client::registry::Registry;
 use rustls::RootCertStore;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use ca::{CaError, Leaves};
 use identity::Identities;
 use intercept::Distrust;
 use metrics::Metrics;
+use notices::Notices;
 use session::Sessions;
 use target::Targets;
 use upgrade::Refusals;
@@ -63,6 +65,8 @@ pub struct Wiring {
     pub recorders: Arc<dyn Dial>,
     /// Whose connections are.
     pub owners: Arc<dyn Owners>,
+    /// Takes what people should know of the pod; what it does not take is lost.
+    pub notices: mpsc::Sender<Notice>,
     /// Tells when to take nothing new; live sessions hold its guard.
     pub drain: drain::Watch,
     /// The wall clock.
@@ -80,6 +84,7 @@ pub struct Proxy {
     sessions: Sessions,
     refusals: Refusals,
     distrust: Distrust,
+    notices: Notices,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     drain: drain::Watch,
     clock: Arc<dyn Clock>,
@@ -100,6 +105,7 @@ impl Proxy {
             upstream: dial,
             recorders,
             owners,
+            notices,
             drain,
             clock,
         } = wiring;
@@ -124,6 +130,7 @@ impl Proxy {
             sessions,
             refusals: Refusals::new(),
             distrust: Distrust::new(config.inject, owners),
+            notices: Notices::new(notices),
             netmap,
             drain,
             clock,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use podwitness_core::{
-    control::Netmap,
+    control::{Netmap, Notice},
     failure::{OnUnknown, Policy},
     grant::Obligation,
     identity::Caller,
@@ -134,6 +134,7 @@ async fn decide(
     let netmap = netmap.as_deref();
     let Some((caller, obligation)) = obligation(proxy, client, head, session, credential, netmap).await
     else {
+        proxy.notices.give(Notice::NoGrant);
         return Ok(Decision::Pass(Upgrade::NoGrant));
     };
     if !session.is_recordable()

@@ -5,6 +5,7 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use podwitness_core::control::Notice;
 use tokio::sync::mpsc;
 
 use super::{pod::Pod, registry::Claimed};
@@ -39,26 +40,58 @@ impl Events {
             Claimed::NewSandbox => "the pod enrolled another tunnel key in a new sandbox",
             _ => "the pod enrolled another tunnel key and proved to hold the one before",
         };
-        self.hand_in(EventType::Normal, "TunnelKeyReplaced", note, pod);
+        self.hand_in(EventType::Normal, "TunnelKeyReplaced", "Enrol", note, pod);
     }
 
     /// Somebody with the pod's token wanted another key to be the pod's.
     pub fn key_refused(&self, pod: &Pod) {
         let note = "a second tunnel key was refused; a container that holds the pod's podwitness.dev token asked for it";
-        self.hand_in(EventType::Warning, "TunnelKeyRefused", note, pod);
+        self.hand_in(EventType::Warning, "TunnelKeyRefused", "Enrol", note, pod);
     }
 
-    fn hand_in(&self, type_: EventType, reason: &str, note: &str, pod: &Pod) {
+    /// What the pod's sidecar says of it.
+    pub fn noticed(&self, pod: &Pod, notice: Notice) {
+        let (type_, reason, note) = in_words(notice);
+        self.hand_in(type_, reason, "Record", note, pod);
+    }
+
+    fn hand_in(&self, type_: EventType, reason: &str, action: &str, note: &str, pod: &Pod) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
             note: Some(note.to_owned()),
-            action: "Enrol".to_owned(),
+            action: action.to_owned(),
             secondary: None,
         };
         if self.0.try_send((event, reference(pod))).is_err() {
             tracing::debug!(reason, "an Event is dropped");
         }
+    }
+}
+
+/// Type, reason and text of an Event.
+const fn in_words(notice: Notice) -> (EventType, &'static str, &'static str) {
+    match notice {
+        Notice::CertificateRefused => (
+            EventType::Warning,
+            "CertificateRefused",
+            "a client does not trust the certificate of this pod's witness and cannot reach the API server: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, in place of one of its own",
+        ),
+        Notice::SteppedAside => (
+            EventType::Warning,
+            "PassesUnrecorded",
+            "a client does not trust the certificate of this pod's witness, so that everything its user sends passes unrecorded for 10 minutes: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, or label the namespace podwitness.dev/inject=required",
+        ),
+        Notice::NoGrant => (
+            EventType::Normal,
+            "NoGrant",
+            "a session passed unrecorded, because no Grant asks for a recording of it",
+        ),
+        Notice::Bypassed => (
+            EventType::Warning,
+            "RecordingSuspended",
+            "connections pass unrecorded, because the namespace has the annotation podwitness.dev/bypass-until",
+        ),
     }
 }
 
@@ -108,6 +141,15 @@ mod tests {
         let sent = &api.bodies("POST", path)[0];
         assert_eq!((&sent["type"], &sent["reason"]), (&json!("Warning"), &json!("TunnelKeyRefused")));
         assert_eq!(sent["regarding"]["uid"], json!("uid-till"));
+    }
+
+    #[tokio::test]
+    async fn every_notice_has_words_that_an_event_can_hold() {
+        use Notice::{Bypassed, CertificateRefused, NoGrant, SteppedAside};
+        for notice in [CertificateRefused, SteppedAside, NoGrant, Bypassed] {
+            let (_, reason, note) = in_words(notice);
+            assert!(reason.len() <= 128 && note.len() <= 1024, "{notice:?}");
+        }
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
-//! The control API over HTTPS: two paths, small bodies, and an answer to everything else.
+//! The control API over HTTPS: three paths, small bodies, and an answer to everything else.
 //!
 //! Whatever a stranger sends costs him more than us: connections and requests are counted by source before anything
 //! is looked at, bodies are capped and have to come in time.
 
 use std::{
+    hash::Hash,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -11,20 +12,20 @@ use std::{
 
 use axum::{
     Extension, Json, Router,
-    body::{Body, Bytes, to_bytes},
+    body::{Body, to_bytes},
     extract::State,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 use http_body_util::LengthLimitError;
 use hyper_util::service::TowerToHyperService;
 use podwitness_core::{
     assertion,
-    control::{ENROL, EnrolRequest, EnrolResponse, NETMAP},
+    control::{ENROL, EnrolRequest, EnrolResponse, NETMAP, NOTICE, NoticeRequest},
 };
 use podwitness_runtime::{
     clock::Clock,
@@ -33,6 +34,7 @@ use podwitness_runtime::{
     tls::listener,
 };
 use rustls::ServerConfig;
+use serde::de::DeserializeOwned;
 use tokio::{net::TcpListener, time::timeout};
 
 use super::{
@@ -55,7 +57,11 @@ const MAX_PER_SOURCE: usize = 256;
 const SOURCE_RATE: Rate = Rate { burst: 512, every: Duration::from_millis(20) };
 /// Sources that are told apart.
 const SOURCE_CAP: usize = 16_384;
-/// An enrolment is a key in JSON.
+/// Notices of one pod; there are four kinds, and each is an Event that somebody has to read.
+const NOTICE_RATE: Rate = Rate { burst: 8, every: Duration::from_secs(60) };
+/// Pods whose notices are told apart.
+const NOTICE_CAP: usize = 16_384;
+/// An enrolment is a key in JSON, a notice a word.
 const MAX_BODY: usize = 4 << 10;
 /// In which a body has to come.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
@@ -73,6 +79,7 @@ struct Inner {
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     sources: Mutex<Buckets<IpAddr>>,
+    noticed: Mutex<Buckets<String>>,
 }
 
 /// What a server needs.
@@ -101,7 +108,8 @@ impl Server {
         let Parts { access, enrol, feeds, events, metrics, clock } = parts;
         let streams = Streams::new(metrics.streams.clone());
         let sources = Mutex::new(Buckets::new(SOURCE_RATE, SOURCE_CAP));
-        Self(Arc::new(Inner { access, enrol, feeds, streams, events, metrics, clock, sources }))
+        let noticed = Mutex::new(Buckets::new(NOTICE_RATE, NOTICE_CAP));
+        Self(Arc::new(Inner { access, enrol, feeds, streams, events, metrics, clock, sources, noticed }))
     }
 
     /// Serves connections until the drain.
@@ -127,6 +135,7 @@ impl Server {
         Router::new()
             .route(ENROL, post(enrol))
             .route(NETMAP, get(netmap))
+            .route(NOTICE, post(notice))
             .fallback(nothing)
             .method_not_allowed_fallback(nothing)
             .layer(Extension(Peer(peer.ip().to_canonical())))
@@ -134,16 +143,13 @@ impl Server {
     }
 
     async fn caller(&self, Peer(source): Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let taken = self.0.sources.lock().unwrap_or_else(PoisonError::into_inner).take(source);
-        taken.map_err(Refusal::TooMany)?;
+        take(&self.0.sources, source)?;
         self.0.access.caller(headers).await
     }
 
     async fn enrol(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<EnrolResponse, Refusal> {
         let caller = self.caller(peer, headers).await?;
-        let request = read(body).await?;
-        let request: EnrolRequest = serde_json::from_slice(&request)
-            .map_err(|error| Refusal::BadRequest(format!("the body is no enrolment: {error}")))?;
+        let request: EnrolRequest = read(body).await?;
         let proof = headers.get(assertion::HEADER).and_then(|value| value.to_str().ok());
         match self.0.enrol.enrol(&caller, &request, proof) {
             Ok((response, claimed)) => {
@@ -159,6 +165,14 @@ impl Server {
             }
             Err(refusal) => Err(refusal),
         }
+    }
+
+    async fn notice(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<StatusCode, Refusal> {
+        let caller = self.caller(peer, headers).await?;
+        let NoticeRequest { notice } = read(body).await?;
+        take(&self.0.noticed, caller.pod.uid().to_owned())?;
+        self.0.events.noticed(&caller.pod, notice);
+        Ok(StatusCode::NO_CONTENT)
     }
 
     async fn netmap(&self, peer: Peer, headers: &HeaderMap) -> Result<Response, Refusal> {
@@ -205,17 +219,36 @@ async fn netmap(
     server.netmap(peer, &headers).await.unwrap_or_else(|refusal| server.refuse(refusal))
 }
 
+async fn notice(
+    State(server): State<Server>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match server.notice(peer, &headers, body).await {
+        Ok(code) => code.into_response(),
+        Err(refusal) => server.refuse(refusal),
+    }
+}
+
 async fn nothing(State(server): State<Server>) -> Response {
     server.refuse(Refusal::NotFound)
 }
 
-async fn read(body: Body) -> Result<Bytes, Refusal> {
+/// Takes one from the bucket of `key`.
+fn take<K: Eq + Hash>(buckets: &Mutex<Buckets<K>>, key: K) -> Result<(), Refusal> {
+    buckets.lock().unwrap_or_else(PoisonError::into_inner).take(key).map_err(Refusal::TooMany)
+}
+
+async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
     let body = timeout(BODY_LIMIT, to_bytes(body, MAX_BODY)).await;
     let body = body.map_err(|_| Refusal::BadRequest("the body does not come in time".to_owned()))?;
-    body.map_err(|error| match std::error::Error::source(&error) {
+    let body = body.map_err(|error| match std::error::Error::source(&error) {
         Some(source) if source.is::<LengthLimitError>() => Refusal::TooLarge(MAX_BODY),
         _ => Refusal::BadRequest("the body broke off".to_owned()),
-    })
+    })?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Refusal::BadRequest(format!("the body is not what this path takes: {error}")))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub enum Refusal {
     #[error("{0}")]
     BadRequest(String),
     /// There is nothing at this path.
-    #[error("the control API has POST /v1/enrol and GET /v1/netmap")]
+    #[error("the control API has POST /v1/enrol, GET /v1/netmap and POST /v1/notice")]
     NotFound,
     /// Another key is enrolled for this pod, or none.
     #[error("{0}")]

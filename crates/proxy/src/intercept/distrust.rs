@@ -45,7 +45,7 @@ impl Distrust {
 }
 
 /// What OpenSSL, Go, Java and rustls say of a certificate whose issuer they do not know.
-fn is_distrust(error: &io::Error) -> bool {
+pub(super) fn is_distrust(error: &io::Error) -> bool {
     let alert = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
     matches!(
         alert,

@@ -16,7 +16,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use podwitness_core::{
-    control::Netmap,
+    control::{Netmap, Notice},
     grant::Grant,
     inject::{Inject, UntilNetmap},
 };
@@ -31,7 +31,7 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, DuplexStream, duplex},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -117,6 +117,7 @@ impl Setup {
         });
         let (signal, watch) = drain::Drain::new();
         let netmap = watch::Sender::new(self.netmap.map(Arc::new));
+        let (notices, noticed) = mpsc::channel(8);
         let wiring = Wiring {
             pod_ca,
             upstream_roots: trusted,
@@ -125,6 +126,7 @@ impl Setup {
             upstream,
             recorders: Arc::new(Nowhere),
             owners: Arc::new(ByPort),
+            notices,
             drain: watch,
             clock: Arc::new(SystemClock),
         };
@@ -138,6 +140,7 @@ impl Setup {
             registry,
             signal: Some(signal),
             netmap,
+            noticed,
             user: 1000,
             _dir: dir,
         }
@@ -183,6 +186,8 @@ pub struct Pod {
     pub registry: Registry,
     pub signal: Option<drain::Signal>,
     pub netmap: watch::Sender<Option<Arc<Netmap>>>,
+    /// What the control plane is told.
+    pub noticed: mpsc::Receiver<Notice>,
     /// Who connects.
     pub user: u16,
     _dir: tempfile::TempDir,
@@ -285,8 +290,8 @@ pub async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
 }
 
 /// A body fed piece by piece; it ends when the sender is dropped.
-pub fn fed() -> (tokio::sync::mpsc::Sender<&'static str>, TestBody) {
-    let (feed, mut fed) = tokio::sync::mpsc::channel::<&'static str>(1);
+pub fn fed() -> (mpsc::Sender<&'static str>, TestBody) {
+    let (feed, mut fed) = mpsc::channel::<&'static str>(1);
     let frames = futures_util::stream::poll_fn(move |cx| {
         fed.poll_recv(cx)
             .map(|piece| piece.map(|text| Ok(http_body::Frame::data(Bytes::from_static(text.as_bytes())))))

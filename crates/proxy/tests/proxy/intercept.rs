@@ -7,7 +7,7 @@ use std::{
 
 use http::Response;
 use podwitness_core::{
-    control::Netmap,
+    control::{Netmap, Notice},
     grant::Grant,
     inject::{Inject, UntilNetmap},
 };
@@ -206,15 +206,18 @@ async fn where_interception_is_optional_it_steps_aside_for_a_user_who_does_not_t
     let (mut pod, trusted) = distrusting(Inject::Optional, &[grant(false)]).await;
     again(&pod).await;
     eventually(|| outcome(&pod, "Distrusted") == 1).await;
+    assert_eq!(pod.noticed.try_recv(), Ok(Notice::SteppedAside));
     (pod.user, pod.client_roots) = (1001, trusted);
     let _others = pod.tls_with(SERVICE, "kubernetes", &[]).await.unwrap();
     eventually(|| outcome(&pod, "Terminated") == 1).await;
 
-    let (pod, _) = distrusting(Inject::Required, &[grant(false)]).await;
+    let (mut pod, _) = distrusting(Inject::Required, &[grant(false)]).await;
     again(&pod).await;
     eventually(|| outcome(&pod, "Handshake") == 2).await;
+    assert_eq!(pod.noticed.try_recv(), Ok(Notice::CertificateRefused));
 
-    let (pod, _) = distrusting(Inject::Optional, &[grant(true)]).await;
+    let (mut pod, _) = distrusting(Inject::Optional, &[grant(true)]).await;
     again(&pod).await;
     eventually(|| outcome(&pod, "Refused") == 1).await;
+    assert_eq!(pod.noticed.try_recv(), Ok(Notice::CertificateRefused));
 }

@@ -20,6 +20,7 @@ use super::{
         events,
         pod::testing::{injected, pod},
         pods::testing::pods,
+        testing::Api,
         token::testing::{Cluster, NOW, claims},
         world::{Published, testing::world},
     },
@@ -31,6 +32,7 @@ const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 const OTHER: &str = "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=";
 
 struct Setup {
+    api: Api,
     cluster: Cluster,
     server: Server,
     client: Client,
@@ -57,7 +59,7 @@ fn server() -> Setup {
     tokio::spawn(publisher.run());
     let server = Server::new(Parts { access, enrol, feeds, events, metrics: Metrics::default(), clock });
     let client = Client::new(server.router("10.0.0.7:40000".parse().unwrap()), "default");
-    Setup { cluster, server, client, worlds, _drain: signal }
+    Setup { api, cluster, server, client, worlds, _drain: signal }
 }
 
 impl Setup {
@@ -80,6 +82,34 @@ impl Setup {
         let body = response.into_body().collect_bytes().await.unwrap();
         (status, serde_json::from_slice(&body).unwrap())
     }
+}
+
+#[tokio::test]
+async fn a_notice_of_a_sidecar_is_an_event_until_there_are_too_many() {
+    let setup = server();
+    let path = "/apis/events.k8s.io/v1/namespaces/shop/events";
+    setup.api.answer("POST", path, json!({"metadata": {}, "eventTime": null}));
+    let give = async |body: &str| {
+        let token = setup.cluster.sign(&claims());
+        setup.send("POST", NOTICE, &token, body.to_owned()).await.status()
+    };
+    assert_eq!(give(r#"{"notice":"nonsense"}"#).await, StatusCode::BAD_REQUEST);
+    for _ in 0..8 {
+        assert_eq!(give(r#"{"notice":"no-grant"}"#).await, StatusCode::NO_CONTENT);
+    }
+    assert_eq!(give(r#"{"notice":"no-grant"}"#).await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(
+        setup.send("POST", NOTICE, "stranger", String::new()).await.status(),
+        StatusCode::UNAUTHORIZED
+    );
+    let published = async {
+        while setup.api.count(path) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), published).await.unwrap();
+    let event = &setup.api.bodies("POST", path)[0];
+    assert_eq!((&event["reason"], &event["regarding"]["uid"]), (&json!("NoGrant"), &json!("uid-till")));
 }
 
 async fn lines(body: kube::client::Body, count: usize) -> Vec<Update> {
@@ -187,6 +217,7 @@ async fn the_agent_of_sidecars_and_recorders_enrols_and_follows_over_tls() {
         public_key: KEY.into(),
         cache: None,
         dial: podwitness_agent::dial_direct(),
+        notices: None,
     })
     .unwrap();
     let driver = tokio::spawn(driver.run());
