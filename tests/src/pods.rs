@@ -113,3 +113,18 @@ pub async fn witnessed_by(
     })
     .await
 }
+
+/// A pod that sees every process of the node on which another one runs, and may end it.
+///
+/// # Errors
+/// Where the other is on no node.
+pub fn overseer(name: &str, of: &Value) -> Result<Value> {
+    let node = of.pointer("/spec/nodeName").context("the pod is on no node")?;
+    let mut pod = sleeper(name);
+    let spec = pod.pointer_mut("/spec").and_then(Value::as_object_mut).context("no spec")?;
+    spec.extend([("nodeName".into(), node.clone()), ("hostPID".into(), true.into())]);
+    spec.insert("tolerations".into(), json!([{"operator": "Exists"}]));
+    let app = spec.get_mut("containers").and_then(|all| all.get_mut(0)).and_then(Value::as_object_mut);
+    app.context("no container")?.insert("securityContext".into(), json!({"privileged": true}));
+    Ok(pod)
+}

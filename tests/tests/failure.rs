@@ -8,7 +8,7 @@ use podwitness_e2e::{
     deployments::without,
     eventually,
     grants::{enforced, with_grant},
-    pods::sleeper,
+    pods::{beside, overseer, sleeper},
 };
 use tokio::sync::Mutex;
 
@@ -129,6 +129,79 @@ async fn an_enforced_pod_waits_for_its_netmap() -> Result<()> {
             settled(ns, "witness").await
         })
         .await
+    })
+    .await
+}
+
+/// Ends the sidecars of a namespace from the node, as the kernel does when memory is short.
+async fn kill_sidecars(plain: &Namespace, ns: &Namespace) -> Result<()> {
+    let script = format!(
+        "for process in /proc/[0-9]*; do
+            [ \"$(cat $process/comm)\" = podwitness-side ] || continue
+            tr '\\0' '\\n' <$process/environ | grep -qx POD_NAMESPACE={} || continue
+            kill -9 ${{process#/proc/}} && echo killed
+        done",
+        ns.name
+    );
+    let run = plain.shell("overseer", &script).await?;
+    ensure!(run.text().contains("killed"), "no sidecar is there: {run:?}");
+    Ok(())
+}
+
+/// What was recorded and not yet sent stands on the pod's disk, and the next sidecar sends it; of a session that was cut
+/// off it says so.
+#[tokio::test]
+async fn a_recording_outlives_the_sidecar_that_made_it() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    beside(&sleeper("target"), async |ns, plain| {
+        settled(ns, "witness").await?;
+        let witness = ns.kubectl.get(&["pod", "witness"]).await?;
+        plain.start(&overseer("overseer", &witness)?).await?;
+        let exec = format!("kubectl -n {} exec target -- sh -c", plain.name);
+        without("podwitness-recorder", async || {
+            let run = ns.shell("witness", &format!("{exec} 'echo ended before'")).await?.ok()?;
+            ensure!(run.text() == "ended before\n", "{run:?}");
+            let live = format!("{exec} 'echo under way; touch /tmp/begun; exec sleep 600'");
+            let kill = async {
+                eventually("the session has begun", async || {
+                    plain.shell("target", "test -e /tmp/begun").await?.ok()
+                })
+                .await?;
+                kill_sidecars(plain, ns).await
+            };
+            let (live, ()) = tokio::try_join!(ns.shell("witness", &live), kill)?;
+            ensure!(live.code != 0 && live.text() == "under way\n", "{live:?}");
+            Ok(())
+        })
+        .await?;
+        let viewer = Viewer::open().await?;
+        let ended = viewer.recording(&ns.name, "echo ended before").await?;
+        ensure!(ended.text("o") == "ended before\n" && ended.text("x-end") == "completed", "{ended:?}");
+        let cut = viewer.recording(&ns.name, "echo under way").await?;
+        ensure!(cut.text("o") == "under way\n" && cut.text("x-end") == "interrupted", "{cut:?}");
+        eventually("the next sidecar records", async || {
+            ns.shell("witness", &format!("{exec} 'echo with the next one'")).await?.ok()
+        })
+        .await?;
+        viewer.recording(&ns.name, "echo with the next one").await.map(drop)
+    })
+    .await
+}
+
+/// While the sidecar is dead, the API server is not reached past it.
+#[tokio::test]
+async fn a_dead_sidecar_lets_nobody_through() -> Result<()> {
+    beside(&sleeper("target"), async |ns, plain| {
+        let witness = ns.kubectl.get(&["pod", "witness"]).await?;
+        plain.start(&overseer("overseer", &witness)?).await?;
+        let version = "kubectl get --raw /version --request-timeout=5s";
+        ns.shell("witness", version).await?.ok()?;
+        // The kubelet starts it again at once the first time, and waits before the next.
+        kill_sidecars(plain, ns).await?;
+        eventually("it is killed once more", async || kill_sidecars(plain, ns).await).await?;
+        let run = ns.shell("witness", version).await?;
+        ensure!(run.code != 0 && run.stderr.contains("refused"), "{run:?}");
+        eventually("the next one serves", async || ns.shell("witness", version).await?.ok()).await.map(drop)
     })
     .await
 }
