@@ -7,6 +7,7 @@
 pub mod address;
 pub mod assertion;
 pub mod control;
+pub mod event;
 pub mod failure;
 pub mod grant;
 pub mod identity;
