@@ -103,9 +103,12 @@ impl Stage<'_> {
             let text = text.replace(&self.plain.name, "NS").replace(&self.witnessed.name, "NS");
             text.replace(&format!("-{side}"), "-SIDE")
         };
+        let stderr =
+            run.stderr.split_inclusive('\n').filter(|line| !client.may_say(line)).collect::<String>();
+        let code = if client.tells_codes() { run.code } else { 0 };
         let stdout =
             String::from_utf8(run.stdout).map_or_else(|error| error.into_bytes(), |text| hide(&text).into());
-        Ok(Run { stdout, stderr: hide(&run.stderr), ..run })
+        Ok(Run { code, stdout, stderr: hide(&stderr) })
     }
 
     async fn recording(&self, needle: &str) -> Result<Recording> {
@@ -292,9 +295,15 @@ impl Client {
         if self.is_kubectl { "bash /tmp/pty.sh" } else { "" }
     }
 
-    /// The first channel protocols say how a command ended in words only.
+    /// The first channel protocols say how a command ended in words only, which may come too late for the client.
     fn tells_codes(&self) -> bool {
         !self.name.contains("-v1") && !self.name.contains("-v2") && !self.name.contains("-v3")
+    }
+
+    /// Whether it is chance that this client, without a sidecar too, says this on its standard error.
+    fn may_say(&self, line: &str) -> bool {
+        let ends = line.starts_with("error: ") || line.starts_with("command terminated with exit code ");
+        line.contains("] Unknown stream id ") || (ends && !self.tells_codes())
     }
 }
 
