@@ -6,6 +6,12 @@
 //! Invariant: nothing here can hold a header, a cookie, a credential or a body. Of query parameters that the API server
 //! itself does not read only the names are kept, because a token may stand in them.
 
+mod fields;
+mod line;
+
+pub use fields::{Touched, touched};
+pub use line::MAX_LINE;
+
 use std::collections::BTreeMap;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -72,7 +78,7 @@ const KNOWN: &[&str] = &[
 ];
 
 /// One event. An answer's event has the id of the request's, and another [`Stage`].
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// What kind of event.
@@ -176,6 +182,8 @@ pub struct Witness {
     pub audit_id: String,
     /// Which of the request's events this is.
     pub stage: Stage,
+    /// Whether no event of the request came before this one.
+    pub first: bool,
     /// Id of the cluster.
     pub cluster: String,
     /// Namespace of the pod that asks.
@@ -196,14 +204,33 @@ pub struct Witness {
     /// Recording of the session that the request opens.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub session: String,
+    /// What is kept of the request's body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<Sent>,
     /// What came of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answered>,
+    /// Texts were cut: whole, the event would have been too long.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}
+
+/// What is kept of the body of a request: never a value of it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sent {
+    /// Media type.
+    pub content_type: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// What a create or a patch touches, where it is JSON and not too long.
+    #[serde(flatten)]
+    pub touched: Touched,
 }
 
 /// What came of a request.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Answered {
     /// HTTP status; 0 where there was no answer.
     pub code: u16,
@@ -213,10 +240,11 @@ pub struct Answered {
     pub latency: u64,
     /// Milliseconds until its end.
     pub duration: u64,
-    /// Bytes of the request's body.
-    pub received: u64,
-    /// Bytes of the answer's body.
-    pub sent: u64,
+    /// Media type of its body.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub content_type: String,
+    /// Bytes of its body, or all that the client was sent of a session.
+    pub bytes: u64,
 }
 
 impl Asked {
@@ -227,26 +255,26 @@ impl Asked {
         let mut query_parameters: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut written = Vec::new();
         for (name, value) in Query::parse(raw.unwrap_or_default()).pairs() {
-            let (name, value) = (capped(name), kept(name, value));
+            let (name, value) = (capped(name, MAX_TEXT), kept(name, value));
             written.push(format!("{}={}", escaped(&name), escaped(&value)));
             query_parameters.entry(name).or_default().push(value);
         }
-        let path = capped(path);
+        let path = capped(path, MAX_TEXT);
         let path = if raw.is_some() { format!("{path}?{}", written.join("&")) } else { path };
         Self { method: method.to_owned(), path, body: Nothing::Nothing, query_parameters }
     }
 }
 
 fn kept(name: &str, value: &str) -> String {
-    if KNOWN.binary_search(&name).is_ok() { capped(value) } else { WITHHELD.to_owned() }
+    if KNOWN.binary_search(&name).is_ok() { capped(value, MAX_TEXT) } else { WITHHELD.to_owned() }
 }
 
 fn escaped(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
-fn capped(text: &str) -> String {
-    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default().to_owned()
+fn capped(text: &str, most: usize) -> String {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

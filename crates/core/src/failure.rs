@@ -1,4 +1,4 @@
-//! The failure policy: three total functions with truth tables, the only place where it is decided.
+//! The failure policy: four total functions with truth tables, the only place where it is decided.
 //!
 //! Whoever calls them has to act on the answer; each type is `#[must_use]`.
 
@@ -50,6 +50,16 @@ pub enum AtStart {
     Record,
     /// Forward, and record into the spool until a recorder returns.
     RecordLater,
+    /// Answer this; nothing goes upstream.
+    Refuse(Status),
+}
+
+/// What happens to a request of which an event has to be recorded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum AtRequest {
+    /// It goes upstream.
+    Forward,
     /// Answer this; nothing goes upstream.
     Refuse(Status),
 }
@@ -118,6 +128,22 @@ pub fn at_start(policy: &Policy, recorders: Recorders) -> AtStart {
             )))
         }
     }
+}
+
+/// Decides a request of which an event has to be recorded first.
+pub fn at_request(policy: &Policy, recorders: Recorders) -> AtRequest {
+    let Policy::Closed { grants, .. } = policy else { return AtRequest::Forward };
+    let cause = match recorders {
+        Recorders::Ready => return AtRequest::Forward,
+        Recorders::Unreachable => "no recorder can be reached",
+        Recorders::Unacknowledging => "the recorder that can be reached acknowledges nothing",
+        Recorders::Unresolvable => "no Recorder that is ready has its tag",
+        Recorders::Unknown => "this pod's sidecar has not learned yet where to",
+    };
+    AtRequest::Refuse(Status::unrecordable(format!(
+        "podwitness: {} asks for a record of every request, and {cause}; nothing was done",
+        name(grants)
+    )))
 }
 
 /// Decides the next frame of a session under way.

@@ -61,6 +61,12 @@ impl Status {
         Self::failure(503, "ServiceUnavailable", message.into(), Some(seconds))
     }
 
+    /// 503 without `Retry-After`: clients would repeat the request by themselves, and nobody would learn why it fails.
+    #[must_use]
+    pub fn unrecordable(message: impl Into<String>) -> Self {
+        Self::failure(503, "ServiceUnavailable", message.into(), None)
+    }
+
     /// 500: a recorded stream was ended.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {

@@ -1,10 +1,12 @@
 //! From grants, a caller and a request to the obligation that follows.
 
+use serde::{Deserialize, Serialize};
+
 use super::{AckLevel, Grant, MAX_LEAD, Opaque, Rule, select};
 use crate::{identity::Caller, request_info::RequestInfo};
 
 /// What the matching grants ask for, taken together. No match at all is `None`, not an empty obligation.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Obligation {
     /// Names of the grants that apply, in order.
     pub grants: Vec<String>,
@@ -23,7 +25,7 @@ pub struct Obligation {
 }
 
 /// A tag whose recorders may be used.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct RecorderChoice {
     /// Tag, such as `tag:podwitness`.
     pub tag: String,
