@@ -3,12 +3,14 @@
 //! ```text
 //! ROOT/2026/08/01/CLUSTER/NAMESPACE/POD/SESSION.PART.cast   the bytes of an upload, as they came
 //! ROOT/2026/08/01/CLUSTER/NAMESPACE/POD/SESSION.PART.json   who made it, and how it ended: see `meta`
+//! ROOT/events/                                              API events: see `events`
 //! ```
 //!
 //! Invariants: a `.cast` is created once, by one upload, and only ever appended to; nothing here removes or replaces
 //! one. Where it lies follows from a verified identity and the recorder's own clock, never from what an upload says.
 //! An upload whose metadata has no `end` was cut off by a crash.
 
+pub mod events;
 pub mod layout;
 pub mod meta;
 mod part;
@@ -24,6 +26,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use events::EventLog;
 use layout::PartName;
 use meta::{Meta, Owner};
 use thiserror::Error;
@@ -111,6 +114,14 @@ impl Store {
         let part = Part::new(file, directory, name, meta);
         part.publish()?;
         Ok(part)
+    }
+
+    /// Opens the table of events, to be written by this process alone.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn events(&self) -> Result<EventLog, StoreError> {
+        EventLog::open(&self.root)
     }
 
     fn directory(&self, owner: &Owner, now: i64) -> Result<PathBuf, StoreError> {

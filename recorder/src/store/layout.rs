@@ -3,7 +3,7 @@
 //! Whatever comes from outside is reduced to `[A-Za-z0-9._-]`, cannot begin with a dot and has a cap; where that
 //! changes it, a digest of the original is added, so that different names stay different.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -73,6 +73,56 @@ impl PartName {
         format!("{}.{}.json", self.session, self.part)
     }
 }
+
+/// An hour of UTC.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Hour {
+    year: i64,
+    month: i64,
+    day: i64,
+    hour: i64,
+}
+
+impl Hour {
+    /// The hour of a time in Unix seconds.
+    #[must_use]
+    pub fn of(unix: i64) -> Self {
+        let (year, month, day) = civil(unix);
+        Self { year, month, day, hour: unix.rem_euclid(86_400) / 3600 }
+    }
+
+    /// The directories of its partition, as Hive names them.
+    #[must_use]
+    pub fn partition(self) -> [String; 2] {
+        let Self { year, month, day, hour } = self;
+        [format!("date={year:04}-{month:02}-{day:02}"), format!("hour={hour:02}")]
+    }
+}
+
+impl fmt::Display for Hour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { year, month, day, hour } = self;
+        write!(f, "{year:04}-{month:02}-{day:02}.{hour:02}")
+    }
+}
+
+impl FromStr for Hour {
+    type Err = NoHour;
+
+    /// Reads what it is displayed as.
+    fn from_str(text: &str) -> Result<Self, NoHour> {
+        let (date, hour) = text.split_once('.').ok_or(NoHour)?;
+        let mut numbers = date.splitn(3, '-').chain([hour]).map(str::parse);
+        let mut next = || numbers.next().and_then(Result::ok).ok_or(NoHour);
+        let read = Self { year: next()?, month: next()?, day: next()?, hour: next()? };
+        // Only the form that we write: no other can be a directory.
+        if read.to_string() == text { Ok(read) } else { Err(NoHour) }
+    }
+}
+
+/// The text is no hour.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoHour;
 
 /// The directories below the root for a recording of `owner` that began at `now` (Unix seconds, UTC).
 #[must_use]
@@ -169,6 +219,18 @@ mod tests {
             (4_107_542_400, (2100, 3, 1)),
         ] {
             assert_eq!(civil(unix), expected, "{unix}");
+        }
+    }
+
+    #[test]
+    fn hours_are_partitions_and_come_back() {
+        let hour = Hour::of(1_700_000_000);
+        assert_eq!(hour.partition(), ["date=2023-11-14", "hour=22"]);
+        assert_eq!(hour.to_string().parse(), Ok(hour));
+        for wrong in
+            ["", ".", "2023-11-14", "2023-11-14.1", "2023-+1-14.01", "../..-1-1.1", "2023-11-14-1.01"]
+        {
+            assert_eq!(wrong.parse::<Hour>(), Err(NoHour), "{wrong}");
         }
     }
 
