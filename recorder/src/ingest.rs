@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! listener ─ peers (caps) ─ authorise ─ receive ─ intake (lines) ─► commit ─ store
-//!                                                                     └► answer (acks)
+//!                      │                                              └► answer (acks)
+//!                      └─ events (lines) ─► writer ─ store
 //! ```
 //!
 //! Protocol: h2c and HTTP/1.1 on the same port. `HEAD /v2/record` says that uploads are taken. `POST /v2/record` is
 //! answered 200 at once; the body of the answer are acknowledgements, at least every 5 s, and at last an error or
 //! nothing. `Podwitness-Accept-Encoding` on both says that a body may be compressed (`podwitness_wire::pack`); what is
 //! stored and acknowledged is what it becomes. `POST /record` is the form without acknowledgements. Refusals have no
-//! body; 507 says that the volume is full. `/v2/event` is not taken yet.
+//! body; 507 says that the volume is full. `/v2/event` takes API events: see `events`.
 
 mod answer;
 pub mod authorise;
 mod commit;
+mod events;
 mod header;
 mod intake;
 mod receive;
@@ -34,13 +36,14 @@ use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::spawn_blocking,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     metrics::{Metrics, Open},
     peers::{Counted, Peers},
     store::{
         Store,
+        events::EventLog,
         meta::{Outcome, Owner},
     },
 };
@@ -80,6 +83,10 @@ pub struct Ingest {
     parts: Parts,
     backing: Backing,
     room: Room,
+    events: events::Batches,
+    /// The writer of events, and what tells it that no more come.
+    writing: TaskTracker,
+    finish: CancellationToken,
 }
 
 /// Which form of the protocol an upload has.
@@ -111,16 +118,27 @@ struct Upload {
 }
 
 impl Ingest {
-    /// Puts the write side together.
+    /// Puts the write side together, within a runtime. Events go into `log`.
     #[must_use]
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: Parts, log: EventLog) -> Arc<Self> {
         let backing = Backing {
             store: Arc::clone(&parts.store),
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             commits: Arc::new(Semaphore::new(COMMITS)),
         };
-        Arc::new(Self { parts, backing, room: Room::new() })
+        let (writing, finish) = (TaskTracker::new(), CancellationToken::new());
+        let (store, clock, metrics) = (&parts.store, &parts.clock, &parts.metrics);
+        let (events, writer) = events::Writer::new(Arc::clone(store), Arc::clone(clock), metrics.clone());
+        writing.spawn(writer.run(log, finish.clone()));
+        Arc::new(Self { parts, backing, room: Room::new(), events, writing, finish })
+    }
+
+    /// Publishes the events that have come. Nothing is to be served any more.
+    pub async fn finish(&self) {
+        self.finish.cancel();
+        self.writing.close();
+        self.writing.wait().await;
     }
 
     async fn answer(
@@ -130,7 +148,8 @@ impl Ingest {
         request: Request<Incoming>,
     ) -> Response<Answer> {
         match (request.uri().path(), request.method()) {
-            ("/v2/record", &Method::HEAD) => self.probe(&door, from, request.headers()),
+            ("/v2/event", &Method::POST) => self.events(&door, from, request).await,
+            ("/v2/record" | "/v2/event", &Method::HEAD) => self.probe(&door, from, request.headers()),
             ("/v2/record", &Method::POST) => self.record(&door, from, request).await,
             ("/record", &Method::POST) => self.record_v1(&door, from, request).await,
             _ => self.nothing(&door, from, request.uri().path()),
@@ -186,7 +205,7 @@ impl Ingest {
     fn nothing(&self, door: &Door, from: IpAddr, path: &str) -> Response<Answer> {
         match (door.admits(from), path) {
             (false, _) => self.refuse(from, &authorise::Refused::NoAssertion),
-            (true, "/v2/record" | "/record") => empty(StatusCode::METHOD_NOT_ALLOWED),
+            (true, "/v2/record" | "/v2/event" | "/record") => empty(StatusCode::METHOD_NOT_ALLOWED),
             (true, _) => empty(StatusCode::NOT_FOUND),
         }
     }

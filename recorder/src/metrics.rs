@@ -25,6 +25,9 @@ pub struct Metrics {
     refused: Family<ReasonLabel, Counter>,
     bytes: Counter,
     commits: Histogram,
+    events: Counter,
+    event_bytes: Counter,
+    event_commits: Histogram,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -52,6 +55,9 @@ impl Metrics {
             refused: Family::default(),
             bytes: Counter::default(),
             commits: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
+            events: Counter::default(),
+            event_bytes: Counter::default(),
+            event_commits: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
         };
         registry.with(|registry| {
             metrics.add_to(registry);
@@ -84,6 +90,19 @@ impl Metrics {
             Unit::Seconds,
             self.commits.clone(),
         );
+        registry.register("podwitness_recorder_events", "API events made durable", self.events.clone());
+        registry.register_with_unit(
+            "podwitness_recorder_events_stored",
+            "Bytes of API events made durable, before compression",
+            Unit::Bytes,
+            self.event_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "podwitness_recorder_events_commit",
+            "Time from the begin of a commit of API events until they are durable",
+            Unit::Seconds,
+            self.event_commits.clone(),
+        );
     }
 
     /// A session begins.
@@ -106,6 +125,13 @@ impl Metrics {
     pub(crate) fn committed(&self, bytes: u64, took: Duration) {
         self.bytes.inc_by(bytes);
         self.commits.observe(took.as_secs_f64());
+    }
+
+    /// Events became durable.
+    pub(crate) fn events_stored(&self, events: u64, bytes: u64, took: Duration) {
+        self.events.inc_by(events);
+        self.event_bytes.inc_by(bytes);
+        self.event_commits.observe(took.as_secs_f64());
     }
 }
 

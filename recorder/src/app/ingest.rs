@@ -114,12 +114,13 @@ pub async fn bind(
     let mut assembly =
         Assembly { readiness: readiness.clone(), background: Vec::new(), listeners: Vec::new() };
     let store = Arc::new(Store::open(&config.common.store, config.free_space)?);
+    let events = store.events()?;
     let admin_server = Admin { registry: registry.clone(), readiness }.bind(config.admin).await?;
     let plain = assembly.plain(config.plain).await?;
     let (opened, issuers) = assembly.tunnel(&config, privileged).await?;
     let tunnel = opened.as_ref().map(|(_, address)| *address);
     let closing = CancellationToken::new();
-    let ingest = Ingest::new(Parts {
+    let parts = Parts {
         metrics: Metrics::register(&registry, &store),
         store,
         clock: Arc::new(SystemClock),
@@ -129,7 +130,8 @@ pub async fn bind(
         upload_bytes: config.upload_bytes,
         drain: watch.clone(),
         closing: closing.clone(),
-    });
+    };
+    let ingest = Ingest::new(parts, events);
     let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
     tracing::info!(admin = %admin_server.addr, plain = shown(plain), tunnel = shown(tunnel), store = %config.common.store.display(), "listening");
     Ok(Bound {
@@ -241,6 +243,7 @@ impl Bound {
         }));
         let drained = self.drain.drain(self.deadline).await;
         drop(last_words);
+        self.ingest.finish().await;
         tracing::info!(?drained, "drained");
         // It ends with the drain; how is of no interest any more.
         let _ = admin.await;

@@ -1,7 +1,7 @@
 //! Answers: bodies that are empty from the start, and the stream of acknowledgements.
 //!
-//! Invariant: a refusal has no body, not even an empty one that ends later: the reference client waits for ever on a
-//! response that is not 200 and not over with its headers.
+//! Invariant: the refusal of a recording has no body, not even an empty one that ends later: the reference client waits
+//! for ever on a response that is not 200 and not over with its headers. Of an event's it reads the text.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::{Either, Empty};
+use http_body_util::{Either, Empty, Full};
 use podwitness_core::grant::AckLevel;
 use podwitness_wire::{ack::Ack, pack};
 use tokio::{
@@ -22,12 +22,16 @@ use tokio::{
 };
 
 /// What a response carries.
-pub(super) type Answer = Either<Empty<Bytes>, AckBody>;
+pub(super) type Answer = Either<Either<Empty<Bytes>, Full<Bytes>>, AckBody>;
 
 /// Announces what an acknowledgement survives.
 const ACK_LEVEL: HeaderName = HeaderName::from_static("podwitness-ack");
 /// Announces that uploads may be compressed, and how.
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static(pack::ACCEPT_ENCODING);
+/// Announces that streams of API events are taken, and in which form.
+const ACCEPT_EVENTS: HeaderName = HeaderName::from_static("podwitness-accept-events");
+/// Media type of a stream of events.
+pub(super) const NDJSON: &str = "application/x-ndjson";
 /// Longest pause between two frames; the protocol asks for 5 s.
 const EVERY: Duration = Duration::from_secs(4);
 /// Frames that wait for the client to read. Acknowledgements above it are left out: a later one says more.
@@ -39,7 +43,14 @@ const MAX_TEXT: usize = 1024;
 
 /// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<Answer> {
-    let mut response = Response::new(Either::Left(Empty::new()));
+    let mut response = Response::new(Either::Left(Either::Left(Empty::new())));
+    *response.status_mut() = status;
+    response
+}
+
+/// A response that is whole.
+pub(super) fn text(status: StatusCode, text: String) -> Response<Answer> {
+    let mut response = Response::new(Either::Left(Either::Right(Full::from(text))));
     *response.status_mut() = status;
     response
 }
@@ -57,6 +68,7 @@ pub(super) fn announce<T>(response: &mut Response<T>, level: AckLevel) {
     let headers = response.headers_mut();
     headers.insert(ACK_LEVEL, level_value(level));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(pack::ENCODING));
+    headers.insert(ACCEPT_EVENTS, HeaderValue::from_static(NDJSON));
 }
 
 const fn level_value(level: AckLevel) -> HeaderValue {

@@ -69,7 +69,7 @@ impl Room {
     }
 
     /// Waits for room; those who came first get it first. `None` never happens: nobody closes it.
-    async fn take(&self, bytes: usize) -> Option<Taken> {
+    pub(super) async fn take(&self, bytes: usize) -> Option<Taken> {
         let bytes = u32::try_from(bytes.min(ROOM)).ok()?;
         Arc::clone(&self.0).acquire_many_owned(bytes).await.ok()
     }

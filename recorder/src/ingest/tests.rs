@@ -20,6 +20,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+mod events;
 mod packed;
 
 use super::*;
@@ -106,7 +107,8 @@ impl Lab {
             closing: CancellationToken::new(),
         };
         change(&mut parts);
-        Self { ingest: Ingest::new(parts), signal: Some(signal), registry, dir }
+        let events = parts.store.events().unwrap();
+        Self { ingest: Ingest::new(parts, events), signal: Some(signal), registry, dir }
     }
 
     fn connect(&self, door: Door) -> DuplexStream {
@@ -406,8 +408,10 @@ async fn refusals_are_over_with_their_headers() {
         (stranger(), "POST", "/record", 403),
         (Door::Plain, "POST", "/v2/record", 429),
         (Door::Plain, "GET", "/v2/record", 405),
-        (Door::Plain, "HEAD", "/v2/event", 404),
-        (Door::Plain, "POST", "/v2/event", 404),
+        (stranger(), "HEAD", "/v2/event", 403),
+        (stranger(), "POST", "/v2/event", 403),
+        (Door::Plain, "POST", "/v2/event", 429),
+        (Door::Plain, "GET", "/v2/event", 405),
         (Door::Plain, "GET", "/v2/record/", 404),
     ] {
         let (_writer, body) = body();

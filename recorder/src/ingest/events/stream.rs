@@ -1,0 +1,223 @@
+//! A stream of events: cut into lines, admitted, and acknowledged as they become durable.
+//!
+//! `body --lines--> writer --ids--> acks`. At most [`BATCHES`] batches of one stream wait for the writer; above it
+//! nothing more is read, and the client waits by HTTP flow control.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Frame, Incoming};
+use podwitness_wire::pack::Unpacker;
+use tokio::{sync::oneshot, time::sleep_until};
+use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, Decoder as _};
+
+use super::{
+    super::{Acks, Ingest, Upload, receive::Encoding},
+    Batch,
+    line::{EventRefusal, MAX_EVENT, admit},
+};
+use crate::store::{StoreError, events::Draft, meta::Outcome};
+
+/// Batches of one stream that are not durable yet.
+const BATCHES: usize = 8;
+
+type Stored = Result<Vec<String>, Arc<StoreError>>;
+
+/// One stream on its way into the store.
+pub(super) struct Stream {
+    ingest: Arc<Ingest>,
+    upload: Upload,
+    acks: Acks,
+    unpacker: Option<Unpacker>,
+    held: BytesMut,
+    lines: AnyDelimiterCodec,
+    /// Bytes of whole lines that were handed to the writer.
+    taken: u64,
+    /// What `taken` was behind each batch that is not durable yet.
+    waiting: VecDeque<(u64, oneshot::Receiver<Stored>)>,
+    events: u64,
+}
+
+/// Why a stream ends.
+struct Ended(Outcome, String);
+
+enum Turn {
+    Frame(Option<Result<Frame<Bytes>, hyper::Error>>),
+    Stored(Result<Stored, oneshot::error::RecvError>),
+    Due,
+    Closing,
+}
+
+impl Stream {
+    pub(super) fn new(ingest: &Arc<Ingest>, upload: Upload, acks: Acks) -> Self {
+        Self {
+            ingest: Arc::clone(ingest),
+            unpacker: (upload.encoding == Encoding::Packed).then(Unpacker::new),
+            upload,
+            acks,
+            held: BytesMut::new(),
+            lines: AnyDelimiterCodec::new_with_max_length(b"\n".into(), b"\n".into(), MAX_EVENT),
+            taken: 0,
+            waiting: VecDeque::new(),
+            events: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self, body: Incoming) {
+        let Ended(outcome, message) = self.receive(body).await;
+        self.ingest.parts.metrics.ended(outcome);
+        tracing::info!(
+            target: "access",
+            peer = %self.upload.from,
+            protocol = "events",
+            packed = self.upload.encoding == Encoding::Packed,
+            outcome = outcome.as_str(),
+            events = self.events,
+            bytes = self.taken,
+            message,
+        );
+        if outcome != Outcome::Complete {
+            self.acks.fail(&message).await;
+        }
+    }
+
+    async fn receive(&mut self, mut body: Incoming) -> Ended {
+        let mut over = false;
+        while !over || !self.waiting.is_empty() {
+            let stopped = match self.turn(&mut body, over).await {
+                Turn::Due => {
+                    self.acks.repeat();
+                    Ok(())
+                }
+                Turn::Stored(stored) => self.stored(stored),
+                Turn::Frame(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.take(data).await,
+                    // Trailers mean nothing here.
+                    Err(_) => Ok(()),
+                },
+                Turn::Frame(Some(Err(_))) => Err(Ended(Outcome::Lost, "the client went away".to_owned())),
+                Turn::Frame(None) => {
+                    over = true;
+                    self.finish().await
+                }
+                Turn::Closing => Err(Ended(Outcome::Shutdown, "the recorder is shutting down".to_owned())),
+            };
+            if let Err(ended) = stopped {
+                return ended;
+            }
+        }
+        Ended(Outcome::Complete, String::new())
+    }
+
+    async fn turn(&mut self, body: &mut Incoming, over: bool) -> Turn {
+        let may_read = !over && self.waiting.len() < BATCHES;
+        tokio::select! {
+            biased;
+            () = self.ingest.parts.closing.cancelled() => Turn::Closing,
+            stored = first(&mut self.waiting) => Turn::Stored(stored),
+            frame = body.frame(), if may_read => Turn::Frame(frame),
+            () = sleep_until(self.acks.due()) => Turn::Due,
+        }
+    }
+
+    /// The first batch that waits is durable, or never will be.
+    fn stored(&mut self, stored: Result<Stored, oneshot::error::RecvError>) -> Result<(), Ended> {
+        let end = self.waiting.pop_front().map_or(self.taken, |(end, _)| end);
+        match stored {
+            Ok(Ok(ids)) => {
+                self.events = self.events.saturating_add(ids.len() as u64);
+                self.acks.safe(end);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(Ended(Outcome::Failed, error.to_string())),
+            Err(_) => Err(Ended(Outcome::Shutdown, "the recorder is shutting down".to_owned())),
+        }
+    }
+
+    async fn take(&mut self, mut data: Bytes) -> Result<(), Ended> {
+        while let Some(unpacker) = &mut self.unpacker {
+            match unpacker.unpack(&mut data) {
+                Ok(Some(lines)) => self.feed(&lines).await?,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+        self.feed(&data).await
+    }
+
+    /// Hands on the events that are whole. What was good before a refusal is stored, and not acknowledged.
+    async fn feed(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        self.held.extend_from_slice(bytes);
+        let now = self.ingest.parts.clock.now_unix_millis();
+        let (mut events, mut refusal) = (Vec::new(), None);
+        let before = self.held.len();
+        loop {
+            match self.lines.decode(&mut self.held).map(|line| line.map(|line| self.admit(&line, now))) {
+                Ok(Some(Ok(event))) => events.push(event),
+                Ok(Some(Err(ended))) => {
+                    refusal = Some(ended);
+                    break;
+                }
+                Ok(None) => break,
+                Err(AnyDelimiterCodecError::MaxChunkLengthExceeded) => {
+                    refusal = Some(refused(&EventRefusal::TooLong));
+                    break;
+                }
+                Err(AnyDelimiterCodecError::Io(error)) => {
+                    refusal = Some(refused(&error));
+                    break;
+                }
+            }
+        }
+        self.taken = self.taken.saturating_add(before.saturating_sub(self.held.len()) as u64);
+        if self.held.is_empty() {
+            // An idle stream keeps no buffer.
+            self.held = BytesMut::new();
+        }
+        self.hand_on(events).await?;
+        refusal.map_or(Ok(()), Err)
+    }
+
+    fn admit(&self, line: &[u8], now: i64) -> Result<Draft, Ended> {
+        admit(line, &self.upload.owner, now).map_err(|refusal| {
+            self.ingest.parts.metrics.refused("bad_event");
+            refused(&refusal)
+        })
+    }
+
+    async fn hand_on(&mut self, events: Vec<Draft>) -> Result<(), Ended> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let gone = || Ended(Outcome::Shutdown, "the recorder is shutting down".to_owned());
+        let size = events.iter().map(Draft::len).sum();
+        let taken = self.ingest.room.take(size).await.ok_or_else(gone)?;
+        let (done, stored) = oneshot::channel();
+        self.ingest.events.send(Batch { events, taken, done }).await.map_err(|_| gone())?;
+        self.waiting.push_back((self.taken, stored));
+        Ok(())
+    }
+
+    /// The client has said all; a last line may lack its newline.
+    async fn finish(&mut self) -> Result<(), Ended> {
+        if self.unpacker.as_ref().is_some_and(|unpacker| !unpacker.at_rest()) {
+            return Err(Ended(Outcome::Lost, "the stream ended within a compressed frame".to_owned()));
+        }
+        if self.held.is_empty() { Ok(()) } else { self.feed(b"\n").await }
+    }
+}
+
+/// What became of the batch that waits longest.
+async fn first(
+    waiting: &mut VecDeque<(u64, oneshot::Receiver<Stored>)>,
+) -> Result<Stored, oneshot::error::RecvError> {
+    match waiting.front_mut() {
+        Some((_, stored)) => stored.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn refused(refusal: &dyn std::error::Error) -> Ended {
+    Ended(Outcome::Refused, refusal.to_string())
+}

@@ -1,0 +1,169 @@
+//! Puts the events of all clients into the store.
+//!
+//! `clients --batches--> writer`: one task and a channel of [`QUEUE`], and [`Room`](super::super::receive::Room) that
+//! all share; while either is full, clients wait. A commit writes everything that has come while the one before was
+//! written, so that the volume itself sets the pace: one event is durable after one synchronisation, and many cost no
+//! more. A file is published [`PUBLISH`] after it was begun.
+
+use std::{sync::Arc, time::Duration};
+
+use podwitness_runtime::clock::Clock;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::super::receive::Taken;
+use crate::{
+    metrics::Metrics,
+    store::{
+        Store, StoreError,
+        events::{Draft, EventLog},
+    },
+};
+
+/// Batches that wait to be written.
+const QUEUE: usize = 256;
+/// Cap on the bytes of one commit, but for its last batch.
+const MOST: usize = 4 << 20;
+/// How long a file is written before it is published.
+const PUBLISH: Duration = Duration::from_secs(10);
+
+/// Events of one client that are to become durable together.
+#[derive(Debug)]
+pub(in crate::ingest) struct Batch {
+    /// The events.
+    pub(in crate::ingest) events: Vec<Draft>,
+    /// Free once they are written.
+    pub(in crate::ingest) taken: Taken,
+    /// Told the ids, or what went wrong.
+    pub(in crate::ingest) done: oneshot::Sender<Result<Vec<String>, Arc<StoreError>>>,
+}
+
+/// Takes batches.
+pub(in crate::ingest) type Batches = mpsc::Sender<Batch>;
+
+/// Writes until it is told to finish, and publishes what is open then.
+#[derive(Debug)]
+pub(in crate::ingest) struct Writer {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    batches: mpsc::Receiver<Batch>,
+}
+
+impl Writer {
+    pub(in crate::ingest) fn new(
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> (Batches, Self) {
+        let (sender, batches) = mpsc::channel(QUEUE);
+        (sender, Self { store, clock, metrics, batches })
+    }
+
+    /// Writes into `log` until `finish` is cancelled, and then what has come.
+    pub(in crate::ingest) async fn run(mut self, mut log: EventLog, finish: CancellationToken) {
+        let mut publish = None;
+        loop {
+            let due = async {
+                match publish {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = due => {
+                    log = published(log).await;
+                    publish = None;
+                }
+                () = finish.cancelled(), if !self.batches.is_closed() => self.batches.close(),
+                first = self.batches.recv() => {
+                    let Some(first) = first else { break };
+                    log = self.commit(first, log).await;
+                    if log.is_open() {
+                        publish.get_or_insert_with(|| Instant::now() + PUBLISH);
+                    }
+                }
+            }
+        }
+        drop(published(log).await);
+    }
+
+    async fn commit(&mut self, first: Batch, log: EventLog) -> EventLog {
+        let mut size = bytes(&first);
+        let mut batches = vec![first];
+        while size < MOST
+            && let Ok(batch) = self.batches.try_recv()
+        {
+            size = size.saturating_add(bytes(&batch));
+            batches.push(batch);
+        }
+        let (store, now, begun) = (Arc::clone(&self.store), self.clock.now_unix(), Instant::now());
+        let (log, batches, result) = blocking(move || write(&store, log, batches, now)).await;
+        match &result {
+            Ok(ids) => self.metrics.events_stored(ids.len() as u64, size as u64, begun.elapsed()),
+            Err(error) => {
+                tracing::warn!(%error, source = ?std::error::Error::source(error), "events cannot be stored");
+            }
+        }
+        tell(batches, result);
+        log
+    }
+}
+
+/// Tells each client what became of its events. One that has gone away hears nothing.
+fn tell(batches: Vec<Batch>, result: Result<Vec<String>, StoreError>) {
+    match result {
+        Ok(ids) => {
+            let mut ids = ids.into_iter();
+            for Batch { events, taken, done } in batches {
+                drop(taken);
+                let _ = done.send(Ok(ids.by_ref().take(events.len()).collect()));
+            }
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            for batch in batches {
+                let _ = batch.done.send(Err(Arc::clone(&error)));
+            }
+        }
+    }
+}
+
+type Written = (EventLog, Vec<Batch>, Result<Vec<String>, StoreError>);
+
+fn write(store: &Store, mut log: EventLog, batches: Vec<Batch>, now: i64) -> Written {
+    let events = batches.iter().flat_map(|batch| &batch.events);
+    let result = store.space().check().and_then(|()| log.append(events, now));
+    (log, batches, result)
+}
+
+async fn published(mut log: EventLog) -> EventLog {
+    blocking(move || {
+        if let Err(error) = log.publish() {
+            tracing::warn!(%error, source = ?std::error::Error::source(&error), "a file of events stays open");
+        }
+        log
+    })
+    .await
+}
+
+/// Work that blocks. A panic in it is passed on, as without a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+fn bytes(batch: &Batch) -> usize {
+    batch.events.iter().map(Draft::len).fold(0, usize::saturating_add)
+}
