@@ -6,7 +6,10 @@
 pub mod api;
 mod cast;
 mod catalogue;
+mod events;
+mod readable;
 mod scan;
 mod session;
 
 pub use catalogue::Catalogue;
+pub use events::EventTable;

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     config::ViewConfig,
-    view::{Catalogue, api},
+    view::{Catalogue, EventTable, api},
 };
 
 /// Connections at a time; more wait in the kernel's backlog.
@@ -34,6 +34,7 @@ pub struct Bound {
     pub address: SocketAddr,
     listener: TcpListener,
     catalogue: Arc<Catalogue>,
+    events: EventTable,
     deadline: Duration,
 }
 
@@ -47,15 +48,16 @@ pub async fn bind(config: ViewConfig) -> Result<Bound, ViewError> {
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!(%address, store = %config.common.store.display(), "listening");
+    let events = EventTable::new(&config.common.store);
     let catalogue = Arc::new(Catalogue::new(config.common.store, Arc::new(SystemClock)));
-    Ok(Bound { address, listener, catalogue, deadline: config.common.drain })
+    Ok(Bound { address, listener, catalogue, events, deadline: config.common.drain })
 }
 
 impl Bound {
     /// Answers until `stop` completes, then lets downloads finish.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (signal, watch) = Drain::new();
-        let router = api::router(self.catalogue);
+        let router = api::router(self.catalogue, self.events);
         let draining = watch.clone();
         let serving =
             accept(self.listener, MAX_CONNECTIONS, async move { draining.draining().await }, |io, _| {

@@ -1,4 +1,4 @@
-//! `GET /api/v1/sessions` and `GET /api/v1/sessions/{id}/cast`.
+//! `GET /api/v1/sessions`, `GET /api/v1/sessions/{id}/cast`, `GET /api/v1/events`, `GET /api/v1/events/{file}`.
 //!
 //! Who may ask is decided by who reaches the pod's loopback: `kubectl port-forward`, that is the cluster's own
 //! authorisation. A page in the auditor's browser reaches it too while a port is forwarded, so that a request has to
@@ -8,32 +8,31 @@ use std::{io, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
-    extract::{Path, Query, Request, State},
+    extract::{Path, Query, Request, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::{
-    Catalogue,
-    cast::Joined,
+    Catalogue, EventTable,
     catalogue::Page,
+    events::EventFile,
     session::{Filter, Summary},
 };
 
 mod range;
-
-use range::Wanted;
+mod ranged;
 
 /// Sessions of a page unless asked otherwise, and at most.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 const CAST: &str = "application/x-asciicast";
+/// RFC 8878 §7.1.
+const ZSTD: &str = "application/zstd";
 
 /// The query of a listing.
 #[derive(Debug, Default, Deserialize)]
@@ -55,22 +54,47 @@ struct List {
     truncated: bool,
 }
 
+/// The query of a listing of files of events.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    date: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct EventList {
+    files: Vec<EventFile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
 /// What went wrong, as JSON.
 struct Failure(StatusCode, String);
 
-/// The API over a catalogue.
-pub fn router(catalogue: Arc<Catalogue>) -> Router {
+/// What the API is over.
+#[derive(Clone)]
+struct Views {
+    catalogue: Arc<Catalogue>,
+    events: EventTable,
+}
+
+/// The API over a catalogue and a table of events.
+pub fn router(catalogue: Arc<Catalogue>, events: EventTable) -> Router {
     Router::new()
         .route("/api/v1/sessions", get(list))
         .route("/api/v1/sessions/{id}/cast", get(cast))
+        .route("/api/v1/events", get(list_events))
+        .route("/api/v1/events/{*path}", get(event_file))
         .fallback(async || Failure(StatusCode::NOT_FOUND, "there is nothing here".to_owned()))
         .layer(middleware::from_fn(loopback_host))
-        .with_state(catalogue)
+        .with_state(Views { catalogue, events })
 }
 
 async fn list(
-    State(catalogue): State<Arc<Catalogue>>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    State(Views { catalogue, .. }): State<Views>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<List>, Failure> {
     let Query(query) = query.map_err(|bad| Failure(StatusCode::BAD_REQUEST, bad.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
@@ -81,62 +105,38 @@ async fn list(
 }
 
 async fn cast(
-    State(catalogue): State<Arc<Catalogue>>,
+    State(Views { catalogue, .. }): State<Views>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let joined = blocking(move || catalogue.cast(&id)).await?;
     let joined =
         joined.ok_or_else(|| Failure(StatusCode::NOT_FOUND, "there is no such session".to_owned()))?;
-    let length = joined.length();
-    let (status, bytes) = match range::wanted(&headers, length) {
-        Wanted::All => (StatusCode::OK, 0..length),
-        Wanted::Part(bytes) => (StatusCode::PARTIAL_CONTENT, bytes),
-        Wanted::Nothing => return Ok(unsatisfiable(length)),
-    };
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CAST));
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CONTENT_LENGTH, bytes.end.saturating_sub(bytes.start).into());
-    if status == StatusCode::PARTIAL_CONTENT {
-        let last = bytes.end.saturating_sub(1);
-        let range = format!("bytes {}-{last}/{length}", bytes.start);
-        headers.insert(header::CONTENT_RANGE, HeaderValue::try_from(range).map_err(internal)?);
-    }
-    *response.body_mut() = body(joined, bytes.start, bytes.end);
-    Ok(response)
+    ranged::answer(&headers, CAST, joined)
 }
 
-/// Reads as fast as the client does, a chunk at a time.
-fn body(joined: Joined, start: u64, end: u64) -> Body {
-    Body::from_stream(stream::try_unfold((joined, start), move |(mut joined, at)| async move {
-        if at >= end {
-            return Ok::<_, io::Error>(None);
-        }
-        let (joined, read) = spawn_blocking(move || {
-            let read = joined.read(at);
-            (joined, read)
-        })
-        .await
-        .map_err(io::Error::other)?;
-        let mut bytes: Bytes = read?;
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        bytes.truncate(usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX));
-        let next = at.saturating_add(bytes.len() as u64);
-        Ok(Some((bytes, (joined, next))))
-    }))
+async fn list_events(
+    State(Views { events, .. }): State<Views>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Json<EventList>, Failure> {
+    let Query(query) = query.map_err(|bad| Failure(StatusCode::BAD_REQUEST, bad.body_text()))?;
+    let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let found = blocking(move || events.list(query.date.as_deref(), query.after.as_deref(), limit + 1));
+    let mut files = found.await?;
+    let more = files.len() > limit;
+    files.truncate(limit);
+    let next = files.last().filter(|_| more).map(|last| last.path.clone());
+    Ok(Json(EventList { files, next }))
 }
 
-fn unsatisfiable(length: u64) -> Response {
-    let mut response = Failure(StatusCode::RANGE_NOT_SATISFIABLE, "no such range".to_owned()).into_response();
-    if let Ok(range) = HeaderValue::try_from(format!("bytes */{length}")) {
-        response.headers_mut().insert(header::CONTENT_RANGE, range);
-    }
-    response
+async fn event_file(
+    State(Views { events, .. }): State<Views>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let file = blocking(move || events.open(&path)).await?;
+    let file = file.ok_or_else(|| Failure(StatusCode::NOT_FOUND, "there is no such file".to_owned()))?;
+    ranged::answer(&headers, ZSTD, file)
 }
 
 /// Refuses requests that name another host: a page whose name was made to point at loopback (DNS rebinding).

@@ -12,6 +12,8 @@ use std::{
 
 use bytes::Bytes;
 
+use super::readable::Readable;
+
 /// Longest read at once.
 const CHUNK: u64 = 64 << 10;
 /// How far back a last newline is looked for: further than any line that is stored.
@@ -46,14 +48,14 @@ impl Joined {
         let length = pieces.iter().map(|piece| piece.range.end.saturating_sub(piece.range.start)).sum();
         Ok(Self { pieces, length })
     }
+}
 
-    /// Bytes of the whole recording.
-    pub(super) const fn length(&self) -> u64 {
+impl Readable for Joined {
+    fn length(&self) -> u64 {
         self.length
     }
 
-    /// Some of the bytes from `at` on; empty only at the end.
-    pub(super) fn read(&mut self, at: u64) -> io::Result<Bytes> {
+    fn read(&mut self, at: u64) -> io::Result<Bytes> {
         let mut before = 0_u64;
         for piece in &mut self.pieces {
             let length = piece.range.end.saturating_sub(piece.range.start);

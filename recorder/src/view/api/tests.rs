@@ -1,3 +1,4 @@
+use axum::body::{Body, Bytes};
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
@@ -7,6 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::store::{
     Store,
+    events::Draft,
     layout::PartName,
     meta::{End, Facts, Meta, Outcome, Owner},
 };
@@ -15,6 +17,7 @@ const CAST_TEXT: &str = "{\"version\":2}\n[1,\"o\",\"<script>\"]\n";
 
 struct Lab {
     service: TowerToHyperService<Router>,
+    store: Store,
     _dir: tempfile::TempDir,
 }
 
@@ -46,7 +49,8 @@ impl Lab {
         };
         part.finish(end).unwrap();
         let catalogue = Catalogue::new(dir.path().into(), Arc::new(ManualClock::at(1_700_000_000)));
-        Self { service: TowerToHyperService::new(router(Arc::new(catalogue))), _dir: dir }
+        let router = router(Arc::new(catalogue), EventTable::new(dir.path()));
+        Self { service: TowerToHyperService::new(router), store, _dir: dir }
     }
 
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -60,6 +64,12 @@ impl Lab {
         let (parts, body) = self.service.call(request).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let answer = self.get(path, &[]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        serde_json::from_slice(&answer.body).unwrap()
     }
 
     async fn id(&self) -> String {
@@ -144,4 +154,49 @@ async fn the_viewer_answers_to_loopback_names_only() {
             "{host}"
         );
     }
+}
+
+#[tokio::test]
+async fn files_of_events_are_listed_by_date_and_in_pages_and_read_whole() {
+    let lab = Lab::new();
+    assert_eq!(lab.json("/api/v1/events").await, serde_json::json!({"files": []}));
+    let mut log = lab.store.events().unwrap();
+    let draft = Draft::new(b"{\"id\":}".to_vec(), 6);
+    for hour in [0, 1, 26] {
+        log.append([&draft].into_iter(), 1_700_000_000 + hour * 3600).unwrap();
+    }
+    log.publish().unwrap();
+    let all = lab.json("/api/v1/events").await;
+    let paths: Vec<&str> =
+        all["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect();
+    let partitions: Vec<&str> = paths.iter().map(|path| path.rsplit_once('/').unwrap().0).collect();
+    assert_eq!(partitions, ["date=2023-11-14/hour=22", "date=2023-11-14/hour=23", "date=2023-11-16/hour=00"]);
+    let first = lab.json("/api/v1/events?limit=2").await;
+    assert_eq!((first["files"].as_array().unwrap().len(), &first["next"]), (2, &paths[1].into()));
+    let rest = lab.json(&format!("/api/v1/events?after={}", paths[1])).await;
+    assert_eq!((&rest["files"][0]["path"], rest["files"].as_array().unwrap().len()), (&paths[2].into(), 1));
+    let day = lab.json("/api/v1/events?date=2023-11-16").await;
+    assert_eq!(day["files"], rest["files"]);
+    let file = lab.get(&format!("/api/v1/events/{}", paths[0]), &[]).await;
+    assert_eq!(
+        (file.status, file.body.len() as u64),
+        (StatusCode::OK, all["files"][0]["size"].as_u64().unwrap())
+    );
+    assert_eq!(file.headers["content-type"], "application/zstd");
+}
+
+#[tokio::test]
+async fn only_published_files_of_events_are_found() {
+    let lab = Lab::new();
+    let mut log = lab.store.events().unwrap();
+    log.append([&Draft::new(b"{}".to_vec(), 1)].into_iter(), 0).unwrap();
+    for path in [".open", "date=1970-01-01", "..%2F..%2Fetc%2Fpasswd", "../x/y", "a/../../x", "a//b", "x/y/z"]
+    {
+        assert_eq!(
+            lab.get(&format!("/api/v1/events/{path}"), &[]).await.status,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+    }
+    assert_eq!(lab.get("/api/v1/events?day=1", &[]).await.status, StatusCode::BAD_REQUEST);
 }

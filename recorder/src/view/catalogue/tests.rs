@@ -2,7 +2,7 @@ use std::path::Path;
 
 use podwitness_runtime::clock::ManualClock;
 
-use super::*;
+use super::{super::readable::Readable as _, *};
 use crate::store::{
     Part, Store,
     layout::PartName,
