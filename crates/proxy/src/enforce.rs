@@ -2,7 +2,7 @@
 
 use podwitness_core::{
     control::Netmap,
-    failure::{self, OnUnknown, Policy},
+    failure::{self, AtRequest, OnUnknown, Policy},
     grant::{self, MAX_LEAD, Obligation, Opaque},
     identity::Caller,
     inject::UntilNetmap,
@@ -63,6 +63,11 @@ pub fn policy(obligation: &Obligation) -> Policy {
 /// Decides a session that has to be recorded, before anything goes upstream.
 pub fn at_start(obligation: &Obligation, recorders: Recorders) -> AtStart {
     failure::at_start(&policy(obligation), recorders)
+}
+
+/// Decides a request of which an event has to be recorded, before anything goes upstream.
+pub fn at_request(obligation: &Obligation, recorders: Recorders) -> AtRequest {
+    failure::at_request(&policy(obligation), recorders)
 }
 
 /// Decides the next frame of a session under way.

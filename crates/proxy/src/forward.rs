@@ -7,48 +7,84 @@ pub(crate) use headers::end_to_end;
 
 use std::error::Error;
 
-use http::{Request, Response, header};
+use http::{Request, Response, header, request::Parts};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use podwitness_core::status::Status;
+use podwitness_core::{request_info::RequestInfo, status::Status};
 
 use crate::{
     Proxy,
     body::{Body, Held, streamed},
     classify::Credential,
+    events::{self, Opens},
     metrics, refusal,
     serve::Client,
     upstream::{Lane, UpstreamError},
 };
 
-/// Passes a request on and its answer back. `endless` says that the answer ends when the client leaves.
+/// Passes a request on and its answer back, under the eyes of a witness where a grant asks for one. `endless` says that
+/// the answer ends when the client leaves.
 pub(crate) async fn forward(
     proxy: &Proxy,
     client: &Client,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
+    info: Option<RequestInfo>,
     endless: bool,
 ) -> Response<Body> {
-    end_to_end(request.headers_mut());
-    let credential = match Credential::of(request.headers()) {
+    let (mut head, body) = request.into_parts();
+    let credential = match Credential::of(&head.headers) {
         Ok(credential) => credential,
         Err(error) => {
             proxy.metrics.request(metrics::Request::Refused);
             return refusal::answer(&Status::bad_request(error.to_string()));
         }
     };
+    let opens = if endless { Opens::Stream } else { Opens::Answer };
+    let info = info.unwrap_or_else(|| unreadable(&head));
+    let witness = match events::witness(proxy, client, &mut head, &info, &credential, opens).await {
+        Ok(witness) => witness,
+        Err(status) => {
+            proxy.metrics.request(metrics::Request::Refused);
+            return refusal::answer(&status);
+        }
+    };
+    end_to_end(&mut head.headers);
+    let request = Request::from_parts(head, body);
+    let seen = |body| match &witness {
+        Some(witness) => witness.sees(body),
+        None => body,
+    };
     let answer =
         if expect::expects(&request) {
             proxy
                 .upstream
-                .send_alone(&client.target, expect::gated(request))
+                .send_alone(&client.target, expect::gated(request).map(seen))
                 .await
-                .map(|answer| answer.map(streamed))
+                .map(|it| it.map(streamed))
         } else {
             let lane = if endless { Lane::Endless } else { Lane::Bulk };
-            proxy.upstream.send(&client.target, credential.hash(), lane, request.map(streamed)).await.map(
+            let request = request.map(streamed).map(seen);
+            proxy.upstream.send(&client.target, credential.hash(), lane, request).await.map(
                 |(answer, slot)| answer.map(|body| Held::new(body, slot).map_err(Into::into).boxed_unsync()),
             )
         };
+    let answer = settled(proxy, answer);
+    match witness {
+        Some(witness) => witness.answered(answer),
+        None => answer,
+    }
+}
+
+/// What is known of a request whose path cannot be read.
+fn unreadable(head: &Parts) -> RequestInfo {
+    RequestInfo {
+        path: head.uri.path().to_owned(),
+        verb: head.method.as_str().to_lowercase(),
+        ..RequestInfo::default()
+    }
+}
+
+fn settled(proxy: &Proxy, answer: Result<Response<Body>, UpstreamError>) -> Response<Body> {
     match answer {
         Ok(answer) => {
             proxy.metrics.request(metrics::Request::Forwarded);

@@ -8,6 +8,8 @@
 mod claims;
 mod review;
 
+pub(crate) use claims::id as credential_id;
+
 use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::digest;

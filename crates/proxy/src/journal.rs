@@ -11,6 +11,7 @@
 mod budget;
 mod closing;
 mod cursor;
+mod events;
 mod lead;
 mod spool;
 mod window;

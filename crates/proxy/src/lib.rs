@@ -8,6 +8,7 @@ pub mod ca;
 mod classify;
 pub mod dial;
 pub mod enforce;
+mod events;
 mod forward;
 mod identity;
 mod intercept;
@@ -40,6 +41,7 @@ use rustls::RootCertStore;
 use tokio::sync::{mpsc, watch};
 
 use ca::{CaError, Leaves};
+use events::Events;
 use identity::Identities;
 use intercept::Distrust;
 use metrics::Metrics;
@@ -81,7 +83,8 @@ pub struct Proxy {
     upstream: Upstream,
     upstream_dial: Arc<dyn Dial>,
     identities: Identities,
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
+    events: Events,
     refusals: Refusals,
     distrust: Distrust,
     notices: Notices,
@@ -112,12 +115,19 @@ impl Proxy {
         let config = Arc::new(config);
         let metrics = Metrics::register(registry);
         let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), metrics.clone())?;
-        let sessions = Sessions::new(
+        let sessions = Arc::new(Sessions::new(
             Arc::clone(&config),
             netmap.clone(),
             assertion,
             recorders,
             drain.clone(),
+            Arc::clone(&clock),
+            registry,
+        ));
+        let events = Events::new(
+            Arc::clone(&config),
+            netmap.clone(),
+            Arc::clone(&sessions),
             Arc::clone(&clock),
             registry,
         );
@@ -128,6 +138,7 @@ impl Proxy {
             upstream,
             upstream_dial: dial,
             sessions,
+            events,
             refusals: Refusals::new(),
             distrust: Distrust::new(config.inject, owners),
             notices: Notices::new(notices),

@@ -125,7 +125,7 @@ async fn handle(
     let class = classify::classify(&head);
     let request = Request::from_parts(head, body);
     Ok(match class {
-        Class::Ordinary { endless, .. } => forward::forward(&proxy, &client, request, endless).await,
+        Class::Ordinary { info, endless } => forward::forward(&proxy, &client, request, info, endless).await,
         Class::Session(session) => upgrade::session(&proxy, &client, request, session).await,
     })
 }

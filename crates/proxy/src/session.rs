@@ -25,6 +25,7 @@ use podwitness_runtime::{clock::Clock, drain};
 use podwitness_wire::session::Language;
 use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use ulid::Ulid;
 
 use crate::{
     Dial, ProxyConfig,
@@ -44,6 +45,7 @@ pub struct Sessions {
     config: Arc<ProxyConfig>,
     budgets: Budgets,
     uploads: Arc<Uploads>,
+    event_uploads: Arc<Uploads>,
     slots: Arc<Semaphore>,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     drain: drain::Watch,
@@ -85,8 +87,10 @@ impl Sessions {
             disk: Budget::new(spool.map_or(0, |spool| spool.limit)),
             dir: spool.map(|spool| Arc::new(spool.dir.clone())),
         };
+        let uploads = Uploads::new(recorders, netmap.clone(), assertion, drain.clone());
         let sessions = Self {
-            uploads: Arc::new(Uploads::new(recorders, netmap.clone(), assertion, drain.clone())),
+            event_uploads: Arc::new(uploads.of_events()),
+            uploads: Arc::new(uploads),
             slots: Arc::new(Semaphore::new(MAX_RECORDINGS)),
             counters: Counters::register(registry, &budgets),
             config,
@@ -177,9 +181,40 @@ impl Sessions {
         self.send(journal.clone(), &waybill, plan, first, slot);
     }
 
+    /// A journal of events for the recorders of an obligation, on its way until it ends.
+    pub(crate) fn lane(&self, obligation: &Obligation) -> Journal {
+        let journal = Journal::of_events(enforce::policy(obligation), &self.budgets);
+        let waybill = Waybill {
+            session: Ulid::new().to_string(),
+            events: Some(obligation.clone()),
+            ..Waybill::default()
+        };
+        if let Some(dir) = self.budgets.dir.as_deref().filter(|_| journal.policy() == Policy::Open) {
+            tokio::spawn(Spooler::of(journal.clone(), dir, waybill.clone()).run());
+        }
+        self.send_events(journal.clone(), &waybill, obligation.clone());
+        journal
+    }
+
+    /// What is known of the recorders of an obligation without asking any.
+    pub(crate) fn known(&self, obligation: &Obligation) -> enforce::Recorders {
+        self.event_uploads.known(&Plan::known(obligation.clone()))
+    }
+
+    /// Completes when the process is told to end.
+    pub(crate) async fn draining(&self) {
+        self.drain.draining().await;
+    }
+
     /// Ships what an earlier process had put aside, by the grants of now.
     fn resume(&self) {
         for left in left_behind(&self.budgets, MAX_RECORDINGS) {
+            if let Some(obligation) = left.waybill.events.clone() {
+                tracing::info!("API events of an earlier process are shipped");
+                tokio::spawn(left.spooler.run());
+                self.send_events(left.journal, &left.waybill, obligation);
+                continue;
+            }
             let Some(slot) = Arc::clone(&self.slots).try_acquire_owned().ok().map(Arc::new) else { return };
             let Waybill { session, caller, request, .. } = &left.waybill;
             tracing::info!(session, "a recording of an earlier process is shipped");
@@ -187,6 +222,19 @@ impl Sessions {
             tokio::spawn(left.spooler.run());
             self.send(left.journal, &left.waybill, plan, None, slot);
         }
+    }
+
+    fn send_events(&self, journal: Journal, waybill: &Waybill, obligation: Obligation) {
+        let shipment = Shipment {
+            session: waybill.session.clone(),
+            journal,
+            plan: Plan::known(obligation),
+            first_part: 0,
+            guard: self.drain.guard(),
+            // Events are counted by themselves, not as recordings.
+            ledger: Counters::default().ledger(),
+        };
+        tokio::spawn(shipment.run(Arc::clone(&self.event_uploads), None));
     }
 
     fn send(

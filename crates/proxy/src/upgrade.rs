@@ -25,7 +25,9 @@ use crate::{
     Proxy,
     body::{Body, streamed},
     classify::{Credential, Script, Session, Transport},
-    enforce, forward,
+    enforce,
+    events::{self, Opens, Witness},
+    forward,
     identity::impersonation_of,
     metrics::{Purpose, Upgrade},
     question::Asker,
@@ -64,21 +66,34 @@ pub(crate) async fn session(
     if let Some(first) = proxy.refusals.first(&attempt).await {
         return refusal::answer(&first);
     }
-    let decision = match decide(proxy, client, &mut head, &credential, &session).await {
+    let opens = Opens::Stream;
+    let mut witness = match events::witness(proxy, client, &mut head, &session.info, &credential, opens).await
+    {
+        Ok(witness) => witness,
+        Err(status) => {
+            proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
+            return refusal::answer(&status);
+        }
+    };
+    let decision = match decide(proxy, client, &mut head, &credential, &session, witness.as_mut()).await {
         Ok(decision) => decision,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
             proxy.refusals.remember(&attempt, &status).await;
-            return refusal::answer(&status);
+            return witnessed(witness, refusal::answer(&status));
         }
     };
-    let request = Request::from_parts(head, streamed(body));
+    let body = match &witness {
+        Some(witness) => witness.sees(streamed(body)),
+        None => streamed(body),
+    };
+    let request = Request::from_parts(head, body);
     if session.script == Some(Script::Answer) || session.transport == Transport::Request {
-        return without_upgrade(proxy, client, request, &session, decision).await;
+        return witnessed(witness, without_upgrade(proxy, client, request, &session, decision).await);
     }
-    match proxy.upstream.send_alone(&client.target, request).await {
+    let answer = match proxy.upstream.send_alone(&client.target, request).await {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            relay::switch(proxy, on_upgrade, answer, &session, decision)
+            return relay::switch(proxy, on_upgrade, answer, &session, decision, witness);
         }
         Ok(answer) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Declined);
@@ -88,6 +103,15 @@ pub(crate) async fn session(
             proxy.metrics.upgrade(session.purpose, Upgrade::Failed);
             forward::unanswered(&error)
         }
+    };
+    witnessed(witness, answer)
+}
+
+/// An answer that opened no session.
+fn witnessed(witness: Option<Witness>, answer: Response<Body>) -> Response<Body> {
+    match witness {
+        Some(witness) => witness.answered(answer),
+        None => answer,
     }
 }
 
@@ -126,6 +150,7 @@ async fn decide(
     head: &mut Parts,
     credential: &Credential,
     session: &Session,
+    witness: Option<&mut Witness>,
 ) -> Result<Decision, Status> {
     if session.purpose == Purpose::Event {
         return Ok(Decision::Pass(Upgrade::NoSession));
@@ -148,6 +173,9 @@ async fn decide(
         return Ok(Decision::Pass(Upgrade::Unrecorded));
     };
     let mut meta = request::meta(head, session, caller);
+    if let Some(witness) = &witness {
+        meta.id = witness.id();
+    }
     if meta.kind == Action::Attach.as_str()
         && let Some(container) = subject(proxy, client, head, credential, &meta).await
     {
@@ -155,7 +183,11 @@ async fn decide(
     }
     request::prepare(&mut head.headers, script, &meta);
     let policy = enforce::policy(&obligation);
-    proxy.sessions.open(meta, obligation).await.map(|recording| Decision::Record(recording, policy))
+    let recording = proxy.sessions.open(meta, obligation).await?;
+    if let Some(witness) = witness {
+        witness.opens_session();
+    }
+    Ok(Decision::Record(recording, policy))
 }
 
 /// What a session is attached to.

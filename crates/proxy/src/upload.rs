@@ -1,6 +1,6 @@
 //! From a journal to recorders: live, late, or to the next one are the same loop, begun at another cursor.
 //!
-//! One task a recording. Each upload is a *part*: a whole cast with a full header that says where it begins. Which
+//! One task a recording, or a journal of API events. Each upload is a *part*: a whole cast with a full header that says where it begins. Which
 //! recorder takes it is `pick`ed anew each time one is lost. The loop ends when everything is acknowledged, when
 //! nobody wants the recording, or when the process ends and no recorder can be reached.
 
@@ -12,6 +12,7 @@ mod health;
 mod heard;
 mod part;
 pub(crate) mod pick;
+mod posts;
 mod v1;
 mod v2;
 
@@ -31,12 +32,23 @@ pub(crate) use pick::{Picked, Plan, Uploads};
 /// How long a process that is told to end looks for a recorder.
 const LAST_TRY: Duration = Duration::from_secs(10);
 
+/// What a journal holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Form {
+    /// One recording.
+    Recording,
+    /// API events.
+    Events,
+}
+
 /// An open upload, of which nothing was sent.
 pub(crate) enum Upload {
     /// Acknowledged as it goes.
     V2(v2::Upload),
     /// Not acknowledged before its end.
     V1(v1::Upload),
+    /// Events one by one, each acknowledged.
+    Posts(posts::Upload),
 }
 
 /// One recording on its way.
@@ -149,6 +161,7 @@ impl Upload {
         match self {
             Self::V2(upload) => upload.address(),
             Self::V1(upload) => upload.address(),
+            Self::Posts(upload) => upload.address(),
         }
     }
 
@@ -156,12 +169,12 @@ impl Upload {
     const fn level(&self) -> Option<AckLevel> {
         match self {
             Self::V2(upload) => upload.level(),
-            Self::V1(_) => None,
+            Self::V1(_) | Self::Posts(_) => None,
         }
     }
 
     const fn acknowledges(&self) -> bool {
-        matches!(self, Self::V2(_))
+        matches!(self, Self::V2(_) | Self::Posts(_))
     }
 
     /// Uploads what nobody has yet, and what comes, until the journal ends.
@@ -169,6 +182,7 @@ impl Upload {
         match self {
             Self::V2(upload) => upload.run(journal, progress).await,
             Self::V1(upload) => upload.run(journal, progress).await,
+            Self::Posts(upload) => upload.run(journal).await,
         }
     }
 }

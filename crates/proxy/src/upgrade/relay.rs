@@ -23,6 +23,7 @@ use crate::{
     body::{Body, full},
     classify::Session,
     enforce,
+    events::{Witness, metered},
     intercept::ServerIo,
     metrics::Upgrade,
     refusal,
@@ -41,24 +42,33 @@ pub(super) fn switch(
     mut answer: Response<Incoming>,
     session: &Session,
     decision: Decision,
+    mut witness: Option<Witness>,
 ) -> Response<Body> {
     let language = session.script.and_then(|script| chosen(answer.headers(), script));
     let (recorded, outcome) = match settle(decision, language) {
         Ok(settled) => settled,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
-            return refusal::answer(&status);
+            return super::witnessed(witness, refusal::answer(&status));
         }
     };
+    if let Some(witness) = &mut witness {
+        witness.head(answer.status(), answer.headers());
+    }
     proxy.metrics.upgrade(session.purpose, outcome);
     let server = hyper::upgrade::on(&mut answer);
     // Taken before the client hears of its session, so that no drain can end in between.
     let guard = (outcome != Upgrade::NoSession).then(|| proxy.drain.guard());
     let proxy = Arc::clone(proxy);
     tokio::spawn(async move {
-        if let Err(error) = relay(&proxy, client, server, recorded).await {
-            tracing::debug!(error = &error as &dyn Error, "upgraded connection ended");
+        match relay(&proxy, client, server, recorded, witness.as_ref()).await {
+            Ok(()) => witness.iter_mut().for_each(Witness::ended),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn Error, "upgraded connection ended");
+            }
         }
+        // Its last event is written before the process may end.
+        drop(witness);
         drop(guard);
     });
     answer.map(|_| full(Bytes::new()))
@@ -90,9 +100,14 @@ async fn relay(
     client: OnUpgrade,
     server: OnUpgrade,
     recorded: Option<Recorded>,
+    witness: Option<&Witness>,
 ) -> hyper::Result<()> {
     let (client, server) = tokio::try_join!(client, server)?;
     let (client, server) = (reclaim::<ServerIo>(client), reclaim::<Io>(server));
+    let client = match witness {
+        Some(witness) => metered(client, witness),
+        None => client,
+    };
     match recorded {
         Some((recording, language)) => session::relay(client, server, language, recording).await,
         None => pass_unrecorded(proxy, client, server).await,

@@ -17,13 +17,13 @@ use ulid::Ulid;
 
 use crate::{
     classify::{BEARER_SUBPROTOCOL, Script, Session, listed, subprotocols},
+    events::AUDIT_ID,
     session::SessionMeta,
     upgrade::subject::Subject,
 };
 
 /// Versions offered and chosen over SPDY (`k8s.io/apimachinery/pkg/util/httpstream`).
 const STREAM_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
-const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const KUBECTL_COMMAND: HeaderName = HeaderName::from_static("kubectl-command");
 /// Commands of kubectl whose sessions are made by others than `exec` and `attach`.
 const VIA: [&str; 3] = ["run", "debug", "cp"];

@@ -36,6 +36,11 @@ use crate::{BoxedStream, Dial};
 
 /// Path of recordings.
 pub(super) const RECORD: &str = "/v2/record";
+/// Path of API events.
+pub(super) const EVENT: &str = "/v2/event";
+/// Media type of a stream of events, and the response header in which a recorder says that it takes them.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+const ACCEPT_EVENTS: &str = "podwitness-accept-events";
 /// How long dialling may take.
 const DIAL: Duration = Duration::from_secs(5);
 /// How long the probe may take.
@@ -65,6 +70,8 @@ pub(super) struct Connection {
     sender: http2::SendRequest<UploadBody>,
     /// The recorder reads compressed uploads.
     packs: bool,
+    /// It takes streams of events.
+    takes_events: bool,
     /// Nothing new is to be sent on it.
     spent: AtomicBool,
     /// It was used since the last look.
@@ -113,9 +120,11 @@ impl Connections {
         let mut assertion = self.assertion.clone();
         let head = head(to, &mut assertion).map_err(UploadError::Request)?;
         let probed = timeout(PROBE, probe(stream, head)).await.map_err(|_| UploadError::Slow("probe"))?;
-        let (sender, driver, packs) = probed.map_err(|error| older(error, &first))?;
+        let (sender, driver, answer) = probed.map_err(|error| older(error, &first))?;
         let (spent, used) = (AtomicBool::new(false), AtomicBool::new(true));
-        let connection = Arc::new(Connection { sender, packs, spent, used });
+        let (packs, takes_events) =
+            (lists(&answer, pack::ACCEPT_ENCODING, pack::ENCODING), lists(&answer, ACCEPT_EVENTS, NDJSON));
+        let connection = Arc::new(Connection { sender, packs, takes_events, spent, used });
         tokio::spawn(drive(driver, Arc::downgrade(&connection), to, assertion));
         Ok(connection)
     }
@@ -131,6 +140,11 @@ impl Connection {
     /// Whether the recorder reads compressed uploads.
     pub(super) const fn packs(&self) -> bool {
         self.packs
+    }
+
+    /// Whether the recorder takes streams of events.
+    pub(super) const fn takes_events(&self) -> bool {
+        self.takes_events
     }
 
     /// An upload on it failed in a way that says nothing good of the connection.
@@ -161,11 +175,11 @@ fn older(error: UploadError, first: &First) -> UploadError {
     }
 }
 
-/// HTTP/2 on a stream, if a recorder of version 2 is behind it, and whether that reads compressed uploads.
+/// HTTP/2 on a stream, if a recorder of version 2 is behind it, and what that says of itself.
 async fn probe(
     stream: Listening,
     head: Request<UploadBody>,
-) -> Result<(http2::SendRequest<UploadBody>, Driver, bool), UploadError> {
+) -> Result<(http2::SendRequest<UploadBody>, Driver, HeaderMap), UploadError> {
     let (mut sender, mut driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_send_buf_size(SEND_BUFFER)
@@ -178,14 +192,15 @@ async fn probe(
         ended = &mut driver => return Err(ended.err().map_or(UploadError::Early, UploadError::Http)),
     };
     match answer.status() {
-        StatusCode::OK => Ok((sender, driver, reads_packed(answer.headers()))),
+        StatusCode::OK => Ok((sender, driver, answer.into_parts().0.headers)),
         status => Err(UploadError::Probe(status)),
     }
 }
 
-fn reads_packed(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(pack::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|coding| coding.trim() == pack::ENCODING)
+/// Whether a header lists something.
+fn lists(headers: &HeaderMap, name: &str, what: &str) -> bool {
+    let listed = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    listed.flat_map(|value| value.split(',')).any(|item| item.trim() == what)
 }
 
 /// The probe, with the newest assertion.
@@ -198,7 +213,7 @@ fn head(to: SocketAddr, assertion: &mut Assertion) -> Result<Request<UploadBody>
 }
 
 /// Shows the recorder whose key carries the connection.
-pub(super) fn assert_with(request: &mut Request<UploadBody>, assertion: &str) -> Result<(), http::Error> {
+pub(super) fn assert_with<B>(request: &mut Request<B>, assertion: &str) -> Result<(), http::Error> {
     let mut value = HeaderValue::from_str(assertion)?;
     value.set_sensitive(true);
     request.headers_mut().insert(assertion::HEADER, value);

@@ -37,6 +37,9 @@ pub(crate) enum UploadError {
     /// It speaks version 1, and a grant asks for acknowledgements.
     #[error("a recorder of version 1 acknowledges nothing, and a grant asks for that")]
     Unacknowledging,
+    /// It takes no API events.
+    #[error("the recorder takes no API events")]
+    NoEvents,
     /// The upload was refused.
     #[error("the upload was answered {0}")]
     Status(StatusCode),

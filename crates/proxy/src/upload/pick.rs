@@ -17,11 +17,11 @@ use tokio::{
 };
 
 use super::{
-    Upload,
+    Form, Upload,
     connection::Connections,
     error::UploadError,
     health::{Health, Speaks},
-    v1, v2,
+    posts, v1, v2,
 };
 use crate::{
     Dial,
@@ -31,9 +31,10 @@ use crate::{
 /// How long all attempts before a session may take together.
 const START: Duration = Duration::from_secs(30);
 
-/// The way to recorders, shared by all recordings of a proxy.
+/// The way to recorders, shared by all journals of one form.
 pub(crate) struct Uploads {
-    connections: Connections,
+    form: Form,
+    connections: Arc<Connections>,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     assertion: watch::Receiver<Option<Arc<str>>>,
     pub(super) drain: drain::Watch,
@@ -80,6 +81,11 @@ impl Plan {
     pub(crate) fn new(obligation: Obligation, caller: &Caller, request: &RequestInfo) -> Self {
         let unknown = obligation.grants.is_empty().then(|| (caller.clone(), request.clone()));
         Self { obligation, unknown }
+    }
+
+    /// The recorders of an obligation.
+    pub(crate) const fn known(obligation: Obligation) -> Self {
+        Self { obligation, unknown: None }
     }
 
     /// The recorders that the grants name for a request, as soon as they are known.
@@ -164,8 +170,21 @@ impl Uploads {
         assertion: watch::Receiver<Option<Arc<str>>>,
         drain: drain::Watch,
     ) -> Self {
-        let connections = Connections::new(dial, assertion.clone());
-        Self { connections, netmap, assertion, drain, health: Health::default() }
+        let connections = Arc::new(Connections::new(dial, assertion.clone()));
+        Self { form: Form::Recording, connections, netmap, assertion, drain, health: Health::default() }
+    }
+
+    /// The way of events to the same recorders, over the same connections. A recorder that takes none is no worse for
+    /// recordings, so that each way has a memory of its own.
+    pub(crate) fn of_events(&self) -> Self {
+        Self {
+            form: Form::Events,
+            connections: Arc::clone(&self.connections),
+            netmap: self.netmap.clone(),
+            assertion: self.assertion.clone(),
+            drain: self.drain.clone(),
+            health: Health::default(),
+        }
     }
 
     /// The netmap, as soon as there is one.
@@ -247,7 +266,10 @@ impl Uploads {
     /// One attempt with one recorder, remembered.
     async fn attempt(&self, recorder: SocketAddr, needs: Needs) -> Result<Upload, UploadError> {
         let began = Instant::now();
-        let opened = self.open(recorder, needs, began).await;
+        let opened = match self.form {
+            Form::Recording => self.open(recorder, needs, began).await,
+            Form::Events => self.open_events(recorder, needs, began).await,
+        };
         if let Err(error) = &opened {
             match error {
                 UploadError::Again => return opened,
@@ -256,7 +278,7 @@ impl Uploads {
                 _ => self.health.failed(recorder),
             }
             let error = error as &dyn std::error::Error;
-            tracing::info!(%recorder, error, "recorder does not take a recording");
+            tracing::info!(%recorder, error, form = ?self.form, "recorder does not take an upload");
         }
         opened
     }
@@ -293,6 +315,26 @@ impl Uploads {
         opened.map(Upload::V1)
     }
 
+    /// As a stream to those who say that they take one, and one by one to others.
+    async fn open_events(
+        &self,
+        recorder: SocketAddr,
+        needs: Needs,
+        began: Instant,
+    ) -> Result<Upload, UploadError> {
+        match self.open_v2(recorder, needs.level, began).await {
+            Ok(upload) => return Ok(Upload::V2(upload)),
+            Err(UploadError::NoEvents | UploadError::Older | UploadError::Mute) => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(level) = needs.level {
+            return Err(UploadError::Weak(None, level));
+        }
+        let stream = self.connections.dial(recorder).await?;
+        let assertion = self.assertion.borrow().clone();
+        posts::Upload::open(stream, recorder, assertion.as_deref()).await.map(Upload::Posts)
+    }
+
     /// A connection that was there already may have died unnoticed: then once more with a new one.
     async fn open_v2(
         &self,
@@ -303,8 +345,12 @@ impl Uploads {
         loop {
             let hopeless = || self.health.failed_since(recorder, began);
             let (connection, reused) = self.connections.get(recorder, hopeless).await?;
+            if self.form == Form::Events && !connection.takes_events() {
+                return Err(UploadError::NoEvents);
+            }
             let assertion = self.assertion.borrow().clone();
-            match v2::Upload::open(Arc::clone(&connection), recorder, assertion.as_deref(), level).await {
+            let assertion = assertion.as_deref();
+            match v2::Upload::open(self.form, Arc::clone(&connection), recorder, assertion, level).await {
                 Err(error) if error.is_of_connection() => {
                     connection.give_up();
                     if !reused {

@@ -1,4 +1,4 @@
-//! One part of a recording to one recorder: `POST /v2/record` and the acknowledgements in its response.
+//! One part of a recording, or a stream of API events, to one recorder: `POST` and the acknowledgements in its response.
 //!
 //! Invariant: what counts as acknowledged ends with a whole line and was counted by the recorder; lines that it does
 //! not know are not sent to it, so bytes of its body and places in the journal are kept in pairs. A body may be
@@ -8,15 +8,19 @@ mod run;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, StatusCode, header::CONTENT_ENCODING};
+use http::{
+    HeaderValue, Request, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 use hyper::body::Incoming;
 use podwitness_core::grant::AckLevel;
 use podwitness_wire::pack;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
+    Form,
     body::{Chunk, UploadBody},
-    connection::{Connection, RECORD, assert_with},
+    connection::{Connection, EVENT, NDJSON, RECORD, assert_with},
     error::UploadError,
     part::{End, Progress},
 };
@@ -31,6 +35,7 @@ const HEADERS: Duration = Duration::from_secs(10);
 /// An open upload, of which nothing was sent.
 pub(crate) struct Upload {
     recorder: SocketAddr,
+    form: Form,
     connection: Arc<Connection>,
     level: Option<AckLevel>,
     body: mpsc::Sender<Chunk>,
@@ -40,6 +45,7 @@ pub(crate) struct Upload {
 impl Upload {
     /// Opens an upload: the recorder has said that it takes it.
     pub(super) async fn open(
+        form: Form,
         connection: Arc<Connection>,
         recorder: SocketAddr,
         assertion: Option<&str>,
@@ -47,7 +53,7 @@ impl Upload {
     ) -> Result<Self, UploadError> {
         let (body, fed) = UploadBody::fed();
         let packs = connection.packs();
-        let request = request(recorder, assertion, packs, fed).map_err(UploadError::Request)?;
+        let request = request(form, recorder, assertion, packs, fed).map_err(UploadError::Request)?;
         let answer = timeout(HEADERS, connection.sender().send_request(request))
             .await
             .map_err(|_| UploadError::Slow("response"))?
@@ -60,7 +66,7 @@ impl Upload {
         if let Some(level) = level.filter(|level| announced < Some(*level)) {
             return Err(UploadError::Weak(announced, level));
         }
-        Ok(Self { recorder, connection, level: announced, body, answer: answer.into_body() })
+        Ok(Self { recorder, form, connection, level: announced, body, answer: answer.into_body() })
     }
 
     /// The recorder.
@@ -80,12 +86,20 @@ impl Upload {
 }
 
 fn request(
+    form: Form,
     recorder: SocketAddr,
     assertion: Option<&str>,
     packs: bool,
     body: UploadBody,
 ) -> Result<Request<UploadBody>, http::Error> {
-    let mut request = Request::post(format!("http://{recorder}{RECORD}")).body(body)?;
+    let path = match form {
+        Form::Recording => RECORD,
+        Form::Events => EVENT,
+    };
+    let mut request = Request::post(format!("http://{recorder}{path}")).body(body)?;
+    if form == Form::Events {
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    }
     if let Some(assertion) = assertion {
         assert_with(&mut request, assertion)?;
     }

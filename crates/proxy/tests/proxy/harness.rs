@@ -20,7 +20,9 @@ use podwitness_core::{
     grant::Grant,
     inject::{Inject, UntilNetmap},
 };
-use podwitness_proxy::{Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, Wiring, api_names};
+use podwitness_proxy::{
+    Dial, Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, Wiring, api_names,
+};
 use podwitness_runtime::{clock::SystemClock, drain};
 use prometheus_client::registry::Registry;
 use rustls::{
@@ -76,6 +78,8 @@ pub struct Setup {
     pub netmap: Option<Netmap>,
     pub until_netmap: UntilNetmap,
     pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
+    /// The way to recorders.
+    pub recorders: Arc<dyn Dial>,
     /// Trust a CA that did not sign the server.
     pub distrust: bool,
     pub inject: Inject,
@@ -88,6 +92,7 @@ impl Setup {
             netmap: Some(Netmap::default()),
             until_netmap: UntilNetmap::Open,
             elsewhere: None,
+            recorders: Arc::new(Nowhere),
             distrust: false,
             inject: Inject::Required,
         }
@@ -124,7 +129,7 @@ impl Setup {
             netmap: netmap.subscribe(),
             assertion: watch::Sender::new(None).subscribe(),
             upstream,
-            recorders: Arc::new(Nowhere),
+            recorders: self.recorders,
             owners: Arc::new(ByPort),
             notices,
             drain: watch,

@@ -1,10 +1,14 @@
 //! The proxy between real HTTP clients and a real HTTP server, over pipes in memory and real TLS.
 #![cfg(test)]
 
+mod events;
 mod harness;
 mod http;
 mod identity;
 mod intercept;
 mod limits;
 mod pool;
+#[expect(dead_code, reason = "the tests of sessions use more of it")]
+#[path = "../session/recorder.rs"]
+mod recorder;
 mod upgrade;

@@ -56,6 +56,8 @@ pub enum Ended {
 /// An upload as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// Whether it is a stream of API events.
+    pub events: bool,
     /// What the body carried, and what recordings are made of.
     pub body: Vec<u8>,
     /// Bytes of the body itself.
@@ -167,6 +169,7 @@ impl Recorder {
     pub fn only(&self) -> String {
         let uploads = self.uploads();
         assert_eq!(uploads.len(), 1, "{uploads:?}");
+        assert!(!uploads[0].events, "it is no recording");
         String::from_utf8(uploads[0].body.clone()).unwrap()
     }
 
@@ -203,7 +206,12 @@ impl Recorder {
         if self.packs {
             response.headers_mut().insert("podwitness-accept-encoding", "zstd".parse().unwrap());
         }
-        assert_eq!(request.uri().path(), "/v2/record");
+        if self.level.is_some() {
+            let ndjson = "application/x-ndjson";
+            response.headers_mut().insert("podwitness-accept-events", ndjson.parse().unwrap());
+        }
+        let events = request.uri().path() == "/v2/event";
+        assert!(events || request.uri().path() == "/v2/record");
         if request.method() == "HEAD" {
             return Ok(response);
         }
@@ -217,7 +225,8 @@ impl Recorder {
         assert!(self.packs || !packed, "it was not asked");
         let index = {
             let mut seen = self.uploads.lock().unwrap();
-            seen.push(Seen { body: Vec::new(), wire: 0, pieces: 0, packed, ended: Ended::Not, assertion });
+            let (body, ended) = (Vec::new(), Ended::Not);
+            seen.push(Seen { events, body, wire: 0, pieces: 0, packed, ended, assertion });
             seen.len() - 1
         };
         uploads.lock().unwrap().spawn(Arc::clone(self).receive(request.into_body(), index, frames));

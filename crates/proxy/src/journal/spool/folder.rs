@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use podwitness_core::{identity::Caller, request_info::RequestInfo};
+use podwitness_core::{grant::Obligation, identity::Caller, request_info::RequestInfo};
 use podwitness_wire::cast::Header;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub(crate) struct Waybill {
     pub(crate) process: u16,
     /// Its header, once there is one.
     pub(crate) header: Header,
+    /// What the grants ask of its events, where it is no session's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) events: Option<Obligation>,
 }
 
 /// A folder that is made when the first file is.

@@ -44,12 +44,14 @@ fn resume(budgets: &Budgets, path: PathBuf) -> Option<Left> {
 
 fn read(budgets: &Budgets, path: PathBuf) -> io::Result<Option<Left>> {
     let (folder, files) = Folder::open(path)?;
-    let (segments, last) = whole(files)?;
+    let is_session = folder.waybill().events.is_none();
+    let (segments, last) = whole(files, is_session)?;
     let Some(last) = last else {
         folder.remove();
         return Ok(None);
     };
-    let journal = Journal::resumed(budgets, folder.waybill().header.clone(), segments, &end(&last));
+    let end = if is_session { Line::parse(&last).map(|last| end(&last)).unwrap_or_default() } else { vec![] };
+    let journal = Journal::resumed(budgets, folder.waybill().header.clone(), segments, &end);
     let waybill = folder.waybill().clone();
     Ok(Some(Left { waybill, spooler: super::Spooler::new(journal.clone(), folder), journal }))
 }
@@ -71,8 +73,8 @@ fn end(last: &Line) -> Vec<u8> {
     lines
 }
 
-/// Files that follow on each other, up to the last whole line, and that line.
-fn whole(files: Vec<(Lines, u64)>) -> io::Result<(Vec<Segment>, Option<Line>)> {
+/// Files that follow on each other, up to the last whole line, and that line, which can be read if it `is_session`'s.
+fn whole(files: Vec<(Lines, u64)>, is_session: bool) -> io::Result<(Vec<Segment>, Option<Vec<u8>>)> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut last = None;
     for (lines, len) in files {
@@ -80,21 +82,22 @@ fn whole(files: Vec<(Lines, u64)>) -> io::Result<(Vec<Segment>, Option<Line>)> {
             break;
         }
         let Some((len, line)) = last_line(&lines, len)? else { break };
+        if is_session && Line::parse(&line).is_err() {
+            break;
+        }
+        lines.cut(len)?;
         last = Some(line);
         segments.push(Segment::new(lines, len));
     }
     Ok((segments, last))
 }
 
-/// Where the last whole line ends, and what it says. What stands behind it is cut off.
-fn last_line(lines: &Lines, len: u64) -> io::Result<Option<(u64, Line)>> {
+/// Where the last whole line ends, and what it says.
+fn last_line(lines: &Lines, len: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
     let start = len.saturating_sub(TAIL);
     let mut tail = vec![0; usize::try_from(len - start).unwrap_or_default()];
     lines.read(&mut tail, start)?;
     let Some(end) = tail.iter().rposition(|byte| *byte == b'\n') else { return Ok(None) };
     let line = tail.get(..end).unwrap_or_default().rsplit(|byte| *byte == b'\n').next();
-    let Some(line) = line.and_then(|line| Line::parse(line).ok()) else { return Ok(None) };
-    let len = start + end as u64 + 1;
-    lines.cut(len)?;
-    Ok(Some((len, line)))
+    Ok(line.map(|line| (start + end as u64 + 1, line.to_vec())))
 }

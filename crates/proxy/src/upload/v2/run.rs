@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     super::{
+        Form,
         body::Chunk,
         error::UploadError,
         gather::Gather,
@@ -51,7 +52,8 @@ pub(super) struct Run<'a> {
     heard: Instant,
     /// The last frame that acknowledged something, or the first byte in flight since then.
     moved: Instant,
-    header: Bytes,
+    /// The first line; events have none.
+    header: Option<Bytes>,
 }
 
 /// What a turn of the loop found.
@@ -70,7 +72,10 @@ impl<'a> Run<'a> {
         progress: &mut Progress,
     ) -> Result<Self, UploadError> {
         let cursor = journal.acked();
-        let header = progress.next_part(cursor, upload.level.is_some())?;
+        let header = match upload.form {
+            Form::Recording => Some(progress.next_part(cursor, upload.level.is_some())?.into()),
+            Form::Events => None,
+        };
         let now = Instant::now();
         Ok(Self {
             journal,
@@ -84,7 +89,7 @@ impl<'a> Run<'a> {
             finished: false,
             heard: now,
             moved: now,
-            header: header.into(),
+            header,
         })
     }
 
@@ -98,8 +103,10 @@ impl<'a> Run<'a> {
     }
 
     async fn turns(&mut self) -> Result<End, UploadError> {
-        let header = self.header.clone();
-        let mut ready = Some(self.chunk(header, self.cursor)?);
+        let mut ready = match self.header.take() {
+            Some(header) => Some(self.chunk(header, self.cursor)?),
+            None => None,
+        };
         loop {
             if ready.is_none() {
                 ready = self.next_chunk()?;
