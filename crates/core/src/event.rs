@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::Caller,
+    mask::masked,
     request_info::{Query, RequestInfo},
 };
 
@@ -248,14 +249,22 @@ pub struct Answered {
 }
 
 impl Asked {
-    /// A request of `target`, its path with its query.
+    /// A request of `target`, its path with its query. Values of the flags `mask` in a command are withheld.
     #[must_use]
-    pub fn new(method: &str, target: &str) -> Self {
+    pub fn new(method: &str, target: &str, mask: &[String]) -> Self {
         let (path, raw) = target.split_once('?').map_or((target, None), |(path, raw)| (path, Some(raw)));
         let mut query_parameters: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut written = Vec::new();
-        for (name, value) in Query::parse(raw.unwrap_or_default()).pairs() {
-            let (name, value) = (capped(name, MAX_TEXT), kept(name, value));
+        let query = Query::parse(raw.unwrap_or_default());
+        let mut words =
+            masked(&query.all("command").map(str::to_owned).collect::<Vec<_>>(), mask).into_iter();
+        for (name, value) in query.pairs() {
+            let value = match name {
+                "command" => words.next().unwrap_or_default(),
+                "cmd" => masked(&[value.to_owned()], mask).concat(),
+                _ => value.to_owned(),
+            };
+            let (name, value) = (capped(name, MAX_TEXT), kept(name, &value));
             written.push(format!("{}={}", escaped(&name), escaped(&value)));
             query_parameters.entry(name).or_default().push(value);
         }
@@ -290,7 +299,7 @@ mod tests {
             id: String::new(),
             timestamp: 0,
             user_agent: String::new(),
-            request: Asked::new("POST", "/x?command=b"),
+            request: Asked::new("POST", "/x?command=b", &[]),
             kubernetes: RequestInfo {
                 verb: "create".into(),
                 parts: vec!["pods".into()],
@@ -317,8 +326,11 @@ mod tests {
 
     #[test]
     fn values_that_the_api_server_does_not_read_are_withheld() {
-        let asked =
-            Asked::new("GET", "/api/v1/namespaces/n/services/s/proxy/?token=hunter2&watch=true&token=a%20b");
+        let asked = Asked::new(
+            "GET",
+            "/api/v1/namespaces/n/services/s/proxy/?token=hunter2&watch=true&token=a%20b",
+            &[],
+        );
         assert!(!serde_json::to_string(&asked).unwrap().contains("hunter2"));
         assert_eq!(asked.query_parameters["token"], [WITHHELD, WITHHELD]);
         assert!(
@@ -333,8 +345,19 @@ mod tests {
         for target in
             ["/api/v1/pods", "/api/v1/pods?", "/api/v1/pods?command=sh&command=-c&labelSelector=a%3Db"]
         {
-            assert_eq!(Asked::new("GET", target).path, target);
+            assert_eq!(Asked::new("GET", target, &[]).path, target);
         }
+    }
+
+    #[test]
+    fn values_that_a_grant_hides_are_in_no_form_of_the_command() {
+        let mask = ["--password".to_owned()];
+        let asked =
+            Asked::new("GET", "/exec?command=mysql&command=--password&command=hunter2&tty=true", &mask);
+        assert!(!serde_json::to_string(&asked).unwrap().contains("hunter2"));
+        assert_eq!(asked.query_parameters["command"], ["mysql", "--password", WITHHELD]);
+        let asked = Asked::new("POST", "/run?cmd=mysql+--password%3Dhunter2+db", &mask);
+        assert_eq!(asked.query_parameters["cmd"], ["mysql --password=[withheld] db"]);
     }
 
     #[test]

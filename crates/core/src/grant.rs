@@ -1,7 +1,7 @@
 //! Grants: who is recorded where, and what holds when recording fails.
 //!
 //! The capability `tailscale.com/cap/kubernetes` keeps the keys of a Tailscale policy file; `namespaces`, `verbs`,
-//! `resources`, `requireAck`, `lead` and `opaque` are additions of ours.
+//! `resources`, `requireAck`, `lead`, `maskFlags` and `opaque` are additions of ours.
 
 mod evaluate;
 mod select;
@@ -83,6 +83,9 @@ pub struct Rule {
     /// Bytes shown before they are acknowledged, at most 1 MiB (1048576).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lead: Option<u64>,
+    /// Flags and variables, such as `--password`, whose values in a command are not kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mask_flags: Vec<String>,
     /// What happens to legal upgrades that nobody can look into.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opaque: Option<Opaque>,

@@ -13,6 +13,7 @@ pub mod grant;
 pub mod identity;
 pub mod inject;
 pub mod labels;
+pub mod mask;
 pub mod outcome;
 pub mod request_info;
 pub mod status;

@@ -113,6 +113,13 @@ fn constrain_rule(spec: &mut Schema) {
         "self.all(r, r.matches('^[a-z0-9*.-]+(/[a-z0-9*.-]+)?$'))",
         "resources are plural names with an optional subresource, such as pods or pods/exec; * is allowed",
     );
+    schema::list(spec, &at("maskFlags"), 32, 64);
+    schema::rule(
+        spec,
+        &at("maskFlags"),
+        "self.all(f, f.matches('^(-[A-Za-z0-9]|--[A-Za-z0-9][A-Za-z0-9_.-]*|[A-Za-z_][A-Za-z0-9_]+)$'))",
+        "maskFlags are flags such as --password or -p, or variables such as PGPASSWORD, without a value",
+    );
     schema::range(spec, &at("lead"), 1, MAX_LEAD);
     schema::list(spec, &[APP, KUBERNETES, "[]", "impersonate", "groups"], 256, 512);
 }

@@ -23,11 +23,20 @@ fn every_rule_found_its_place_in_the_schema() {
     };
     let grant = messages(serde_json::to_value(Grant::crd()).unwrap());
     let says = |list: &BTreeSet<String>, word: &str| list.iter().any(|message| message.contains(word));
-    for word in ["src", "dst", "serviceaccount:", "pod:", "enforceRecorder", "tag:NAME", "verbs", "resources"]
-    {
+    for word in [
+        "src",
+        "dst",
+        "serviceaccount:",
+        "pod:",
+        "enforceRecorder",
+        "tag:NAME",
+        "verbs",
+        "resources",
+        "maskFlags",
+    ] {
         assert!(says(&grant, word), "no rule of Grant speaks of {word}: {grant:?}");
     }
-    assert_eq!(grant.len(), 8);
+    assert_eq!(grant.len(), 9);
     let recorder = messages(serde_json::to_value(Recorder::crd()).unwrap());
     assert!(says(&recorder, "tag:NAME") && says(&recorder, "no grant"), "{recorder:?}");
 }

@@ -39,6 +39,7 @@ pub(crate) fn before_netmap(until: UntilNetmap) -> Obligation {
         events: false,
         require_ack: None,
         lead: MAX_LEAD,
+        mask_flags: Vec::new(),
         opaque: Opaque::Refuse,
     }
 }

@@ -106,6 +106,7 @@ impl Events {
         let obligation = asked_for(&netmap, caller, request)?;
         event.podwitness.grants.clone_from(&obligation.grants);
         event.podwitness.cluster.clone_from(&netmap.cluster);
+        event.request = Asked::new(&event.request.method, &event.request.path, &obligation.mask_flags);
         self.put(&obligation, event)
     }
 
@@ -158,7 +159,11 @@ pub(crate) async fn witness(
     };
     let id = Ulid::new();
     let audit_id = audit_id(&mut head.headers, id);
-    let mut event = described(events, netmap.as_deref(), head, info, caller);
+    let mask = match &addressee {
+        Addressee::Known(obligation) => obligation.mask_flags.as_slice(),
+        Addressee::Unknown(_) => &[],
+    };
+    let mut event = described(events, netmap.as_deref(), head, info, caller, mask);
     event.podwitness.event = id.to_string();
     event.podwitness.audit_id = audit_id;
     event.podwitness.credential = identity::credential_id(credential);
@@ -177,13 +182,14 @@ fn described(
     head: &Parts,
     info: &RequestInfo,
     caller: Caller,
+    mask: &[String],
 ) -> Event {
     let pod = &events.0.config.pod;
     let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let mut event = Event {
         timestamp: events.0.clock.now_unix(),
         user_agent: text(&head.headers, &USER_AGENT),
-        request: Asked::new(head.method.as_str(), target),
+        request: Asked::new(head.method.as_str(), target, mask),
         kubernetes: info.clone(),
         source: Source {
             node: format!("{}.{}", pod.name, pod.namespace),

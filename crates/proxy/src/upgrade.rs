@@ -17,6 +17,7 @@ use podwitness_core::{
     failure::{OnUnknown, Policy},
     grant::Obligation,
     identity::Caller,
+    mask::masked,
     request_info::Action,
     status::Status,
 };
@@ -181,6 +182,7 @@ async fn decide(
     {
         request::attached(&mut meta, container);
     }
+    meta.command = masked(&meta.command, &obligation.mask_flags);
     request::prepare(&mut head.headers, script, &meta);
     let policy = enforce::policy(&obligation);
     let recording = proxy.sessions.open(meta, obligation).await?;

@@ -96,7 +96,7 @@ mod tests {
     fn event(target: &str, agent: &str, groups: usize) -> Event {
         let user = User { name: "u".repeat(groups), groups: vec!["g".repeat(100); groups] };
         Event {
-            request: Asked::new("GET", target),
+            request: Asked::new("GET", target, &[]),
             kubernetes: RequestInfo::parse("GET", target).unwrap_or_default(),
             user_agent: agent.to_owned(),
             podwitness: Witness {

@@ -20,6 +20,9 @@ pub struct Obligation {
     pub require_ack: Option<AckLevel>,
     /// Bytes shown before they are acknowledged: the least asked for.
     pub lead: u64,
+    /// Flags and variables whose values in a command are not kept: all that any rule names.
+    #[serde(default)]
+    pub mask_flags: Vec<String>,
     /// What happens to opaque upgrades: refused unless every rule allows them.
     pub opaque: Opaque,
 }
@@ -83,6 +86,7 @@ fn merge(matches: &[Match<'_>]) -> Option<Obligation> {
         events: rules().any(|rule| rule.enable_events),
         require_ack: rules().filter_map(|rule| rule.require_ack).max(),
         lead: rules().filter_map(|rule| rule.lead).min().unwrap_or(MAX_LEAD).min(MAX_LEAD),
+        mask_flags: rules().flat_map(|rule| rule.mask_flags.iter().cloned()).collect(),
         opaque: rules().map(|rule| rule.opaque.unwrap_or(Opaque::Refuse)).max().unwrap_or(Opaque::Refuse),
         grants: matches.iter().map(|(grant, _)| grant.name.clone()).collect(),
     })

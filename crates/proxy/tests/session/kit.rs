@@ -184,6 +184,7 @@ pub fn open() -> Obligation {
         events: false,
         require_ack: None,
         lead: 1 << 20,
+        mask_flags: vec![],
         opaque: Opaque::Refuse,
     }
 }
