@@ -103,9 +103,11 @@ async fn the_answer_to_a_password_prompt_is_found_nowhere() -> Result<()> {
                 "-l",
                 "app.kubernetes.io/part-of=podwitness",
                 "--all-containers",
+                "--tail=-1",
             ],
         ] {
             let run = podwitness_e2e::Kubectl::default().run(args).await?.ok()?;
+            ensure!(!run.stdout.is_empty(), "kubectl {} shows nothing", args.join(" "));
             ensure!(!run.text().contains(canary), "kubectl {} shows it", args.join(" "));
         }
         let metrics =
