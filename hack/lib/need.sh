@@ -85,6 +85,25 @@ install_go() {
     rm -rf "$work"
 }
 
+# The version of DuckDB that the tests ask; PyPI serves it for the Pythons of all current distributions.
+duckdb_version=2.0.1
+
+# ensure_duckdb: put a Python that has DuckDB into PODWITNESS_DUCKDB.
+ensure_duckdb() {
+    local venv=$cache/duckdb/$duckdb_version
+    need_apt python3-venv
+    [[ -x $venv/bin/python ]] || step "install DuckDB $duckdb_version" install_duckdb "$venv"
+    export PODWITNESS_DUCKDB=$venv/bin/python
+}
+
+# It is there when it is whole: a virtual environment cannot be moved into place.
+install_duckdb() {
+    rm -rf "$1.new"
+    python3 -m venv "$1.new"
+    "$1.new/bin/pip" install --quiet --disable-pip-version-check "duckdb==$duckdb_version"
+    mv -T "$1.new" "$1"
+}
+
 # ensure_rust: cargo and rustc of the version in rust-toolchain.toml, with its components.
 ensure_rust() {
     local channel

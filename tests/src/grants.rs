@@ -18,6 +18,13 @@ pub fn enforced(ns: &str, tag: &str) -> Value {
     grant(ns, &format!("namespace:{ns}"), &json!({"recorder": [tag], "enforceRecorder": true}))
 }
 
+/// A Grant of the name of a namespace that asks for the events of its pods' requests, and `enforce`s that.
+#[must_use]
+pub fn events(ns: &str, tag: &str, enforce: bool) -> Value {
+    let rule = json!({"recorder": [tag], "enforceRecorder": enforce, "enableEvents": true});
+    grant(ns, &format!("namespace:{ns}"), &rule)
+}
+
 /// Runs `test` while there is this Grant.
 ///
 /// # Errors

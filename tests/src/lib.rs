@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a test tells its story on standard output")]
 
 pub mod deployments;
+pub mod events;
 pub mod faulty;
 pub mod forward;
 pub mod grants;
@@ -16,6 +17,7 @@ pub mod recordings;
 mod talk;
 pub mod wait;
 
+pub use events::Events;
 pub use forward::Forward;
 pub use kubectl::{Kubectl, Run};
 pub use namespace::Namespace;

@@ -95,7 +95,7 @@ impl Viewer {
         self.get(&format!("/api/v1/sessions/{id}/cast")).await.map(Some)
     }
 
-    async fn get(&self, path: &str) -> Result<Bytes> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes> {
         self.0.ask(Method::GET, path, Bytes::new()).await
     }
 }
