@@ -21,11 +21,12 @@ use podwitness_core::{
     grant::Grant,
 };
 use podwitness_proxy::BoxedStream;
+use podwitness_runtime::drain::Drained;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
 use crate::{
     harness::*,
-    recorder::{Mood, Network, Peer, Recorder},
+    recorder::{Ended, Mood, Network, Peer, Recorder},
 };
 
 const ONE: &str = "[fd70::1]:80";
@@ -253,6 +254,48 @@ async fn under_fail_open_nobody_waits_and_the_event_comes_later() {
     lab.recorder.mood.send_replace(Mood::Good);
     assert_eq!(lab.events(1).await[0].kubernetes.name, "p");
     assert_eq!(lab.pod.metric("events_dropped_total"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_process_put_aside_the_next_one_ships() {
+    let first = Lab::new(false);
+    first.recorder.die();
+    first.ask(get(POD)).await;
+    let on_disk =
+        || first.pod.metric("session_spool_bytes") > 0 && first.pod.metric("session_memory_bytes") == 0;
+    eventually(on_disk).await;
+    // It dies without a word: what is on its disk at this moment is all that there is.
+    let [left] = first.pod.spooled().try_into().unwrap();
+    let network = Network::default();
+    let recorder = network.add(ONE, Some("volume"));
+    let server = api_server(Arc::default());
+    let (netmap, recorders) = (Some(netmap(asking(false))), Arc::new(network));
+    let pod = Setup { netmap, recorders, left: Some(left), ..Setup::new(server) }.start();
+    let next = Lab { pod, recorder, asked: Arc::default() };
+    assert_eq!(next.events(1).await[0].kubernetes.name, "p");
+    eventually(|| next.pod.spooled().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_uses_ends_and_the_next_event_begins_another() {
+    let lab = Lab::new(false);
+    for count in 1..=2 {
+        lab.ask(get(POD)).await;
+        lab.events(count).await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let ended =
+            || lab.recorder.uploads().iter().filter(|upload| upload.ended == Ended::Cleanly).count() == count;
+        eventually(ended).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_until_the_last_events_are_recorded() {
+    let mut lab = Lab::new(false);
+    lab.ask(get(POD)).await;
+    let drained = lab.pod.signal.take().unwrap().drain(Duration::from_secs(20)).await;
+    assert_eq!(drained, Drained::All);
+    assert_eq!(lab.seen().len(), 1);
 }
 
 #[tokio::test]

@@ -80,6 +80,8 @@ pub struct Setup {
     pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
     /// The way to recorders.
     pub recorders: Arc<dyn Dial>,
+    /// What an earlier process left in its spool.
+    pub left: Option<std::path::PathBuf>,
     /// Trust a CA that did not sign the server.
     pub distrust: bool,
     pub inject: Inject,
@@ -93,6 +95,7 @@ impl Setup {
             until_netmap: UntilNetmap::Open,
             elsewhere: None,
             recorders: Arc::new(Nowhere),
+            left: None,
             distrust: false,
             inject: Inject::Required,
         }
@@ -136,8 +139,12 @@ impl Setup {
             clock: Arc::new(SystemClock),
         };
         let mut registry = Registry::default();
-        let proxy =
-            Proxy::new(config(self.inject, self.until_netmap, dir.path()), wiring, &mut registry).unwrap();
+        let config = config(self.inject, self.until_netmap, dir.path());
+        if let Some(left) = &self.left {
+            let name = left.file_name().unwrap();
+            copy(left, &config.spool.as_ref().unwrap().dir.join(name));
+        }
+        let proxy = Proxy::new(config, wiring, &mut registry).unwrap();
         Pod {
             proxy,
             server: self.server,
@@ -147,8 +154,16 @@ impl Setup {
             netmap,
             noticed,
             user: 1000,
-            _dir: dir,
+            dir,
         }
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }
 
@@ -195,7 +210,7 @@ pub struct Pod {
     pub noticed: mpsc::Receiver<Notice>,
     /// Who connects.
     pub user: u16,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Pod {
@@ -245,6 +260,12 @@ impl Pod {
         let (sender, connection) = builder.max_header_list_size(2 << 20).handshake(io).await.unwrap();
         tokio::spawn(connection);
         sender
+    }
+
+    /// Folders in the spool.
+    pub fn spooled(&self) -> Vec<std::path::PathBuf> {
+        let spool = self.dir.path().join("spool");
+        std::fs::read_dir(spool).unwrap().map(|folder| folder.unwrap().path()).collect()
     }
 
     /// The value of a metric with all its labels, zero where there is none.
