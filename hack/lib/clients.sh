@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Clients that other people made, for the image in which tests run them against the API server: Debian's releases of
-# kubectl, the official Python client, client-go, and hack/interop/speak. Each part is cached by content (cache.sh).
+# kubectl and curl, the official Python client, client-go, and hack/interop/speak. Each part is cached by content (cache.sh).
 : "${root:?common.sh comes first}"
 
 interop=$root/hack/interop
@@ -23,7 +23,7 @@ build_clients_root() {
         options+=(--dpkgopt="path-exclude=/usr/share/$unwanted/*")
     done
     # shellcheck disable=SC2154 # out: cache.sh
-    mmdebstrap --variant=essential --include=kubectl,python3-kubernetes "${options[@]}" "$clients_suite" "$out/root.tar"
+    mmdebstrap --variant=essential --include=kubectl,python3-kubernetes,curl "${options[@]}" "$clients_suite" "$out/root.tar"
     mkdir "$out/root"
     tar -C "$out/root" --exclude='./dev/*' --exclude='./var/cache/*' -xf "$out/root.tar"
     rm "$out/root.tar"

@@ -353,3 +353,97 @@ async fn an_auditors_questions_are_answered_by_duckdb() -> Result<()> {
     })
     .await
 }
+
+/// Asks for the version with curl, which speaks either version of HTTP, with this option.
+fn curl(option: &str, word: &str) -> String {
+    format!(
+        "here=/var/run/secrets/kubernetes.io/serviceaccount; curl -sf {option} --cacert $here/ca.crt \
+         -H \"Authorization: Bearer $(cat $here/token)\" 'https://kubernetes.default.svc/version?fieldManager={word}'"
+    )
+}
+
+#[tokio::test]
+async fn every_client_has_its_events() -> Result<()> {
+    witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
+        with_events(ns, "witness", false, async |events| {
+            let exec =
+                |client: &str, word: &str| format!("{client} -n {} exec target -- echo {word}", plain.name);
+            for script in [
+                exec("kubectl", "kubectl"),
+                exec("kubectl-bookworm", "old"),
+                exec("client-go -over ws", "go-websocket"),
+                exec("client-go -over spdy", "go-spdy"),
+                exec("python-client", "python"),
+                exec("kube-rs", "rust"),
+                curl("--http1.1", "http1"),
+                curl("--http2", "http2"),
+            ] {
+                ns.shell("witness", &script).await?.ok().with_context(|| script)?;
+            }
+            eventually("every client has its events", async || {
+                let seen = events.of(&ns.name).await?;
+                for word in ["kubectl", "old", "go-websocket", "go-spdy", "python", "rust"] {
+                    let of = |event: &&Value| text(event, "/request/queryParameters/command/1") == word;
+                    let stages: Vec<_> =
+                        seen.iter().filter(of).map(|event| text(event, "/podwitness/stage")).collect();
+                    ensure!(stages == ["started", "complete"], "{word}: {stages:?}");
+                }
+                for word in ["http1", "http2"] {
+                    let of = |event: &&Value| text(event, "/request/queryParameters/fieldManager/0") == word;
+                    let event = seen.iter().find(of).with_context(|| format!("no event of {word}"))?;
+                    ensure!(text(event, "/userAgent").starts_with("curl/"), "{event}");
+                }
+                Ok(())
+            })
+            .await
+        })
+        .await
+    })
+    .await
+}
+
+/// Opens watches of which the last is never read, lets somebody else ask, and leaves.
+const WATCHES: &str = r#"
+import http.client, os, ssl, subprocess, sys
+here = "/var/run/secrets/kubernetes.io/serviceaccount"
+token = open(here + "/token").read()
+context = ssl.create_default_context(cafile=here + "/ca.crt")
+ns, count = os.environ["NS"], int(os.environ["COUNT"])
+watches = []
+for n in range(count):
+    connection = http.client.HTTPSConnection("kubernetes.default.svc", 443, context=context)
+    connection.request("GET", f"/api/v1/namespaces/{ns}/configmaps?watch=true&fieldManager=many", headers={"Authorization": "Bearer " + token})
+    watches.append(connection.getresponse())
+    assert watches[-1].status == 200, watches[-1].status
+unread = http.client.HTTPSConnection("kubernetes.default.svc", 443, context=context)
+unread.request("GET", "/openapi/v2", headers={"Authorization": "Bearer " + token})
+for n in range(3):
+    subprocess.run(["kubectl", "-n", ns, "create", "configmap", f"c{n}"], check=True)
+    for watch in watches:
+        assert b'"ADDED"' in watch.readline() or n == 0
+"#;
+
+#[tokio::test]
+async fn many_watches_have_their_events_and_hold_nobody_up() -> Result<()> {
+    const COUNT: usize = 300;
+    witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
+        with_events(ns, "witness", false, async |events| {
+            let (of, count) = (format!("NS={}", plain.name), format!("COUNT={COUNT}"));
+            let args = ["exec", "-i", "witness", "-c", "app", "--", "env", &of, &count, "python3", "-"];
+            ns.kubectl.run_with_stdin(&args, WATCHES.as_bytes()).await?.ok()?;
+            eventually("every watch has its end", async || {
+                let seen = events.of(&ns.name).await?;
+                let many = |event: &&Value| text(event, "/request/queryParameters/fieldManager/0") == "many";
+                let stage = |stage: &str| {
+                    seen.iter().filter(many).filter(|event| text(event, "/podwitness/stage") == stage).count()
+                };
+                let (started, complete) = (stage("started"), stage("complete"));
+                ensure!((started, complete) == (COUNT, COUNT), "{started} started, {complete} complete");
+                Ok(())
+            })
+            .await
+        })
+        .await
+    })
+    .await
+}

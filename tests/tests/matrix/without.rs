@@ -20,7 +20,7 @@ use crate::{
 const LANES: [Lane; 2] = [Lane::Open, Lane::Closed];
 
 #[tokio::test]
-#[ignore = "takes minutes and wants the machine for itself: hack/test full"]
+#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn no_recorder_has_the_tag() -> Result<()> {
     let _shared = CLUSTER.read().await;
     let refused = Fate::Refused("no Recorder that is ready has its tag");
@@ -39,7 +39,7 @@ async fn no_recorder_has_the_tag() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "takes minutes and wants the machine for itself: hack/test full"]
+#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn there_never_was_a_netmap() -> Result<()> {
     let _alone = CLUSTER.write().await;
     with_lab(async |lab| {
@@ -58,7 +58,7 @@ async fn there_never_was_a_netmap() -> Result<()> {
 
 /// Sessions pass, are counted and not recorded; the same pod is recorded again as soon as there is a grant.
 #[tokio::test]
-#[ignore = "takes minutes and wants the machine for itself: hack/test full"]
+#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn no_grant_matches() -> Result<()> {
     let _alone = CLUSTER.write().await;
     with_namespaces(async |ns, plain| {
