@@ -5,6 +5,7 @@ use std::{collections::VecDeque, io, time::Duration};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use podwitness_core::failure::Policy;
 use podwitness_wire::{
     ack::{Ack, Reader},
     pack::{self, PackError},
@@ -42,6 +43,8 @@ pub(super) struct Run<'a> {
     /// Next place in the journal.
     cursor: u64,
     gather: Gather,
+    /// Nobody waits for what is gathered, so that it always waits for company: a piece costs more than its lines.
+    patient: bool,
     sent: u64,
     in_flight: VecDeque<(u64, u64)>,
     /// The journal has nothing more.
@@ -76,6 +79,7 @@ impl<'a> Run<'a> {
             Form::Recording => Some(progress.next_part(cursor, upload.level.is_some())?.into()),
             Form::Events => None,
         };
+        let patient = upload.form == Form::Events && journal.policy() == Policy::Open;
         let now = Instant::now();
         Ok(Self {
             journal,
@@ -83,6 +87,7 @@ impl<'a> Run<'a> {
             acks: Reader::new(),
             cursor,
             gather: Gather::default(),
+            patient,
             sent: 0,
             in_flight: VecDeque::new(),
             over: false,
@@ -141,7 +146,7 @@ impl<'a> Run<'a> {
         let may_read = !ready && !self.over && self.may_send();
         let due = self.gather.due().filter(|_| !ready && self.may_send());
         // Nobody is to be waited for but what the journal has already.
-        let alone = due.is_some() && self.in_flight.is_empty();
+        let alone = due.is_some() && self.in_flight.is_empty() && !self.patient;
         tokio::select! {
             biased;
             frame = data(&mut self.upload.answer) => Turn::Frame(frame),
