@@ -104,10 +104,7 @@ pub fn at_start(policy: &Policy, recorders: Recorders) -> AtStart {
     match (policy, recorders) {
         (_, Recorders::Ready) => AtStart::Record,
         (Policy::Open, _) => AtStart::RecordLater,
-        (Policy::Closed { .. }, Recorders::Unknown) => AtStart::Refuse(Status::unavailable(
-            "podwitness: this pod is recorded, and its sidecar has not learned yet where to; try again",
-            2,
-        )),
+        (Policy::Closed { .. }, Recorders::Unknown) => AtStart::Refuse(unknown()),
         (Policy::Closed { grants, .. }, Recorders::Unresolvable) => {
             AtStart::Refuse(Status::forbidden(format!(
                 "podwitness: {} asks for a recording, and no Recorder that is ready has its tag; nothing was run",
@@ -135,10 +132,10 @@ pub fn at_request(policy: &Policy, recorders: Recorders) -> AtRequest {
     let Policy::Closed { grants, .. } = policy else { return AtRequest::Forward };
     let cause = match recorders {
         Recorders::Ready => return AtRequest::Forward,
+        Recorders::Unknown => return AtRequest::Refuse(unknown()),
         Recorders::Unreachable => "no recorder can be reached",
         Recorders::Unacknowledging => "the recorder that can be reached acknowledges nothing",
         Recorders::Unresolvable => "no Recorder that is ready has its tag",
-        Recorders::Unknown => "this pod's sidecar has not learned yet where to",
     };
     AtRequest::Refuse(Status::unrecordable(format!(
         "podwitness: {} asks for a record of every request, and {cause}; nothing was done",
@@ -179,6 +176,14 @@ pub fn on_unknown(policy: &Policy, what: &str) -> OnUnknown {
     }
 }
 
+/// Who asks again in a while finds out.
+fn unknown() -> Status {
+    Status::unavailable(
+        "podwitness: this pod is recorded, and its sidecar has not learned yet where to; try again",
+        2,
+    )
+}
+
 fn name(grants: &[String]) -> String {
     match grants {
         [] => "the setting of this pod".to_owned(),
@@ -207,6 +212,26 @@ mod tests {
         for (recorders, code) in others.into_iter().zip([403, 403, 403, 503]) {
             let AtStart::Refuse(status) = at_start(&closed(), recorders) else { panic!("{recorders:?}") };
             assert_eq!(status.code, code);
+        }
+    }
+
+    #[test]
+    fn at_request_follows_the_table() {
+        let all = [
+            Recorders::Ready,
+            Recorders::Unreachable,
+            Recorders::Unacknowledging,
+            Recorders::Unresolvable,
+            Recorders::Unknown,
+        ];
+        for recorders in all {
+            assert_eq!(at_request(&Policy::Open, recorders), AtRequest::Forward);
+        }
+        assert_eq!(at_request(&closed(), Recorders::Ready), AtRequest::Forward);
+        for recorders in all.into_iter().skip(1) {
+            let AtRequest::Refuse(status) = at_request(&closed(), recorders) else { panic!("{recorders:?}") };
+            let again = status.details.is_some();
+            assert_eq!((status.code, again), (503, recorders == Recorders::Unknown), "{recorders:?}");
         }
     }
 

@@ -143,6 +143,12 @@ impl AckLevel {
 }
 
 impl GrantSpec {
+    /// Whether any rule asks for events.
+    #[must_use]
+    pub fn asks_for_events(&self) -> bool {
+        self.app.kubernetes.iter().any(|rule| rule.enable_events)
+    }
+
     /// Whether any rule fails closed.
     #[must_use]
     pub fn enforces(&self) -> bool {

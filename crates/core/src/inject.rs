@@ -100,12 +100,14 @@ pub enum Credentials {
 
 /// What holds while the sidecar never had a netmap.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum UntilNetmap {
     /// Forward, spool and count.
     Open,
-    /// Answer 503.
+    /// Answer sessions with 503.
     Closed,
+    /// Answer every request with 503: there may be a grant that wants its event first.
+    ClosedToAll,
 }
 
 /// Where the control API is: dialled by address, verified by name, so that no DNS is needed.
@@ -151,4 +153,4 @@ macro_rules! label_value {
 label_value!(Inject { Required = "required", Optional = "optional" });
 label_value!(Profile { Interface = "interface", Restricted = "restricted" });
 label_value!(Credentials { Sealed = "sealed", Passthrough = "passthrough" });
-label_value!(UntilNetmap { Open = "open", Closed = "closed" });
+label_value!(UntilNetmap { Open = "open", Closed = "closed", ClosedToAll = "closed-to-all" });

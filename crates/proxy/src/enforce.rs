@@ -35,13 +35,20 @@ pub(crate) fn before_netmap(until: UntilNetmap) -> Obligation {
     Obligation {
         grants: Vec::new(),
         recorders: Vec::new(),
-        enforce: until == UntilNetmap::Closed,
+        enforce: until != UntilNetmap::Open,
         events: false,
         require_ack: None,
         lead: MAX_LEAD,
         mask_flags: Vec::new(),
         opaque: Opaque::Refuse,
     }
+}
+
+/// Decides an ordinary request that comes before anybody knows the grants.
+pub(crate) fn before_any_grant(until: UntilNetmap) -> AtRequest {
+    let closed = Policy::Closed { grants: Vec::new(), lead: MAX_LEAD };
+    let policy = if until == UntilNetmap::ClosedToAll { closed } else { Policy::Open };
+    failure::at_request(&policy, Recorders::Unknown)
 }
 
 /// Whether any caller at all could be subject to a grant for this request: if not, nobody need be asked who it is.
@@ -99,7 +106,7 @@ pub(crate) fn unrecordable(netmap: Option<&Netmap>, obligation: &Obligation, ses
 pub fn on_unreadable(netmap: Option<&Netmap>, until: UntilNetmap, what: &str) -> OnUnknown {
     let closed = |grants| Policy::Closed { grants, lead: MAX_LEAD };
     let policy = match netmap {
-        None if until == UntilNetmap::Closed => closed(Vec::new()),
+        None if until != UntilNetmap::Open => closed(Vec::new()),
         None => Policy::Open,
         Some(map) => {
             let enforcing = map.grants.iter().filter(|grant| grant.spec.enforces());

@@ -127,7 +127,7 @@ fn asked_for(netmap: &Netmap, caller: &Caller, request: &RequestInfo) -> Option<
 
 /// Whether any caller's request of this kind could be subject to a grant that asks for events.
 fn may_be_asked_for(netmap: &Netmap, request: &RequestInfo) -> bool {
-    netmap.grants.iter().any(|grant| grant.spec.app.kubernetes.iter().any(|rule| rule.enable_events))
+    netmap.grants.iter().any(|grant| grant.spec.asks_for_events())
         && asked_for(netmap, &Caller::default(), request).is_some()
 }
 
@@ -146,8 +146,14 @@ pub(crate) async fn witness(
 ) -> Result<Option<Witness>, Status> {
     let events = &proxy.events;
     let netmap = proxy.netmap();
-    if netmap.as_deref().is_some_and(|netmap| !may_be_asked_for(netmap, info)) {
-        return Ok(None);
+    match netmap.as_deref() {
+        Some(netmap) if !may_be_asked_for(netmap, info) => return Ok(None),
+        Some(_) => {}
+        None => {
+            if let AtRequest::Refuse(status) = enforce::before_any_grant(proxy.config.until_netmap) {
+                return Err(status);
+            }
+        }
     }
     let caller = proxy.identities.caller(&client.target, credential, &head.headers).await;
     let addressee = match netmap.as_deref() {

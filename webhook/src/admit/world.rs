@@ -159,16 +159,26 @@ impl World {
         })
     }
 
-    /// Closed where a grant that fails closed means the pod, so that a sidecar which has not heard of any grant yet
-    /// lets nothing past that should have been recorded.
+    /// Closed where a grant that fails closed means the pod, and to all where one asks for events beside it, so that a
+    /// sidecar which has not heard of any grant yet lets nothing past that should have been recorded.
     fn until_netmap(&self, namespace: &Namespace, name: &str, pod: &Value) -> UntilNetmap {
         let target = PodTarget {
             namespace: name,
             name: pod.pointer("/metadata/name").and_then(Value::as_str).filter(|name| !name.is_empty()),
             tags: &namespace.tags,
         };
-        let closes = |grant: &GrantSpec| grant.enforces() && dst_fits(grant, target);
-        if self.grants.any_or_overflowed(closes) { UntilNetmap::Closed } else { UntilNetmap::Open }
+        let fits = |grant: &GrantSpec| dst_fits(grant, target);
+        if !self.grants.any_or_overflowed(|grant| grant.enforces() && fits(grant)) {
+            return UntilNetmap::Open;
+        }
+        // Default grants and others never apply together.
+        let closed_to_all = [false, true].into_iter().any(|default| {
+            let has = |what: fn(&GrantSpec) -> bool| {
+                self.grants.any_or_overflowed(|grant| grant.default == default && what(grant) && fits(grant))
+            };
+            has(GrantSpec::enforces) && has(GrantSpec::asks_for_events)
+        });
+        if closed_to_all { UntilNetmap::ClosedToAll } else { UntilNetmap::Closed }
     }
 }
 

@@ -122,7 +122,8 @@ impl SidecarEnv {
         let mut errors = Vec::new();
         let control = read(get, CONTROL, "NAME:PORT=IP[,IP…]", control_from_text, &mut errors);
         let control_ca = read(get, CONTROL_CA, "a PEM certificate", |v| Some(v.to_owned()), &mut errors);
-        let until_netmap = read(get, UNTIL_NETMAP, "open or closed", UntilNetmap::parse, &mut errors);
+        let until_netmap =
+            read(get, UNTIL_NETMAP, "open, closed or closed-to-all", UntilNetmap::parse, &mut errors);
         let inject = read(get, INJECT, "required or optional", Inject::parse, &mut errors);
         let profile = read(get, PROFILE, "interface or restricted", Profile::parse, &mut errors);
         let credentials = read(get, CREDENTIALS, "sealed or passthrough", Credentials::parse, &mut errors);
@@ -223,6 +224,11 @@ mod tests {
     fn every_mistake_is_reported_at_once() {
         let errors = SidecarEnv::from_env(&|name| (name == UNTIL_NETMAP).then(|| "ajar".into())).unwrap_err();
         assert_eq!(errors.len(), 9);
-        assert!(errors.contains(&EnvError::Invalid { name: UNTIL_NETMAP, expected: "open or closed" }));
+        assert!(
+            errors.contains(&EnvError::Invalid {
+                name: UNTIL_NETMAP,
+                expected: "open, closed or closed-to-all"
+            })
+        );
     }
 }

@@ -19,6 +19,7 @@ use podwitness_core::{
     control::{Netmap, RecorderPeer},
     event::{Event, Stage},
     grant::Grant,
+    inject::UntilNetmap,
 };
 use podwitness_proxy::BoxedStream;
 use podwitness_runtime::drain::Drained;
@@ -306,6 +307,16 @@ async fn before_the_first_netmap_events_are_held_and_judged_by_it() {
     lab.pod.netmap.send_replace(Some(Arc::new(netmap(asking(false)))));
     let [event] = lab.events(1).await.try_into().unwrap();
     assert_eq!((&*event.podwitness.cluster, event.podwitness.grants), ("c1", vec!["all".to_owned()]));
+}
+
+#[tokio::test]
+async fn before_the_first_netmap_a_pod_that_is_closed_to_all_asks_nothing() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let server = api_server(Arc::clone(&asked));
+    let setup = Setup { netmap: None, until_netmap: UntilNetmap::ClosedToAll, ..Setup::new(server) };
+    let answer = setup.start().http2().await.send_request(get(POD)).await.unwrap();
+    assert_eq!((answer.status(), asked.load(Ordering::SeqCst)), (StatusCode::SERVICE_UNAVAILABLE, 0));
+    assert_eq!(answer.headers()["retry-after"], "2");
 }
 
 #[tokio::test]

@@ -46,6 +46,12 @@ fn grant(dst: &str, enforce: bool) -> Value {
         "app": {"tailscale.com/cap/kubernetes": [{"recorder": ["tag:x"], "enforceRecorder": enforce}]}})
 }
 
+/// A grant that asks for events.
+fn events(dst: &str, enforce: bool, default: bool) -> Value {
+    let rule = json!({"recorder": ["tag:x"], "enforceRecorder": enforce, "enableEvents": true});
+    json!({"src": ["*"], "dst": [dst], "default": default, "app": {"tailscale.com/cap/kubernetes": [rule]}})
+}
+
 async fn settings(world: &World, pod: &Value) -> Settings {
     let namespace = world.namespace("shop").await.unwrap();
     world.settings(&namespace, "shop", pod, Inject::Required).unwrap()
@@ -63,6 +69,11 @@ async fn a_pod_that_a_closed_grant_means_is_stamped_closed() {
         (vec![grant("tag:payments", true)], pod(), UntilNetmap::Closed),
         (vec![grant("pod:shop/other", true)], pod(), UntilNetmap::Open),
         (vec![grant("pod:shop/other", true)], unnamed, UntilNetmap::Closed),
+        (vec![events("*", false, false)], pod(), UntilNetmap::Open),
+        (vec![events("*", true, false)], pod(), UntilNetmap::ClosedToAll),
+        (vec![events("*", false, false), grant("namespace:shop", true)], pod(), UntilNetmap::ClosedToAll),
+        (vec![events("*", false, true), grant("namespace:shop", true)], pod(), UntilNetmap::Closed),
+        (vec![events("namespace:other", true, false), grant("*", true)], pod(), UntilNetmap::Closed),
     ] {
         let world = world("shop", tagged, &grants);
         assert_eq!(settings(&world, &pod).await.until_netmap, expected, "{grants:?}");
