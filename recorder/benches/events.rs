@@ -27,7 +27,7 @@ use podwitness_recorder::{
 use podwitness_runtime::{clock::SystemClock, drain::Drain, metrics::SharedRegistry};
 use podwitness_wire::{
     ack::{Ack, Reader},
-    pack::{FRAME, cut, pack},
+    pack::{cut, pack},
 };
 use tokio::{io::duplex, runtime::Builder, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ fn frames() -> (Vec<Bytes>, u64) {
     let all = event().repeat(COUNT);
     let (mut rest, mut frames) = (&all[..], Vec::new());
     while !rest.is_empty() {
-        let (lines, behind) = rest.split_at(cut(&rest[..rest.len().min(2 * FRAME)]));
+        let (lines, behind) = rest.split_at(cut(rest));
         frames.push(pack(lines).unwrap());
         rest = behind;
     }

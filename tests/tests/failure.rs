@@ -7,9 +7,10 @@ use podwitness_e2e::{
     Namespace, Viewer,
     deployments::without,
     eventually,
-    grants::{enforced, with_grant},
+    grants::{self, enforced, with_grant},
     pods::{beside, overseer, sleeper},
 };
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -104,24 +105,27 @@ async fn pods_start_and_work_while_the_control_plane_is_away() -> Result<()> {
     .await
 }
 
-#[tokio::test]
-async fn an_enforced_pod_waits_for_its_netmap() -> Result<()> {
+/// What a pod that a grant means does before it knows any: it is stamped, and refuses what `script` asks.
+async fn refuses_before_its_netmap(
+    grant: fn(&str) -> Value,
+    stamp: &str,
+    script: fn(&str) -> String,
+) -> Result<()> {
     let _alone = ALONE.lock().await;
     Namespace::with(&[(labels::INJECT, "required")], async |ns| {
         ns.allow_all().await?;
-        with_grant(&enforced(&ns.name, "tag:podwitness"), async || {
+        with_grant(&grant(&ns.name), async || {
             without("podwitness-control", async || {
                 // Admission learns of the grant by its own watch.
-                eventually("admission stamps the pod closed", async || {
+                eventually("admission stamps the pod", async || {
                     let run =
                         ns.kubectl.create(&sleeper("w"), &["--dry-run=server", "-o", "json"]).await?.ok()?;
-                    ensure!(run.text().contains("\"closed\""), "{run:?}");
+                    ensure!(run.text().contains(&format!("\"{stamp}\"")), "{run:?}");
                     Ok(())
                 })
                 .await?;
                 ns.start(&sleeper("witness")).await?;
-                let run =
-                    ns.shell("witness", &format!("kubectl -n {} exec witness -- true", ns.name)).await?;
+                let run = ns.shell("witness", &script(&ns.name)).await?;
                 ensure!(run.code != 0 && run.stderr.contains("podwitness"), "{run:?}");
                 Ok(())
             })
@@ -131,6 +135,22 @@ async fn an_enforced_pod_waits_for_its_netmap() -> Result<()> {
         .await
     })
     .await
+}
+
+#[tokio::test]
+async fn an_enforced_pod_waits_for_its_netmap() -> Result<()> {
+    let exec = |ns: &str| format!("kubectl -n {ns} exec witness -- true");
+    refuses_before_its_netmap(|ns| enforced(ns, "tag:podwitness"), "closed", exec).await
+}
+
+/// kubectl asks again for as long as it is told to, so that its log has to say what it was told.
+#[tokio::test]
+async fn a_pod_whose_requests_are_recorded_first_waits_with_all_of_them() -> Result<()> {
+    let get = |_: &str| {
+        "timeout 5 kubectl get --raw /version -v=6 >/tmp/log 2>&1; grep -q '503 Service' /tmp/log && echo podwitness >&2; exit 1"
+            .to_owned()
+    };
+    refuses_before_its_netmap(|ns| grants::events(ns, "tag:podwitness", true), "closed-to-all", get).await
 }
 
 /// Runs a command for each sidecar of a namespace, from the node; `$process` is its folder in `/proc`.
