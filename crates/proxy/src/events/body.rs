@@ -191,7 +191,12 @@ impl HttpBody for SentBody {
                 }
             }
             Poll::Ready(None) => self.is_over(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(mut witness) = self.witness.take() {
+                    witness.broke_off();
+                }
+            }
+            Poll::Pending => {}
         }
         polled
     }

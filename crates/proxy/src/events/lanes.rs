@@ -10,7 +10,7 @@ use std::{
 };
 
 use podwitness_core::grant::{AckLevel, Obligation, RecorderChoice};
-use tokio::time::sleep;
+use tokio::{runtime::Handle, time::sleep};
 
 use crate::{enforce::Recorders, journal::Journal, session::Sessions};
 
@@ -77,7 +77,8 @@ impl Lanes {
         };
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         if !open.contains_key(&key) {
-            if open.len() >= MAX_LANES {
+            // A witness may be dropped with the runtime itself: then nobody could carry what it says.
+            if open.len() >= MAX_LANES || Handle::try_current().is_err() {
                 return None;
             }
             let journal = self.0.sessions.lane(obligation);

@@ -166,8 +166,13 @@ impl Witness {
     }
 
     /// The answer has come to its end.
-    pub(crate) fn ended(&mut self) {
+    pub(crate) const fn ended(&mut self) {
         self.reason = "";
+    }
+
+    /// The API server broke off its answer.
+    pub(super) const fn broke_off(&mut self) {
+        self.reason = "server-left";
     }
 
     /// Counts what the client gets.

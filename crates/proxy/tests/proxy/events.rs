@@ -219,6 +219,18 @@ async fn a_watch_has_an_event_at_its_start_and_one_at_its_end() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_broken_off_says_who_left() {
+    let lab = Lab::new(false);
+    let mut client = lab.pod.http2().await;
+    let mut answer = client.send_request(get("/api/v1/pods?watch=true")).await.unwrap();
+    assert_eq!(answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "{}\n");
+    lab.events(1).await;
+    lab.pod.server.cut.send_modify(|times| *times += 1);
+    let [_, complete] = lab.events(2).await.try_into().unwrap();
+    assert_eq!(complete.podwitness.answer.unwrap().reason, "server-left");
+}
+
+#[tokio::test]
 async fn under_fail_closed_a_request_goes_on_once_its_event_is_acknowledged() {
     let lab = Lab::new(true);
     lab.recorder.mood.send_replace(Mood::Forgetful);
