@@ -27,7 +27,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
 use crate::{
     harness::*,
-    recorder::{Ended, Mood, Network, Peer, Recorder},
+    recorder::{Ended, Mood, Network, Peer, Recorder, Seen},
 };
 
 const ONE: &str = "[fd70::1]:80";
@@ -331,8 +331,8 @@ async fn before_the_first_netmap_a_pod_that_is_closed_to_all_asks_nothing() {
     assert_eq!(answer.headers()["retry-after"], "2");
 }
 
-#[tokio::test]
-async fn a_session_shares_its_id_with_its_recording() {
+/// A lab whose API server switches protocols and says "hi".
+fn talking(grant: Grant) -> Lab {
     let network = Network::default();
     let recorder = network.add(ONE, Some("volume"));
     let server = Server::raw(|mut stream| async move {
@@ -347,27 +347,60 @@ async fn a_session_shares_its_id_with_its_recording() {
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest).await;
     });
-    let setup =
-        Setup { netmap: Some(netmap(asking(false))), recorders: Arc::new(network), ..Setup::new(server) };
-    let lab = Lab { pod: setup.start(), recorder, asked: Arc::default() };
-    let mut tls = lab.pod.tls(&[]).await;
-    let head = format!(
-        "GET {POD}/exec?command=sh&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
-    );
-    tls.write_all(head.as_bytes()).await.unwrap();
-    assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 101"));
-    let mut frame = [0; 5];
-    tls.read_exact(&mut frame).await.unwrap();
+    let setup = Setup { netmap: Some(netmap(grant)), recorders: Arc::new(network), ..Setup::new(server) };
+    Lab { pod: setup.start(), recorder, asked: Arc::default() }
+}
+
+impl Lab {
+    /// Runs a session until it says "hi".
+    async fn exec(&self, query: &str) -> Tls {
+        let mut tls = self.pod.tls(&[]).await;
+        let head = format!(
+            "GET {POD}/exec?{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+        );
+        tls.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 101"));
+        tls.read_exact(&mut [0; 5]).await.unwrap();
+        tls
+    }
+
+    /// The only recording, once it is over.
+    async fn cast(&self) -> String {
+        let over = |upload: &&Seen| !upload.events && upload.ended == Ended::Cleanly;
+        eventually(|| self.recorder.uploads().iter().filter(over).count() == 1).await;
+        let cast = self.recorder.uploads().into_iter().find(|upload| !upload.events).unwrap();
+        String::from_utf8(cast.body).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_session_shares_its_id_with_its_recording() {
+    let lab = talking(asking(false));
+    let tls = lab.exec("command=sh&stdout=1").await;
     let [started] = lab.events(1).await.try_into().unwrap();
     assert_eq!((started.podwitness.stage, &*started.kubernetes.subresource), (Stage::Started, "exec"));
     drop(tls);
     let [_, complete] = lab.events(2).await.try_into().unwrap();
     let ours = complete.podwitness;
     assert_eq!((&ours.session, ours.answer.unwrap().bytes >= 5), (&ours.event, true));
-    let cast = lab.recorder.uploads().into_iter().find(|upload| !upload.events).unwrap();
-    assert!(String::from_utf8(cast.body).unwrap().contains(&ours.session));
+    assert!(lab.cast().await.contains(&ours.session));
+}
+
+#[tokio::test]
+async fn values_that_a_grant_hides_are_in_no_event_and_in_no_recording() {
+    let mut grant = asking(false);
+    grant.spec.app.kubernetes[0].mask_flags = vec!["--password".into()];
+    let lab = talking(grant);
+    drop(lab.exec("command=mysql&command=--password%3Dhunter2&command=shop&stdout=1").await);
+    let cast = lab.cast().await;
+    lab.events(2).await;
+    for upload in lab.recorder.uploads() {
+        let text = String::from_utf8(upload.body).unwrap();
+        assert!(!text.contains("hunter2") && text.contains("--password=[withheld]"), "{text}");
+    }
+    assert!(cast.contains("mysql --password=[withheld] shop"), "{cast}");
 }
 
 /// A recorder that knows the reference protocol of events and nothing of recordings.
