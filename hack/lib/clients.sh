@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Clients that other people made, for the image in which tests run them against the API server: Debian's releases of
-# kubectl and curl, the official Python client, client-go, and hack/interop/speak. Each part is cached by content (cache.sh).
+# Clients that other people made, for the images in which tests run them against the API server: Debian's releases of
+# kubectl and curl, the official Python and JavaScript clients, client-go, and hack/interop/speak; apart, because of its
+# size, fabric8 with a Java runtime. Each part is cached by content (cache.sh).
 : "${root:?common.sh comes first}"
 
 interop=$root/hack/interop
@@ -13,25 +14,30 @@ clients_new="forky kubectl"
 # clients_root: the file system of the image, as root/.
 clients_root() {
     cached clients-root "=$clients_suite, $clients_old, $clients_new" \
-        "=$(declare -f build_clients_root kubectl_of)" -- build_clients_root
+        "=$(declare -f build_clients_root debian_with kubectl_of)" -- build_clients_root
 }
 
 build_clients_root() {
-    local unwanted options=()
-    need_apt mmdebstrap debian-archive-keyring
-    for unwanted in doc man locale; do
-        options+=(--dpkgopt="path-exclude=/usr/share/$unwanted/*")
-    done
+    debian_with kubectl,python3-kubernetes,nodejs,curl
     # shellcheck disable=SC2154 # out: cache.sh
-    mmdebstrap --variant=essential --include=kubectl,python3-kubernetes,curl "${options[@]}" "$clients_suite" "$out/root.tar"
-    mkdir "$out/root"
-    tar -C "$out/root" --exclude='./dev/*' --exclude='./var/cache/*' -xf "$out/root.tar"
-    rm "$out/root.tar"
     ln -s /usr/bin/kubectl "$out/root/usr/local/bin/kubectl-$clients_suite"
     # shellcheck disable=SC2086 # release and package
     kubectl_of $clients_old
     # shellcheck disable=SC2086
     kubectl_of $clients_new
+}
+
+# debian_with PACKAGE,… [OPTION…]: what is essential of Debian, and these, in $out/root.
+debian_with() {
+    local unwanted options=()
+    need_apt mmdebstrap debian-archive-keyring
+    for unwanted in doc man locale; do
+        options+=(--dpkgopt="path-exclude=/usr/share/$unwanted/*")
+    done
+    mmdebstrap --variant=essential --include="$1" "${options[@]}" "${@:2}" "$clients_suite" "$out/root.tar"
+    mkdir "$out/root"
+    tar -C "$out/root" --exclude='./dev/*' --exclude='./var/cache/*' -xf "$out/root.tar"
+    rm "$out/root.tar"
 }
 
 # kubectl_of RELEASE PACKAGE: as /usr/local/bin/kubectl-RELEASE; it asks for no more than an old C library. Mirrors of a
@@ -58,4 +64,43 @@ build_client_go() {
     ensure_go "$(sed -n 's/^go //p' "$interop/client-go/go.mod")"
     cd "$interop/client-go" || return
     CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -ldflags "-s -w" -o "$out/" .
+}
+
+# js_client: hack/interop/js-client with its modules, as Node.js runs it.
+js_client() {
+    cached js-client "$interop/js-client" "=$(declare -f build_js_client)" -- build_js_client
+}
+
+# The modules are those of the lock file, without what only people, other runtimes and other platforms read.
+build_js_client() {
+    command -v npm >/dev/null || need_apt nodejs npm
+    cp "$interop"/js-client/{main.js,package.json,package-lock.json} "$out"
+    cd "$out" || return
+    npm ci --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier
+    find node_modules -type f \( -name '*.map' -o -name '*.ts' -o -name '*.md' -o -path '*/prebuilds/*' \) -delete
+    find node_modules -type d -empty -delete
+}
+
+# java_root: the file system of the image with a Java runtime, as root/.
+java_root() {
+    cached java-root "=$clients_suite" "=$(declare -f build_java_root debian_with)" -- build_java_root
+}
+
+build_java_root() {
+    # Setting it up makes links in this folder, to manual pages that are left out.
+    # shellcheck disable=SC2016 # for mmdebstrap to expand
+    debian_with default-jre-headless --essential-hook='mkdir -p "$1/usr/share/man/man1"'
+}
+
+# java_client: hack/interop/java-client as classes/, what it needs as lib/.
+java_client() {
+    cached java-client "$interop"/java-client/{pom.xml,Client.java} "=$(declare -f build_java_client)" -- build_java_client
+}
+
+build_java_client() {
+    need_apt maven
+    command -v javac >/dev/null || need_apt default-jdk-headless
+    mvn --batch-mode --quiet --strict-checksums --file "$interop/java-client/pom.xml" -Dbuild="$out" \
+        compiler:compile dependency:copy-dependencies
+    rm -rf "$out"/{generated-sources,maven-status}
 }
