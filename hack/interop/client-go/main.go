@@ -1,12 +1,16 @@
 // Command client-go runs one session with client-go's own executors, so that a
-// test can choose what kubectl leaves no choice in: transport and subprotocol.
+// test can choose what kubectl leaves no choice in: transport and subprotocol;
+// or a few requests with its dynamic client.
 //
 //	client-go [-n NAMESPACE] [-over ws|spdy|fallback] [-protocol NAME,…] exec|attach [-i] [-t] [-c NAME] POD [-- WORD…]
 //	client-go [-n NAMESPACE] [-over ws|spdy|fallback] port-forward POD PORT
+//	client-go [-n NAMESPACE] requests NAME
 //
 // It runs in a pod, as the pod's service account. With fallback, -protocol is
 // what the WebSocket attempt offers. port-forward asks the port for "/" over
-// HTTP and prints the answer. The exit code is that of the command.
+// HTTP and prints the answer. requests creates a ConfigMap, lists it, watches
+// until it is seen and deletes it, and says so. The exit code is that of the
+// command.
 package main
 
 import (
@@ -20,7 +24,12 @@ import (
 	"os"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
@@ -65,13 +74,15 @@ func run(args []string) error {
 		c.protocols = strings.Split(*protocol, ",")
 	}
 	if flags.NArg() == 0 {
-		return errors.New("no verb: exec, attach or port-forward")
+		return errors.New("no verb: exec, attach, port-forward or requests")
 	}
 	switch verb, rest := flags.Arg(0), flags.Args()[1:]; verb {
 	case "exec", "attach":
 		return c.session(verb, rest)
 	case "port-forward":
 		return c.forward(rest)
+	case "requests":
+		return c.requests(rest)
 	default:
 		return fmt.Errorf("unknown verb %q", verb)
 	}
@@ -222,4 +233,59 @@ func fetch(address string) error {
 	defer response.Body.Close()
 	_, err = io.Copy(os.Stdout, response.Body)
 	return err
+}
+
+// requests asks for one ConfigMap in every way.
+func (c client) requests(args []string) error {
+	if len(args) != 1 {
+		return errors.New("requests takes NAME")
+	}
+	all, err := dynamic.NewForConfig(c.config)
+	if err != nil {
+		return err
+	}
+	ctx, name := context.Background(), args[0]
+	maps := all.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace(c.namespace)
+	made := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": name},
+	}}
+	if _, err := maps.Create(ctx, made, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	fmt.Println("created")
+	one := metav1.ListOptions{FieldSelector: "metadata.name=" + name}
+	list, err := maps.List(ctx, one)
+	if err != nil {
+		return err
+	}
+	for _, found := range list.Items {
+		if found.GetName() != name {
+			return fmt.Errorf("%s was listed, too", found.GetName())
+		}
+		fmt.Println("listed")
+	}
+	if err := added(ctx, maps, one); err != nil {
+		return err
+	}
+	fmt.Println("watched")
+	if err := maps.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	fmt.Println("deleted")
+	return nil
+}
+
+// added watches until something is added.
+func added(ctx context.Context, maps dynamic.ResourceInterface, one metav1.ListOptions) error {
+	events, err := maps.Watch(ctx, one)
+	if err != nil {
+		return err
+	}
+	defer events.Stop()
+	for event := range events.ResultChan() {
+		if event.Type == watch.Added {
+			return nil
+		}
+	}
+	return errors.New("the watch ended")
 }

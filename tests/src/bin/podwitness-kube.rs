@@ -1,17 +1,24 @@
-//! One session with kube-rs, for the interop tests. It runs in a pod, as the pod's service account.
+//! One session, or a few requests, with kube-rs, for the interop tests. It runs in a pod, as the pod's service account.
 //!
-//! `podwitness-kube [-n NAMESPACE] exec|attach [-i] [-t] [-c NAME] POD [-- WORD…]`, or
-//! `podwitness-kube [-n NAMESPACE] port-forward POD PORT`, which asks the port for `/` over HTTP and prints the answer.
-//! The exit code is that of the command.
+//! `podwitness-kube [-n NAMESPACE] exec|attach [-i] [-t] [-c NAME] POD [-- WORD…]`,
+//! `podwitness-kube [-n NAMESPACE] port-forward POD PORT`, which asks the port for `/` over HTTP and prints the answer, or
+//! `podwitness-kube [-n NAMESPACE] requests NAME`, which creates a `ConfigMap`, lists it, watches until it is seen and
+//! deletes it, and says so. The exit code is that of the command.
 
 use std::{collections::VecDeque, env, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-use futures_util::SinkExt as _;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
+use futures_util::{SinkExt as _, TryStreamExt as _};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Pod},
+    apimachinery::pkg::apis::meta::v1::Status,
+};
 use kube::{
-    Api, Client,
-    api::{AttachParams, AttachedProcess, TerminalSize},
+    Api, Client, ResourceExt as _,
+    api::{
+        AttachParams, AttachedProcess, DeleteParams, ListParams, ObjectMeta, PostParams, TerminalSize,
+        WatchEvent, WatchParams,
+    },
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy, stderr, stdin, stdout};
 
@@ -29,13 +36,15 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse(env::args().skip(1))?;
-    let pods: Api<Pod> = Api::namespaced(Client::try_default().await?, &arguments.namespace);
+    let client = Client::try_default().await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &arguments.namespace);
     let words: Vec<&str> = arguments.words.iter().map(String::as_str).collect();
     let process = match words.as_slice() {
         ["exec", pod] => pods.exec(pod, &arguments.command, &arguments.params()).await?,
         ["attach", pod] => pods.attach(pod, &arguments.params()).await?,
         ["port-forward", pod, port] => return forward(&pods, pod, port.parse()?).await,
-        other => bail!("exec POD, attach POD or port-forward POD PORT, not {other:?}"),
+        ["requests", name] => return requests(&Api::namespaced(client, &arguments.namespace), name).await,
+        other => bail!("exec POD, attach POD, port-forward POD PORT or requests NAME, not {other:?}"),
     };
     session(process, arguments.tty).await
 }
@@ -122,4 +131,31 @@ async fn forward(pods: &Api<Pod>, pod: &str, port: u16) -> Result<ExitCode> {
     stdout().write_all(answer.get(body..).unwrap_or_default()).await?;
     stdout().flush().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn requests(maps: &Api<ConfigMap>, name: &str) -> Result<ExitCode> {
+    let one = format!("metadata.name={name}");
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    maps.create(&PostParams::default(), &ConfigMap { metadata, ..ConfigMap::default() }).await?;
+    say("created").await?;
+    for found in maps.list(&ListParams::default().fields(&one)).await? {
+        say(if found.name_any() == name { "listed" } else { "another" }).await?;
+    }
+    let mut events = Box::pin(maps.watch(&WatchParams::default().fields(&one), "0").await?);
+    while let Some(event) = events.try_next().await? {
+        if matches!(event, WatchEvent::Added(_)) {
+            break;
+        }
+    }
+    drop(events);
+    say("watched").await?;
+    maps.delete(name, &DeleteParams::default()).await?;
+    say("deleted").await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn say(word: &str) -> Result<()> {
+    let mut out = stdout();
+    out.write_all(format!("{word}\n").as_bytes()).await?;
+    Ok(out.flush().await?)
 }
