@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod pods;
 pub mod pty;
 pub mod recordings;
+pub mod stage;
 mod talk;
 pub mod wait;
 

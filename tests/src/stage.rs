@@ -1,0 +1,353 @@
+//! Where other people's clients are compared: each runs in a plain pod and in a witnessed one, against the same target.
+//! What it prints, and how it ends, has to be what it is without the sidecar, and the recording what it printed, byte for
+//! byte.
+//!
+//! The commands that it runs there stand in one script, [`DO`], so that nothing has to be quoted twice.
+
+use anyhow::{Context as _, Result, ensure};
+use podwitness_core::labels;
+use serde_json::Value;
+
+use crate::{
+    Namespace, Recording, Run, TOOLBOX, Viewer,
+    pods::{running, sleeper},
+};
+
+/// What the target does when asked; the second word only tells one recording from another.
+const DO: &str = r#"case $1 in
+plain) echo out; sleep 0.3; echo err >&2; sleep 0.3; echo out again; sleep 0.3; exit 7 ;;
+stderr) echo only this >&2 ;;
+letters) for byte in 107 303 274 342 202 254 360 237 230 200 376 377 110; do printf "\\$byte"; sleep 0.05; done ;;
+typed) head -n 1; echo done ;;
+terminal) until [ "$(stty size 2>/dev/null)" = "31 101" ]; do sleep 0.1; done; stty size; printf 'ready '; read -r x; echo "heard $x"; exit 7 ;;
+out) cat /tmp/text ;;
+in) head -c "$(stat -c %s /tmp/text)" | sha256sum ;;
+esac
+"#;
+
+/// Prepares the client's pod. `screen COMMAND` runs it on a terminal of 101x31 where it needs one of its own, types a
+/// line once it is asked for, prints what was shown and ends as it ended.
+const PREPARE: &str = r#"cat >/tmp/screen.sh <<'END'
+prompt=$1 line=$2; shift 2
+rm -f /tmp/keys; mkfifo /tmp/keys
+"$@" </tmp/keys >/tmp/shown 2>&1 &
+exec 3>/tmp/keys
+for try in $(seq 300); do grep -q "$prompt" /tmp/shown && break; sleep 0.1; done
+printf "$line" >&3
+wait $!; code=$?
+cat /tmp/shown; exit $code
+END
+cat >/tmp/pty.sh <<'END'
+exec script -qefc "stty cols 101 rows 31; ${*@Q}" /dev/null
+END
+"#;
+
+/// One client, and how it is called.
+#[derive(Debug)]
+pub struct Client {
+    /// Tells its recordings from those of others in the same pod.
+    name: &'static str,
+    /// What stands before `exec`.
+    command: &'static str,
+    /// Whether it needs a terminal of its own to ask for one, and can run, debug and cp.
+    is_kubectl: bool,
+}
+
+/// Where a test runs: what is called, and those who call.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    plain: &'a Namespace,
+    witnessed: &'a Namespace,
+    viewer: Viewer,
+    /// SHA-256 of the 50 MB that the target has, as sha256sum prints it.
+    sum: String,
+}
+
+/// Runs `test` with this pod, `client`, in either namespace.
+///
+/// # Errors
+/// Those of `test`, and where a pod does not start.
+pub async fn on_stage(client: &Value, test: impl AsyncFnOnce(&Stage<'_>) -> Result<()>) -> Result<()> {
+    Namespace::plain(async |plain| {
+        Namespace::with(&[(labels::INJECT, "required")], async |witnessed| {
+            let server =
+                "mkdir /tmp/www; echo served >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www";
+            plain.start(&sleeper("target")).await?;
+            plain.start(&running("server", TOOLBOX, server)).await?;
+            for ns in [plain, witnessed] {
+                ns.allow_all().await?;
+                ns.start(client).await?;
+                ns.shell("client", PREPARE).await?.ok()?;
+            }
+            let make = "head -c 37000000 /dev/urandom | base64 >/tmp/text; sha256sum </tmp/text";
+            let sum = plain.shell("target", make).await?.ok()?.text();
+            let write = ["exec", "target", "--", "sh", "-c", "printf %s \"$0\" >/tmp/do", DO];
+            plain.kubectl.run(&write).await?.ok()?;
+            test(&Stage { plain, witnessed, viewer: Viewer::open().await?, sum }).await
+        })
+        .await
+    })
+    .await
+}
+
+impl Stage<'_> {
+    /// Runs a script in both pods; `$K` is the client, `$SIDE` differs. The outcome has to be the same.
+    async fn both(&self, client: &Client, what: &str, script: &str) -> Result<Run> {
+        let expected = self.run(self.plain, client, script).await?;
+        let found = self.run(self.witnessed, client, script).await?;
+        ensure!(
+            found == expected,
+            "{} {what}: with the sidecar {found:?}, without {expected:?}",
+            client.name
+        );
+        Ok(found)
+    }
+
+    async fn run(&self, ns: &Namespace, client: &Client, script: &str) -> Result<Run> {
+        let side = if ns.name == self.plain.name { "plain" } else { "witnessed" };
+        let script = format!("K='{} -n {}' SIDE={side}; {script}", client.command, self.plain.name);
+        let run = ns.shell("client", &script).await?;
+        let hide = |text: &str| {
+            let text = text.replace(&self.plain.name, "NS").replace(&self.witnessed.name, "NS");
+            text.replace(&format!("-{side}"), "-SIDE")
+        };
+        let stderr =
+            run.stderr.split_inclusive('\n').filter(|line| !client.may_say(line)).collect::<String>();
+        let code = if client.tells_codes() { run.code } else { 0 };
+        let stdout =
+            String::from_utf8(run.stdout).map_or_else(|error| error.into_bytes(), |text| hide(&text).into());
+        Ok(Run { code, stdout, stderr: hide(&stderr) })
+    }
+
+    async fn recording(&self, needle: &str) -> Result<Recording> {
+        self.viewer.recording(&self.witnessed.name, needle).await
+    }
+
+    /// Everything that can be done with exec.
+    ///
+    /// # Errors
+    /// Where something differs.
+    pub async fn exec(&self, client: &Client) -> Result<()> {
+        self.short_commands(client).await?;
+        self.terminal(client).await?;
+        self.large(client).await
+    }
+
+    /// Commands that end by themselves, with their output, their order and their exit codes.
+    ///
+    /// # Errors
+    /// Where something differs.
+    pub async fn short_commands(&self, client: &Client) -> Result<()> {
+        let name = client.name;
+        for (what, script, code) in [
+            ("plain", "$K exec", 7),
+            ("stderr", "$K exec", 0),
+            ("letters", "$K exec", 0),
+            ("typed", "printf 'a line\\nanother\\n' | $K exec -i", 0),
+        ] {
+            let run =
+                self.both(client, what, &format!("{script} target -- sh /tmp/do {what} {name}")).await?;
+            ensure!(run.code == code || !client.tells_codes(), "{name} {what}: {run:?}");
+            let recording = self.recording(&format!("/tmp/do {what} {name}")).await?;
+            let (out, err) = (recording.stream("stdout")?, recording.stream("stderr")?);
+            ensure!(out == run.stdout, "{name} {what} printed {run:?}, recorded is {:?}", recording.lines);
+            ensure!(
+                run.stderr.as_bytes().starts_with(&err),
+                "{name} {what} printed {run:?}, recorded is {err:?}"
+            );
+            let completed = recording.text("x-end") == "completed";
+            ensure!(completed || !client.tells_codes(), "{name} {what}: {:?}", recording.lines);
+            ensure!(recording.text("x-gap").is_empty(), "{name} {what}: {:?}", recording.lines);
+        }
+        let said = self.recording(&format!("/tmp/do plain {name}")).await?.said()?;
+        let order: Vec<(&str, &[u8])> = said.iter().map(|(stream, said)| (&**stream, &**said)).collect();
+        let expected: [(&str, &[u8]); 3] =
+            [("stdout", b"out\n"), ("stderr", b"err\n"), ("stdout", b"out again\n")];
+        ensure!(order == expected, "{name}: recorded in the order {order:?}");
+        Ok(())
+    }
+
+    /// A command that waits for the terminal's size and for a line.
+    ///
+    /// # Errors
+    /// Where something differs.
+    pub async fn terminal(&self, client: &Client) -> Result<()> {
+        let name = client.name;
+        let pty = client.pty();
+        let command = format!("$K exec -i -t target -- sh /tmp/do terminal {name}");
+        let script = format!("sh /tmp/screen.sh ready 'a line\\r' {pty} {command}");
+        let run = self.both(client, "terminal", &script).await?;
+        ensure!(run.text().contains("31 101") && run.text().contains("heard a line"), "{name}: {run:?}");
+        let recording = self.recording(&format!("/tmp/do terminal {name}")).await?;
+        let output = recording.output()?;
+        ensure!(run.stdout.starts_with(&output), "{name} showed {run:?}, recorded is {:?}", recording.lines);
+        ensure!(String::from_utf8_lossy(&output).ends_with("heard a line\r\n"), "{:?}", recording.lines);
+        Ok(())
+    }
+
+    /// 50 MB each way.
+    async fn large(&self, client: &Client) -> Result<()> {
+        let name = client.name;
+        let out = format!("$K exec target -- sh /tmp/do out {name} | tee /tmp/text | sha256sum");
+        let run = self.run(self.witnessed, client, &out).await?;
+        ensure!(run.text() == self.sum, "{name} printed {run:?}, not {}", self.sum);
+        let output = self.recording(&format!("/tmp/do out {name}")).await?.output()?;
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &output);
+        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        ensure!(self.sum.starts_with(&hex), "{name}: recorded {} bytes, {hex}", output.len());
+        let give = format!("$K exec -i target -- sh /tmp/do in {name} </tmp/text");
+        let run = self.run(self.witnessed, client, &give).await?;
+        ensure!(run.text() == self.sum, "{name} was given {}, counted {run:?}", self.sum);
+        ensure!(self.recording(&format!("/tmp/do in {name}")).await?.output()? == run.stdout, "{name}");
+        Ok(())
+    }
+
+    /// A pod that is attached to, once for each side: it ends with its session.
+    ///
+    /// # Errors
+    /// Where something differs.
+    pub async fn attach(&self, client: &Client) -> Result<()> {
+        let name = client.name;
+        let echo = "while read -r x; do echo heard $x; [ $x != quit ] || { sleep 1; exit 0; }; done";
+        for side in ["plain", "witnessed"] {
+            let mut pod = running(&format!("{name}-{side}"), TOOLBOX, echo);
+            let container = pod.pointer_mut("/spec/containers/0").and_then(Value::as_object_mut);
+            container.context("no container")?.insert("stdin".into(), true.into());
+            pod.pointer_mut("/spec")
+                .and_then(Value::as_object_mut)
+                .context("no spec")?
+                .insert("restartPolicy".into(), "Never".into());
+            self.plain.start(&pod).await?;
+        }
+        // What a container says before its client is attached, or after its input has ended, may be lost to the client.
+        let typed = "(sleep 2; echo one; sleep 1; echo quit; sleep 3)";
+        let run = self.both(client, "attach", &format!("{typed} | $K attach -i {name}-$SIDE")).await?;
+        ensure!(run.text() == "heard one\nheard quit\n", "{name} attached: {run:?}");
+        let recording = self.attached(&format!("{name}-witnessed"), "app").await?;
+        ensure!(
+            recording.output()? == run.stdout,
+            "{name} printed {run:?}, recorded is {:?}",
+            recording.lines
+        );
+        Ok(())
+    }
+
+    async fn attached(&self, pod: &str, container: &str) -> Result<Recording> {
+        let is =
+            |entry: &Value, key: &str, value: &str| entry.pointer(key).and_then(Value::as_str) == Some(value);
+        self.viewer
+            .recording_where(&self.witnessed.name, |entry| {
+                (pod.is_empty() || is(entry, "/pod", pod)) && is(entry, "/container", container)
+            })
+            .await
+            .with_context(|| format!("no recording of container {container} of pod {pod:?}"))
+    }
+
+    /// A port that is asked for a page.
+    ///
+    /// # Errors
+    /// Where something differs.
+    pub async fn port_forward(&self, client: &Client) -> Result<()> {
+        let script = if client.is_kubectl {
+            ": >/tmp/forwarded; $K port-forward pod/server :8080 >/tmp/forwarded & p=$!
+             until port=$(sed -n 's/.*127.0.0.1:\\([0-9]*\\).*/\\1/p' /tmp/forwarded) && [ \"$port\" ]; do sleep 0.1; done
+             python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read())' http://127.0.0.1:$port/
+             kill $p"
+        } else {
+            "$K port-forward server 8080"
+        };
+        let run = self.both(client, "port-forward", script).await?;
+        ensure!(run.text().contains("served"), "{} forwarded {run:?}", client.name);
+        Ok(())
+    }
+
+    /// What kubectl alone does: run, debug and cp.
+    ///
+    /// # Errors
+    /// Where something differs.
+    pub async fn kubectl(&self, client: &Client, debugs: bool) -> Result<()> {
+        let image = format!("--image={TOOLBOX} --image-pull-policy=IfNotPresent");
+        let node = self.plain.kubectl.get(&["pod", "target"]).await?;
+        let node = node.pointer("/spec/nodeName").and_then(Value::as_str).context("no node")?;
+        // A container that ends at once takes with it what its client has not been given.
+        let ask = "sh -c 'head -n 1; sleep 2'";
+        let run = format!("run run-$SIDE {image} --restart=Never -it -- {ask}");
+        self.on_screen(client, "run", &run, "run-witnessed").await?;
+        let copy = format!("debug target --copy-to=copy-$SIDE {image} -c copy-$SIDE -it -- {ask}");
+        let node = format!("debug node/{node} {image} -it -- {ask}");
+        let within = format!("debug target {image} -c within-$SIDE -it -- {ask}");
+        if debugs {
+            self.on_screen(client, "debug, copy", &copy, "copy-witnessed").await?;
+            self.on_screen(client, "debug, node", &node, "debugger").await?;
+            self.on_screen(client, "debug, ephemeral", &within, "within-witnessed").await?;
+        }
+        let cp = "head -c 300000 /dev/urandom >/tmp/f; $K cp -c app /tmp/f target:/tmp/f-$SIDE && \
+                  $K cp -c app target:/tmp/f-$SIDE /tmp/g >/dev/null 2>&1; cmp /tmp/f /tmp/g && echo same";
+        let run = self.both(client, "cp", cp).await?;
+        ensure!(run.text() == "same\n", "{} copied {run:?}", client.name);
+        Ok(())
+    }
+
+    /// A pod or container made for a session on a terminal. What kubectl says around it depends on how fast it starts.
+    async fn on_screen(&self, client: &Client, what: &str, command: &str, container: &str) -> Result<()> {
+        let script = format!("sh /tmp/screen.sh 'command prompt' 'a line\\r' {} $K {command}", client.pty());
+        for ns in [self.plain, self.witnessed] {
+            let run = self.run(ns, client, &script).await?;
+            let shown = run.text();
+            ensure!(
+                run.code == 0 && shown.contains("a line\r\na line\r\n"),
+                "{} {what}: {run:?}",
+                client.name
+            );
+            if ns.name == self.witnessed.name {
+                let recording = self.attached("", container).await?;
+                let output = String::from_utf8(recording.output()?)?;
+                ensure!(output == "a line\r\na line\r\n", "{} {what}: {:?}", client.name, recording.lines);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    /// A kubectl.
+    #[must_use]
+    pub const fn kubectl(name: &'static str, command: &'static str) -> Self {
+        Self { name, command, is_kubectl: true }
+    }
+
+    /// A program of ours around a client library, with the command line of hack/interop's.
+    #[must_use]
+    pub const fn program(name: &'static str, command: &'static str) -> Self {
+        Self { name, command, is_kubectl: false }
+    }
+
+    /// Runs what follows on a terminal, where the client insists on one.
+    const fn pty(&self) -> &'static str {
+        if self.is_kubectl { "bash /tmp/pty.sh" } else { "" }
+    }
+
+    /// The first channel protocols say how a command ended in words only, which may come too late for the client.
+    fn tells_codes(&self) -> bool {
+        !self.name.contains("-v1") && !self.name.contains("-v2") && !self.name.contains("-v3")
+    }
+
+    /// Whether it is chance that this client, without a sidecar too, says this on its standard error.
+    fn may_say(&self, line: &str) -> bool {
+        let ends = line.starts_with("error: ") || line.starts_with("command terminated with exit code ");
+        line.contains("] Unknown stream id ") || (ends && !self.tells_codes())
+    }
+}
+
+/// Runs everything that a program can do, in this image.
+///
+/// # Errors
+/// Where something differs.
+pub async fn program_is_like_without(pod: &Value, client: &Client) -> Result<()> {
+    on_stage(pod, async |stage| {
+        stage.exec(client).await?;
+        stage.attach(client).await?;
+        stage.port_forward(client).await
+    })
+    .await
+}
