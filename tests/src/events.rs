@@ -2,12 +2,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hyper::body::Bytes;
 use podwitness_wire::pack::Unpacker;
 use serde_json::{Value, json};
 
-use crate::{Kubectl, Namespace, Viewer, pods::sleeper};
+use crate::{
+    Kubectl, Namespace, Run, Viewer, eventually,
+    grants::{self, with_grant},
+    pods::sleeper,
+};
 
 /// Where the control plane node keeps its audit log.
 const AUDIT: &str = "/var/log/kubernetes";
@@ -101,6 +105,88 @@ impl Events {
         let files = list.get("files").and_then(Value::as_array).context("no list of files")?;
         Ok(files.iter().map(|file| text(file, "/path").to_owned()).collect())
     }
+}
+
+/// A request that marks a moment in both logs.
+///
+/// # Errors
+/// Where it is not answered.
+pub async fn mark(ns: &Namespace, pod: &str, word: &str) -> Result<Run> {
+    ns.shell(pod, &format!("kubectl get --raw '/version?fieldManager={word}'")).await?.ok()
+}
+
+/// Runs `test` with a grant for a namespace, once a request from its pod has an event by that grant.
+///
+/// # Errors
+/// Those of `test`, and where there is no such event.
+pub async fn with_events(
+    ns: &Namespace,
+    pod: &str,
+    enforce: bool,
+    test: impl AsyncFnOnce(&mut Events) -> Result<()>,
+) -> Result<()> {
+    with_events_by(&grants::events(&ns.name, "tag:podwitness", enforce), ns, pod, test).await
+}
+
+/// The same with this grant, which has the name of the namespace.
+///
+/// # Errors
+/// As [`with_events`].
+pub async fn with_events_by(
+    grant: &Value,
+    ns: &Namespace,
+    pod: &str,
+    test: impl AsyncFnOnce(&mut Events) -> Result<()>,
+) -> Result<()> {
+    let mut events = Events::from_now().await?;
+    with_grant(grant, async || {
+        eventually("requests have events by the grant", async || {
+            mark(ns, pod, "effective").await?;
+            let seen = events.of(&ns.name).await?;
+            let by = |event: &Value| text(event, "/podwitness/grants/0") == ns.name;
+            ensure!(seen.iter().any(by), "{} events, none by the grant", seen.len());
+            Ok(())
+        })
+        .await?;
+        test(&mut events).await
+    })
+    .await
+}
+
+/// Whether the one command that holds `word` has its events.
+///
+/// # Errors
+/// Where it has not.
+pub fn has_session(seen: &[Value], word: &str) -> Result<()> {
+    let of = |event: &&Value| text(event, "/request/queryParameters/command/1") == word;
+    let stages: Vec<_> = seen.iter().filter(of).map(|event| text(event, "/podwitness/stage")).collect();
+    ensure!(stages == ["started", "complete"], "{word}: {stages:?}");
+    Ok(())
+}
+
+/// Whether the one `ConfigMap` of this name was created, listed, watched and deleted, by its events.
+///
+/// # Errors
+/// Where it was not, or more was done.
+pub fn has_requests(seen: &[Value], name: &str) -> Result<()> {
+    let of = |event: &&Value| {
+        let asked = text(event, "/kubernetes/Name");
+        let asked = if asked.is_empty() { text(event, "/podwitness/body/name") } else { asked };
+        text(event, "/kubernetes/Resource") == "configmaps" && asked == name
+    };
+    let said = |event| (text(event, "/kubernetes/Verb"), text(event, "/podwitness/stage"));
+    // Two within a millisecond may stand in either order.
+    let mut found: Vec<_> = seen.iter().filter(of).map(said).collect();
+    found.sort_unstable();
+    let expected = [
+        ("create", "complete"),
+        ("delete", "complete"),
+        ("list", "complete"),
+        ("watch", "complete"),
+        ("watch", "started"),
+    ];
+    ensure!(found == expected, "{name}: {found:?}");
+    Ok(())
 }
 
 /// A text of a JSON object, empty where there is none.

@@ -29,5 +29,7 @@ pub use wait::eventually;
 pub const TOOLBOX: &str = "podwitness.dev/toolbox:dev";
 /// Image with other people's clients.
 pub const CLIENTS: &str = "podwitness.dev/clients:dev";
+/// Image with a client that runs in a Java runtime.
+pub const CLIENTS_JAVA: &str = "podwitness.dev/clients-java:dev";
 /// Namespace of the control plane and the recorder.
 pub const SYSTEM: &str = podwitness_core::labels::SYSTEM_NAMESPACE;

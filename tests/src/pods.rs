@@ -4,12 +4,16 @@ use anyhow::{Context, Result, ensure};
 use podwitness_core::inject;
 use serde_json::{Value, json};
 
-use crate::{CLIENTS, Kubectl, Namespace, Run, TOOLBOX, eventually};
+use crate::{CLIENTS, CLIENTS_JAVA, Kubectl, Namespace, Run, TOOLBOX, eventually};
 
 /// A toolbox pod that sleeps.
 #[must_use]
 pub fn sleeper(name: &str) -> Value {
-    running(name, TOOLBOX, "trap exit TERM; while :; do sleep 1 & wait; done")
+    sleeping(name, TOOLBOX)
+}
+
+fn sleeping(name: &str, image: &str) -> Value {
+    running(name, image, "trap exit TERM; while :; do sleep 1 & wait; done")
 }
 
 /// A pod that runs a shell script.
@@ -31,7 +35,13 @@ pub fn running(name: &str, image: &str, script: &str) -> Value {
 /// A pod with other people's clients that sleeps.
 #[must_use]
 pub fn clients(name: &str) -> Value {
-    running(name, CLIENTS, "trap exit TERM; while :; do sleep 1 & wait; done")
+    sleeping(name, CLIENTS)
+}
+
+/// A pod with the client that runs in a Java runtime, that sleeps.
+#[must_use]
+pub fn clients_java(name: &str) -> Value {
+    sleeping(name, CLIENTS_JAVA)
 }
 
 /// The sidecar in a pod, if it has one.

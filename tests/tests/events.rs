@@ -1,12 +1,11 @@
-//! API events: the cluster's own audit log and ours tell the same story, no secret is in ours, and what has to be
-//! recorded first is not done otherwise.
+//! API events: the cluster's own audit log and ours tell the same story, and what has to be recorded first is not done
+//! otherwise.
 
 use std::{collections::BTreeMap, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use podwitness_e2e::{
-    Events, Kubectl, Namespace, Run, SYSTEM,
-    events::{audited, auditor, text},
+    events::{audited, auditor, has_requests, has_session, mark, text, with_events},
     eventually,
     grants::{self, with_grant},
     pods::{beside, clients, sleeper, witnessed_by},
@@ -50,33 +49,6 @@ kubectl --as=ana@example.org --as-group=system:masters -n $NS get secrets
 kubectl -n $NS delete configmap c
 kubectl -n $NS delete configmaps -l nothing=here
 "#;
-
-/// A request that marks a moment in both logs.
-async fn mark(ns: &Namespace, pod: &str, word: &str) -> Result<Run> {
-    ns.shell(pod, &format!("kubectl get --raw '/version?fieldManager={word}'")).await?.ok()
-}
-
-/// Runs `test` with a grant for a namespace, once a request from its pod has an event by that grant.
-async fn with_events(
-    ns: &Namespace,
-    pod: &str,
-    enforce: bool,
-    test: impl AsyncFnOnce(&mut Events) -> Result<()>,
-) -> Result<()> {
-    let mut events = Events::from_now().await?;
-    with_grant(&grants::events(&ns.name, "tag:podwitness", enforce), async || {
-        eventually("requests have events by the grant", async || {
-            mark(ns, pod, "effective").await?;
-            let seen = events.of(&ns.name).await?;
-            let by = |event: &Value| text(event, "/podwitness/grants/0") == ns.name;
-            ensure!(seen.iter().any(by), "{} events, none by the grant", seen.len());
-            Ok(())
-        })
-        .await?;
-        test(&mut events).await
-    })
-    .await
-}
 
 /// What stands between the marks `begin` and `end`.
 fn between(entries: &[Value], uri: &str) -> Result<Vec<Value>> {
@@ -177,104 +149,6 @@ fn agree(theirs: &[Value], ours: &[Value]) -> Result<()> {
     Ok(())
 }
 
-/// Requests with a secret in every place that is none of the API's names: as a header, in a query, in a body.
-const PLANTED: &str = r#"
-import http.client, json, os, ssl
-here = "/var/run/secrets/kubernetes.io/serviceaccount"
-token = open(here + "/token").read()
-context = ssl.create_default_context(cafile=here + "/ca.crt")
-ns, canary = os.environ["NS"], os.environ["CANARY"]
-def ask(method, path, body=None, **headers):
-    connection = http.client.HTTPSConnection("kubernetes.default.svc", 443, context=context)
-    headers = {"Authorization": "Bearer " + token, **{k.replace("_", "-"): v for k, v in headers.items()}}
-    connection.request(method, path, body, headers)
-    answer = connection.getresponse()
-    answer.read()
-    print(method, path.split("?")[0], answer.status)
-secrets = f"/api/v1/namespaces/{ns}/secrets"
-secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "annotations": {"a": canary}}, "stringData": {"p": canary}}
-js = "application/json"
-ask("POST", secrets, json.dumps(secret), Content_Type=js, Cookie="c=" + canary, X_Secret=canary)
-ask("PUT", secrets + "/s", json.dumps(secret), Content_Type=js)
-ask("PATCH", secrets + "/s", json.dumps({"data": {"p": None, "q": "Y2FuYXJ5"}, "metadata": {"labels": {"l": canary}}}), Content_Type="application/merge-patch+json")
-ask("PATCH", secrets + "/s", json.dumps([{"op": "add", "path": "/metadata/annotations/b", "value": canary}]), Content_Type="application/json-patch+json")
-ask("POST", secrets, canary, Content_Type=js)
-ask("GET", f"/api/v1/namespaces/{ns}/services/s/proxy/?token={canary}&password={canary}")
-ask("GET", "/version", Authorization="Bearer " + canary)
-ask("GET", "/version", Authorization="Basic " + canary)
-ask("GET", "/version", Proxy_Authorization=canary, X_Forwarded_User=canary)
-ask("GET", "/version", Sec_WebSocket_Protocol="base64url.bearer.authorization.k8s.io." + canary, Authorization="Bearer " + token)
-ask("POST", f"/api/v1/namespaces/{ns}/serviceaccounts/default/token", json.dumps({"spec": {"audiences": [canary]}}), Content_Type=js)
-ask("DELETE", secrets + "/s")
-"#;
-
-/// That a secret is in nothing that is logged, counted or told.
-async fn nowhere_else(ns: &Namespace, canary: &str) -> Result<()> {
-    let sidecar = ns.kubectl.run(&["logs", "witness", "-c", "podwitness"]).await?.ok()?.text();
-    let port = podwitness_core::inject::ADMIN_PORT;
-    let read = format!(
-        "import os, urllib.request as r, socket; a = socket.gethostbyname(socket.gethostname()); print(r.urlopen(f'http://{{a}}:{port}/metrics').read().decode())"
-    );
-    let run = ns.kubectl.run(&["exec", "witness", "-c", "app", "--", "python3", "-c", &read]).await?.ok()?;
-    let metrics = run.text();
-    ensure!(metrics.contains("podwitness_events_written"), "no metrics: {metrics}");
-    let system = Kubectl::with(&["-n", SYSTEM]);
-    let all = ["logs", "-l", "app.kubernetes.io/part-of=podwitness", "--all-containers", "--tail=-1"];
-    let logs = system.run(&all).await?.ok()?.text();
-    ensure!(logs.contains("enrolled"), "no logs: {logs}");
-    let told = ns.kubectl.run(&["get", "events", "-o", "yaml"]).await?.ok()?.text();
-    for (what, text) in [("sidecar's log", sidecar), ("metrics", metrics), ("logs", logs), ("Events", told)] {
-        ensure!(!text.contains(canary), "the canary is in the {what}");
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn no_secret_is_in_what_is_kept() -> Result<()> {
-    witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
-        with_events(ns, "witness", false, async |events| {
-            let canary = format!("canary{}x{}", std::process::id(), ns.name.replace('-', ""));
-            let run = ns
-                .kubectl
-                .run_with_stdin(
-                    &[
-                        "exec",
-                        "-i",
-                        "witness",
-                        "-c",
-                        "app",
-                        "--",
-                        "env",
-                        &format!("NS={}", plain.name),
-                        &format!("CANARY={canary}"),
-                        "python3",
-                        "-",
-                    ],
-                    PLANTED.as_bytes(),
-                )
-                .await?
-                .ok()?;
-            ensure!(run.text().lines().count() == 12, "{run:?}");
-            mark(ns, "witness", "end").await?;
-            eventually("the last event is there", async || {
-                let seen = events.of(&ns.name).await?;
-                let last = |event: &Value| text(event, "/request/path") == "/version?fieldManager=end";
-                ensure!(seen.iter().any(last), "{} events", seen.len());
-                let reads = |event: &Value| text(event, "/kubernetes/Resource") == "secrets";
-                ensure!(seen.iter().any(reads), "none of them is of a secret");
-                Ok(())
-            })
-            .await?;
-            let everything = String::from_utf8_lossy(&events.everything().await?).into_owned();
-            ensure!(everything.contains("stringData.p"), "no field is named");
-            ensure!(!everything.contains(&canary), "the canary is in the events");
-            nowhere_else(ns, &canary).await
-        })
-        .await
-    })
-    .await
-}
-
 #[tokio::test]
 async fn under_fail_closed_nothing_is_asked_that_cannot_be_recorded() -> Result<()> {
     beside(&sleeper("target"), async |ns, plain| {
@@ -362,83 +236,45 @@ fn curl(option: &str, word: &str) -> String {
     )
 }
 
+/// Those of the image that know sessions, with a word that tells one from another.
+const EVERY_CLIENT: [(&str, &str); 7] = [
+    ("kubectl", "kubectl"),
+    ("kubectl-bookworm", "old"),
+    ("client-go -over ws", "go-websocket"),
+    ("client-go -over spdy", "go-spdy"),
+    ("python-client", "python"),
+    ("js-client", "javascript"),
+    ("kube-rs", "rust"),
+];
+
+/// Those that are programs of ours around a library.
+const EVERY_PROGRAM: [&str; 4] = ["client-go", "python-client", "js-client", "kube-rs"];
+
 #[tokio::test]
 async fn every_client_has_its_events() -> Result<()> {
     witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
         with_events(ns, "witness", false, async |events| {
-            let exec =
-                |client: &str, word: &str| format!("{client} -n {} exec target -- echo {word}", plain.name);
-            for script in [
-                exec("kubectl", "kubectl"),
-                exec("kubectl-bookworm", "old"),
-                exec("client-go -over ws", "go-websocket"),
-                exec("client-go -over spdy", "go-spdy"),
-                exec("python-client", "python"),
-                exec("kube-rs", "rust"),
-                curl("--http1.1", "http1"),
-                curl("--http2", "http2"),
-            ] {
+            for (client, word) in EVERY_CLIENT {
+                let script = format!("{client} -n {} exec target -- echo {word}", plain.name);
+                ns.shell("witness", &script).await?.ok().with_context(|| script)?;
+            }
+            for client in EVERY_PROGRAM {
+                let script = format!("{client} -n {} requests {client}", plain.name);
+                let run = ns.shell("witness", &script).await?.ok()?;
+                ensure!(run.text() == "created\nlisted\nwatched\ndeleted\n", "{client}: {run:?}");
+            }
+            for script in [curl("--http1.1", "http1"), curl("--http2", "http2")] {
                 ns.shell("witness", &script).await?.ok().with_context(|| script)?;
             }
             eventually("every client has its events", async || {
                 let seen = events.of(&ns.name).await?;
-                for word in ["kubectl", "old", "go-websocket", "go-spdy", "python", "rust"] {
-                    let of = |event: &&Value| text(event, "/request/queryParameters/command/1") == word;
-                    let stages: Vec<_> =
-                        seen.iter().filter(of).map(|event| text(event, "/podwitness/stage")).collect();
-                    ensure!(stages == ["started", "complete"], "{word}: {stages:?}");
-                }
+                EVERY_CLIENT.iter().try_for_each(|(_, word)| has_session(&seen, word))?;
+                EVERY_PROGRAM.iter().try_for_each(|name| has_requests(&seen, name))?;
                 for word in ["http1", "http2"] {
                     let of = |event: &&Value| text(event, "/request/queryParameters/fieldManager/0") == word;
                     let event = seen.iter().find(of).with_context(|| format!("no event of {word}"))?;
                     ensure!(text(event, "/userAgent").starts_with("curl/"), "{event}");
                 }
-                Ok(())
-            })
-            .await
-        })
-        .await
-    })
-    .await
-}
-
-/// Opens watches of which the last is never read, lets somebody else ask, and leaves.
-const WATCHES: &str = r#"
-import http.client, os, ssl, subprocess, sys
-here = "/var/run/secrets/kubernetes.io/serviceaccount"
-token = open(here + "/token").read()
-context = ssl.create_default_context(cafile=here + "/ca.crt")
-ns, count = os.environ["NS"], int(os.environ["COUNT"])
-watches = []
-for n in range(count):
-    connection = http.client.HTTPSConnection("kubernetes.default.svc", 443, context=context)
-    connection.request("GET", f"/api/v1/namespaces/{ns}/configmaps?watch=true&fieldManager=many", headers={"Authorization": "Bearer " + token})
-    watches.append(connection.getresponse())
-    assert watches[-1].status == 200, watches[-1].status
-unread = http.client.HTTPSConnection("kubernetes.default.svc", 443, context=context)
-unread.request("GET", "/openapi/v2", headers={"Authorization": "Bearer " + token})
-for n in range(3):
-    subprocess.run(["kubectl", "-n", ns, "create", "configmap", f"c{n}"], check=True)
-    for watch in watches:
-        assert b'"ADDED"' in watch.readline() or n == 0
-"#;
-
-#[tokio::test]
-async fn many_watches_have_their_events_and_hold_nobody_up() -> Result<()> {
-    const COUNT: usize = 300;
-    witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
-        with_events(ns, "witness", false, async |events| {
-            let (of, count) = (format!("NS={}", plain.name), format!("COUNT={COUNT}"));
-            let args = ["exec", "-i", "witness", "-c", "app", "--", "env", &of, &count, "python3", "-"];
-            ns.kubectl.run_with_stdin(&args, WATCHES.as_bytes()).await?.ok()?;
-            eventually("every watch has its end", async || {
-                let seen = events.of(&ns.name).await?;
-                let many = |event: &&Value| text(event, "/request/queryParameters/fieldManager/0") == "many";
-                let stage = |stage: &str| {
-                    seen.iter().filter(many).filter(|event| text(event, "/podwitness/stage") == stage).count()
-                };
-                let (started, complete) = (stage("started"), stage("complete"));
-                ensure!((started, complete) == (COUNT, COUNT), "{started} started, {complete} complete");
                 Ok(())
             })
             .await

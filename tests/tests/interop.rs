@@ -51,6 +51,11 @@ async fn the_python_client_is_recorded_as_it_is() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_javascript_client_is_recorded_as_it_is() -> Result<()> {
+    program_is_like_without(&clients("client"), &Client::program("javascript", "js-client")).await
+}
+
+#[tokio::test]
 async fn kube_rs_is_recorded_as_it_is() -> Result<()> {
     program_is_like_without(&clients("client"), &Client::program("kube-rs", "kube-rs")).await
 }
