@@ -95,7 +95,11 @@ impl Viewer {
         self.get(&format!("/api/v1/sessions/{id}/cast")).await.map(Some)
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Bytes> {
+    /// What it answers to GET.
+    ///
+    /// # Errors
+    /// Where that is no success.
+    pub async fn get(&self, path: &str) -> Result<Bytes> {
         self.0.ask(Method::GET, path, Bytes::new()).await
     }
 }
