@@ -16,17 +16,17 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use podwitness_core::{assertion, inject::RECORD_PORT};
+use podwitness_core::{
+    assertion,
+    control::Netmap,
+    inject::{RECORD_PORT, TUNNEL_PORT},
+};
+use podwitness_lab::{Control, Netns, control::NAME, random};
 use podwitness_tunnel::{Backend, Inline, Options, Peer, PrivateKey, PublicKey, Tunnel, address};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
-};
-
-use crate::{
-    control::{Control, NAME},
-    netns::{Netns, random},
 };
 
 /// WireGuard's own timers (5, 10, 15 s) cannot be paused.
@@ -58,7 +58,7 @@ impl Lab {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), "token").unwrap();
         std::fs::create_dir(dir.path().join("state")).unwrap();
-        let mut lab = Self { pod, recorder, control: Control::new(), dir, child: None };
+        let mut lab = Self { pod, recorder, control: Control::new(Netmap::default()), dir, child: None };
         lab.start();
         lab
     }
@@ -69,7 +69,7 @@ impl Lab {
         let child = Command::new("ip")
             .args(["netns", "exec", &self.recorder.name, env!("CARGO_BIN_EXE_podwitness-recorder"), "ingest"])
             .env("PODWITNESS_CONTROL", format!("{NAME}:8444={POD}"))
-            .env("PODWITNESS_CONTROL_CA", &self.control.root)
+            .env("PODWITNESS_CONTROL_CA", self.control.root())
             .env("PODWITNESS_TOKEN", path("token"))
             .env("PODWITNESS_STATE", path("state"))
             .env("PODWITNESS_STORE", path("recordings"))
@@ -94,7 +94,8 @@ impl Lab {
         let listener = TcpListener::bind((POD, 8444)).await.unwrap();
         tokio::spawn(Arc::clone(&self.control).serve(listener));
         let mut enrolled = self.control.enrolled.subscribe();
-        let key = timeout(PATIENCE, enrolled.wait_for(Option::is_some)).await.unwrap().unwrap().unwrap();
+        let key = timeout(PATIENCE, enrolled.wait_for(|all| !all.is_empty())).await.unwrap().unwrap();
+        let key = key[0].key.parse().unwrap();
         let ready = async {
             while status(format!("{RECORDER}:8080").parse().unwrap(), "/readyz").await != Some(200) {
                 sleep(Duration::from_millis(20)).await;
@@ -102,6 +103,11 @@ impl Lab {
         };
         timeout(PATIENCE, ready).await.expect("the recorder becomes ready");
         key
+    }
+
+    /// An assertion that pod `shop/till` holds this key.
+    pub fn assertion(&self, key: &PublicKey) -> String {
+        self.control.assertion(&key.to_string())
     }
 
     pub fn casts(&self) -> Vec<PathBuf> {
@@ -136,7 +142,7 @@ impl Sidecar {
         let options =
             Options { backends: vec![Backend::Tun], ..Options::new(format!("pw{:08x}", random()), private) };
         let tunnel = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
-        let endpoint = format!("{RECORDER}:51820").parse().unwrap();
+        let endpoint = format!("{RECORDER}:{TUNNEL_PORT}").parse().unwrap();
         tunnel.set_peers(vec![Peer { key: recorder, endpoint, keepalive: None }]).await.unwrap();
         Self { tunnel, key, to: SocketAddrV6::new(address(&recorder), RECORD_PORT, 0, 0) }
     }

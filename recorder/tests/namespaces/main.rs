@@ -3,10 +3,6 @@
 //! Every test needs root and `ip`, and says so; `cargo test -- --include-ignored` runs them.
 
 #[cfg(test)]
-mod control;
-#[cfg(test)]
 mod lab;
-#[cfg(test)]
-mod netns;
 #[cfg(test)]
 mod tunnel;

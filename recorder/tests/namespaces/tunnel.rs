@@ -14,10 +14,10 @@ const CAST: &str = "{\"version\":2,\"width\":80,\"height\":24,\"timestamp\":1700
 #[ignore = "needs root and network namespaces"]
 fn a_recording_goes_through_the_tunnel_to_a_file_under_its_pods_name() {
     let lab = Lab::new();
-    lab.pod.run(async {
+    lab.pod.block_on(async {
         let recorder = lab.ready().await;
         let sidecar = Sidecar::open(recorder).await;
-        let (ours, other) = (lab.control.assertion(&sidecar.key), lab.control.assertion(&recorder));
+        let (ours, other) = (lab.assertion(&sidecar.key), lab.assertion(&recorder));
 
         // A stranger is served nothing, and another's assertion does not help it.
         let mut sender = sidecar.connect().await;
@@ -42,14 +42,14 @@ fn a_recording_goes_through_the_tunnel_to_a_file_under_its_pods_name() {
 #[ignore = "needs root and network namespaces"]
 fn a_restarted_recorder_keeps_its_key_and_takes_the_same_pod_again() {
     let mut lab = Lab::new();
-    let first = lab.pod.run(async { lab.ready().await });
+    let first = lab.pod.block_on(async { lab.ready().await });
     assert!(lab.stop());
-    lab.control.enrolled.send_replace(None);
+    lab.control.enrolled.send_replace(Vec::new());
     lab.start();
-    lab.pod.run(async {
+    lab.pod.block_on(async {
         assert_eq!(lab.ready().await, first);
         let sidecar = Sidecar::open(first).await;
-        let assertion = lab.control.assertion(&sidecar.key);
+        let assertion = lab.assertion(&sidecar.key);
         assert_eq!(ask(&mut sidecar.connect().await, "HEAD", Some(&assertion), "").await.status(), 200);
     });
 }
@@ -58,7 +58,7 @@ fn a_restarted_recorder_keeps_its_key_and_takes_the_same_pod_again() {
 #[ignore = "needs root and network namespaces"]
 fn nothing_but_health_answers_outside_the_tunnel() {
     let lab = Lab::new();
-    let open = lab.pod.run(async {
+    let open = lab.pod.block_on(async {
         lab.ready().await;
         let mut open = Vec::new();
         for host in [RECORDER, RECORDER_V6] {
@@ -77,10 +77,10 @@ fn nothing_but_health_answers_outside_the_tunnel() {
 #[ignore = "needs root and network namespaces"]
 fn whoever_reaches_the_tunnels_address_by_another_way_is_told_nothing() {
     let lab = Lab::new();
-    let key = lab.pod.run(async { lab.ready().await });
+    let key = lab.pod.block_on(async { lab.ready().await });
     let address = podwitness_tunnel::address(&key);
     lab.pod.ip(&format!("-6 route add {address}/128 via {RECORDER_V6}"));
-    lab.pod.run(async {
+    lab.pod.block_on(async {
         let connected = timeout(PATIENCE, TcpStream::connect((address, 80))).await.unwrap();
         // Either the kernel does not let it in, or the recorder hangs up on it.
         let Ok(mut stream) = connected else { return };

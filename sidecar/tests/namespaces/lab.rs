@@ -9,10 +9,9 @@ use std::{
 };
 
 use netlink_socket2::NetlinkSocket;
+use podwitness_lab::Netns;
 use podwitness_sidecar::kernel::rules::{Rules, Targets};
 use socket2::{Domain, Socket, Type};
-
-use crate::netns::Netns;
 
 /// The port of our listener in these tests.
 pub const LISTENER: u16 = 15443;

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
+use podwitness_lab::Netns;
 use podwitness_sidecar::kernel::rules::Rules;
 use serde_json::Value;
 
-use crate::{
-    lab::{ENDPOINT, Lab, SERVICE, SERVICE_V6, rules},
-    netns::Netns,
-};
+use crate::lab::{ENDPOINT, Lab, SERVICE, SERVICE_V6, rules};
 
 const WANTED: &str = include_str!("listing.nft");
 

@@ -9,8 +9,6 @@ mod lab;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
-mod netns;
-#[cfg(test)]
 mod proof;
 #[cfg(test)]
 mod redirect;

@@ -95,7 +95,7 @@ fn a_connection_that_nobody_redirected_names_the_listener_itself() {
 fn frames_to_the_api_server_that_skip_the_output_hook_are_dropped() {
     let lab = Lab::new();
     // What is forwarded through the pod meets no output hook, like a frame from a raw socket.
-    let side = crate::netns::Netns::new("side");
+    let side = podwitness_lab::Netns::new("side");
     lab.pod.ip(&format!("link add side type veth peer name eth0 netns {}", side.name));
     lab.pod.ip("addr add 10.245.0.1/24 dev side");
     lab.pod.ip("link set side up");

@@ -12,6 +12,7 @@ use podwitness_core::{
     control::Netmap,
     inject::{ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, SidecarEnv, UntilNetmap},
 };
+use podwitness_lab::control::NAME;
 use podwitness_proxy::PodIdentity;
 use podwitness_runtime::tls;
 use podwitness_sidecar::{
@@ -34,7 +35,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    cluster::{CONTROL_NAME, Cluster},
+    cluster::Cluster,
     lab::{CONTROL, ENDPOINT, Lab, SERVICE, eventually},
 };
 
@@ -79,11 +80,11 @@ impl Pod {
         Config {
             env: SidecarEnv {
                 control: ControlAddress {
-                    name: CONTROL_NAME.into(),
+                    name: NAME.into(),
                     port: control.port(),
                     addresses: vec![control.ip()],
                 },
-                control_ca: self.cluster.control_ca.clone(),
+                control_ca: self.cluster.control.root().to_owned(),
                 until_netmap: UntilNetmap::Closed,
                 inject,
                 profile: Profile::Interface,
@@ -184,7 +185,7 @@ fn a_ready_sidecar_serves_the_api_server_under_the_in_pod_ca() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("/version for Bearer t"), "{answer}");
     // That address became known with the netmap.
     eventually("the endpoint is intercepted", || pod.get(ENDPOINT, "/version").is_ok());
-    assert_eq!(pod.cluster.control.keys().len(), 1);
+    assert_eq!(pod.cluster.control.enrolled.borrow().len(), 1);
     running.stop();
     assert!(has_table(&pod.lab), "rules stay when the sidecar ends");
     assert!(pod.get(SERVICE, "/version").is_err(), "a dead sidecar refuses");

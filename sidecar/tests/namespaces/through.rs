@@ -10,6 +10,7 @@ use podwitness_core::{
     control::{Netmap, RecorderPeer},
     inject::RECORD_PORT,
 };
+use podwitness_lab::Netns;
 use podwitness_proxy::Dial as _;
 use podwitness_sidecar::{
     kernel::{Kernel, rules::Rules},
@@ -24,10 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    lab::{Lab, SERVICE, rules, targets},
-    netns::Netns,
-};
+use crate::lab::{Lab, SERVICE, rules, targets};
 
 /// A runtime whose threads are in a namespace.
 fn runtime(netns: &Netns) -> Runtime {

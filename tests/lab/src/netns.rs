@@ -3,12 +3,17 @@
 use std::{fs::File, os::fd::AsFd as _, path::PathBuf, process::Command};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::runtime::Runtime;
 
+/// A network namespace.
 pub struct Netns {
+    /// Its name, as `ip netns` knows it.
     pub name: String,
 }
 
 impl Netns {
+    /// A new one, with its loopback interface up; the role is a part of the name.
+    #[must_use]
     pub fn new(role: &str) -> Self {
         let name = format!("pw-{role}-{:08x}", random());
         run("ip", &["netns", "add", &name]);
@@ -38,6 +43,12 @@ impl Netns {
         std::thread::scope(|scope| scope.spawn(inside).join().unwrap())
     }
 
+    /// Runs `work` on a runtime of its own inside the namespace.
+    pub fn block_on<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        self.run(|| Runtime::new().unwrap().block_on(work))
+    }
+
+    /// Sets a `net.…` key of the namespace.
     pub fn sysctl(&self, key: &str, value: &str) {
         self.run(|| std::fs::write(format!("/proc/sys/{}", key.replace('.', "/")), value).unwrap());
     }
@@ -49,6 +60,7 @@ impl Drop for Netns {
     }
 }
 
+/// Runs a program to its end, which has to be a good one: what it said.
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -56,7 +68,9 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn random() -> u32 {
+/// Enough to tell apart what runs at the same time on one machine.
+#[must_use]
+pub fn random() -> u32 {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap();
     u32::from_ne_bytes(bytes)
