@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::dial::Server;
+use crate::dial::{Server, Transport};
 
 /// Keys that do not count: the command may still be starting.
 const FIRST: u32 = 20;
@@ -22,7 +22,7 @@ const KEY: u8 = b'k';
 
 /// Types `count` keys, each after the last one was shown, at the pace of a fast typist.
 pub async fn run(server: &Server, path: &str, count: u32) -> Result<Vec<Duration>> {
-    let mut session = server.session(path).await?;
+    let mut session = server.session(path, Transport::WebSocket).await?;
     let mut taken = Vec::new();
     for key in 0..FIRST + count {
         tokio::time::sleep(Duration::from_millis(10)).await;
