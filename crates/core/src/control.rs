@@ -8,7 +8,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::grant::{AckLevel, Grant};
+use crate::grant::{AckLevel, Grants};
 
 /// Path of enrolment.
 pub const ENROL: &str = "/v1/enrol";
@@ -84,7 +84,7 @@ pub struct Netmap {
     /// Recorders that any grant in here names.
     pub recorders: Vec<RecorderPeer>,
     /// Grants whose `dst` fits the pod.
-    pub grants: Vec<Grant>,
+    pub grants: Grants,
     /// Addresses of the API server: Service and endpoints.
     pub api_servers: Vec<SocketAddr>,
     /// Keys under which assertions are valid.

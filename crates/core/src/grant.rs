@@ -3,11 +3,17 @@
 //! The capability `tailscale.com/cap/kubernetes` keeps the keys of a Tailscale policy file; `namespaces`, `verbs`,
 //! `resources`, `requireAck`, `lead`, `maskFlags` and `opaque` are additions of ours.
 
+mod effect;
 mod evaluate;
+mod explain;
+mod index;
 mod select;
 
+pub use effect::{WithoutEffect, dst_means_pods, src_means_anybody};
 pub use evaluate::{Obligation, RecorderChoice, evaluate};
-pub use select::{PodTarget, dst_fits, glob};
+pub use explain::{Fate, explain};
+pub use index::Grants;
+pub use select::{PodTarget, dst_fits, dst_item_fits, glob, src_item_fits};
 
 use serde::{Deserialize, Serialize};
 

@@ -75,7 +75,7 @@ impl World {
         let recorders = self.recorders_of(&grants);
         Netmap {
             recorders,
-            grants,
+            grants: grants.into(),
             api_servers: self.api_servers.clone(),
             bypass_until: facts.and_then(|facts| facts.bypass_until),
             ..self.common()

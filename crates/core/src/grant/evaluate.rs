@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AckLevel, Grant, MAX_LEAD, Opaque, Rule, select};
+use super::{
+    AckLevel, Grant, Grants, MAX_LEAD, Opaque, Rule,
+    select::{self, Scope},
+};
 use crate::{identity::Caller, request_info::RequestInfo};
 
 /// What the matching grants ask for, taken together. No match at all is `None`, not an empty obligation.
@@ -20,7 +23,7 @@ pub struct Obligation {
     pub require_ack: Option<AckLevel>,
     /// Bytes shown before they are acknowledged: the least asked for.
     pub lead: u64,
-    /// Flags and variables whose values in a command are not kept: all that any rule names.
+    /// Flags and variables whose values in a command are not kept: all that any rule names, without repeats.
     #[serde(default)]
     pub mask_flags: Vec<String>,
     /// What happens to opaque upgrades: refused unless every rule allows them.
@@ -40,33 +43,30 @@ pub struct RecorderChoice {
 ///
 /// `grants` are those whose `dst` fits the pod. Default grants count only where no other matches.
 #[must_use]
-pub fn evaluate(grants: &[Grant], caller: &Caller, request: &RequestInfo) -> Option<Obligation> {
-    merge(&matching(grants, caller, request, false))
-        .or_else(|| merge(&matching(grants, caller, request, true)))
+pub fn evaluate(grants: &Grants, caller: &Caller, request: &RequestInfo) -> Option<Obligation> {
+    let scope = Scope::of(request);
+    let [others, defaults] = grants.meant(caller);
+    merge(&matching(&others, caller, &scope)).or_else(|| merge(&matching(&defaults, caller, &scope)))
 }
 
-type Match<'a> = (&'a Grant, Vec<&'a Rule>);
+pub(super) type Match<'a> = (&'a Grant, Vec<&'a Rule>);
 
-fn matching<'a>(
-    grants: &'a [Grant],
-    caller: &Caller,
-    request: &RequestInfo,
-    default: bool,
-) -> Vec<Match<'a>> {
-    let mut found: Vec<Match<'a>> = grants
+fn matching<'a>(grants: &[&'a Grant], caller: &Caller, scope: &Scope<'_>) -> Vec<Match<'a>> {
+    grants
         .iter()
-        .filter(|grant| grant.spec.default == default && select::src_fits(&grant.spec, caller))
-        .filter_map(|grant| {
-            let rules: Vec<&Rule> =
-                grant.spec.app.kubernetes.iter().filter(|rule| select::scope_fits(rule, request)).collect();
-            (!rules.is_empty()).then_some((grant, rules))
-        })
-        .collect();
-    found.sort_by(|(a, _), (b, _)| b.spec.priority.cmp(&a.spec.priority).then_with(|| a.name.cmp(&b.name)));
-    found
+        .filter(|grant| caller.verified || select::src_fits(&grant.spec, caller))
+        .map(|grant| (*grant, rules_for(grant, scope)))
+        .filter(|(_, rules)| !rules.is_empty())
+        .collect()
 }
 
-fn merge(matches: &[Match<'_>]) -> Option<Obligation> {
+/// The rules of a grant that cover a request.
+pub(super) fn rules_for<'a>(grant: &'a Grant, scope: &Scope<'_>) -> Vec<&'a Rule> {
+    grant.spec.app.kubernetes.iter().filter(|rule| scope.fits(rule)).collect()
+}
+
+/// What matching grants ask for together.
+pub(super) fn merge(matches: &[Match<'_>]) -> Option<Obligation> {
     if matches.is_empty() {
         return None;
     }
@@ -80,13 +80,19 @@ fn merge(matches: &[Match<'_>]) -> Option<Obligation> {
             }
         }
     }
+    let mut masks: Vec<String> = Vec::new();
+    for flag in rules().flat_map(|rule| &rule.mask_flags) {
+        if !masks.contains(flag) {
+            masks.push(flag.clone());
+        }
+    }
     Some(Obligation {
         recorders,
         enforce: rules().any(|rule| rule.enforce_recorder),
         events: rules().any(|rule| rule.enable_events),
         require_ack: rules().filter_map(|rule| rule.require_ack).max(),
         lead: rules().filter_map(|rule| rule.lead).min().unwrap_or(MAX_LEAD).min(MAX_LEAD),
-        mask_flags: rules().flat_map(|rule| rule.mask_flags.iter().cloned()).collect(),
+        mask_flags: masks,
         opaque: rules().map(|rule| rule.opaque.unwrap_or(Opaque::Refuse)).max().unwrap_or(Opaque::Refuse),
         grants: matches.iter().map(|(grant, _)| grant.name.clone()).collect(),
     })

@@ -4,6 +4,10 @@ use crate::{
     request_info::RequestInfo,
 };
 
+fn evaluate(grants: &[Grant], caller: &Caller, request: &RequestInfo) -> Option<Obligation> {
+    super::evaluate(&grants.to_vec().into(), caller, request)
+}
+
 fn grant(name: &str, json: serde_json::Value) -> Grant {
     Grant { name: name.into(), spec: serde_json::from_value(json).unwrap() }
 }
@@ -162,4 +166,112 @@ fn a_session_through_a_node_is_in_the_scope_of_what_it_does_in_a_pod() {
         let request = RequestInfo::parse("GET", &format!("/api/v1/nodes/x/proxy/{path}")).unwrap();
         assert_eq!(evaluate(&grants, &caller("ana", &[], true), &request).is_some(), expected, "{path}");
     }
+}
+
+fn rules(rules: serde_json::Value) -> serde_json::Value {
+    serde_json::json!({"src": ["*"], "app": {"tailscale.com/cap/kubernetes": rules}})
+}
+
+#[test]
+fn without_a_capability_nothing_is_asked_for() {
+    let ana = caller("ana", &[], true);
+    assert_eq!(evaluate(&[], &ana, &exec()), None);
+    let network = grant("network", serde_json::json!({"src": ["*"], "dst": ["*"], "ip": ["tcp:443"]}));
+    assert_eq!(evaluate(std::slice::from_ref(&network), &ana, &exec()), None);
+    // A grant without rules does not stand in the way of default ones either.
+    let mut shipped = rules(serde_json::json!([{"recorder": ["tag:d"]}]));
+    shipped["default"] = true.into();
+    let found = evaluate(&[network, grant("shipped", shipped)], &ana, &exec()).unwrap();
+    assert_eq!(found.grants, ["shipped"]);
+}
+
+#[test]
+fn an_empty_rule_is_a_match_that_asks_for_nothing() {
+    let found =
+        evaluate(&[grant("g", rules(serde_json::json!([{}])))], &caller("ana", &[], true), &exec()).unwrap();
+    assert_eq!(
+        found,
+        Obligation {
+            grants: vec!["g".into()],
+            recorders: vec![],
+            enforce: false,
+            events: false,
+            require_ack: None,
+            lead: MAX_LEAD,
+            mask_flags: vec![],
+            opaque: Opaque::Refuse,
+        }
+    );
+}
+
+#[test]
+fn the_rules_of_one_grant_and_of_several_are_taken_together() {
+    let ana = caller("ana", &[], true);
+    let a = serde_json::json!({"recorder": ["tag:x", "tag:y"], "maskFlags": ["-p", "--token"], "opaque": "allow"});
+    let b = serde_json::json!({"recorder": ["tag:y", "tag:z"], "enforceRecorder": true, "enableEvents": true,
+        "maskFlags": ["--token", "PGPASSWORD"], "opaque": "allow", "lead": 100, "requireAck": "object"});
+    let one = evaluate(&[grant("a", rules(serde_json::json!([a, b])))], &ana, &exec()).unwrap();
+    let two = evaluate(
+        &[grant("b", rules(serde_json::json!([b]))), grant("a", rules(serde_json::json!([a])))],
+        &ana,
+        &exec(),
+    )
+    .unwrap();
+    let choice = |tag: &str, enforced| RecorderChoice { tag: tag.into(), enforced };
+    assert_eq!(one.recorders, [choice("tag:x", false), choice("tag:y", true), choice("tag:z", true)]);
+    assert_eq!(one.mask_flags, ["-p", "--token", "PGPASSWORD"]);
+    assert!(one.enforce && one.events);
+    assert_eq!((one.lead, one.require_ack, one.opaque), (100, Some(AckLevel::Object), Opaque::Allow));
+    assert_eq!(Obligation { grants: one.grants.clone(), ..two }, one);
+    assert_eq!((one.grants.len(), two.grants), (1, vec!["a".to_owned(), "b".to_owned()]));
+}
+
+#[test]
+fn opaque_upgrades_pass_only_where_every_rule_lets_them() {
+    for (rule_list, expected) in [
+        (serde_json::json!([{"opaque": "allow"}]), Opaque::Allow),
+        (serde_json::json!([{"opaque": "allow"}, {}]), Opaque::Refuse),
+        (serde_json::json!([{"opaque": "allow"}, {"opaque": "refuse"}]), Opaque::Refuse),
+    ] {
+        let grants = [grant("g", rules(rule_list.clone()))];
+        let found = evaluate(&grants, &caller("ana", &[], true), &exec()).unwrap();
+        assert_eq!(found.opaque, expected, "{rule_list}");
+    }
+}
+
+#[test]
+fn rules_out_of_scope_count_for_nothing() {
+    let both = serde_json::json!([
+        {"recorder": ["tag:a"], "resources": ["pods/exec"]},
+        {"recorder": ["tag:b"], "enforceRecorder": true, "resources": ["pods/attach"]},
+    ]);
+    let found = evaluate(&[grant("g", rules(both))], &caller("ana", &[], true), &exec()).unwrap();
+    assert_eq!(found.recorders, [RecorderChoice { tag: "tag:a".into(), enforced: false }]);
+    assert!(!found.enforce);
+}
+
+#[test]
+fn default_grants_are_asked_again_for_each_request() {
+    let mut shipped = rules(serde_json::json!([{"recorder": ["tag:d"], "enableEvents": true}]));
+    shipped["default"] = true.into();
+    let only_exec = rules(serde_json::json!([{"recorder": ["tag:s"], "resources": ["pods/exec"]}]));
+    let grants = [grant("shipped", shipped), grant("sessions", only_exec)];
+    let of = |target| {
+        let request = RequestInfo::parse("GET", target).unwrap();
+        evaluate(&grants, &caller("ana", &[], true), &request).unwrap().grants
+    };
+    assert_eq!(of("/api/v1/namespaces/shop/pods/till/exec"), ["sessions"]);
+    assert_eq!(of("/api/v1/namespaces/shop/pods"), ["shipped"]);
+}
+
+#[test]
+fn priorities_count_downwards_and_names_as_text() {
+    let at = |name: &str, priority: i32| {
+        let mut spec = rules(serde_json::json!([{}]));
+        spec["priority"] = priority.into();
+        grant(name, spec)
+    };
+    let grants = [at("b10", 0), at("low", i32::MIN), at("b9", 0), at("high", i32::MAX), at("B", 0)];
+    let found = evaluate(&grants, &caller("ana", &[], true), &exec()).unwrap();
+    assert_eq!(found.grants, ["high", "B", "b10", "b9", "low"]);
 }

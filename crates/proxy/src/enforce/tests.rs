@@ -11,7 +11,7 @@ fn grant(enforce: bool, opaque: &str, src: &str) -> Grant {
 }
 
 fn map(grants: Vec<Grant>) -> Netmap {
-    Netmap { grants, ..Netmap::default() }
+    Netmap { grants: grants.into(), ..Netmap::default() }
 }
 
 fn ana() -> Caller {

@@ -54,7 +54,12 @@ fn netmap(grant: Grant) -> Netmap {
         endpoint: "10.0.0.9:51820".parse().unwrap(),
         ack: None,
     };
-    Netmap { cluster: "c1".into(), recorders: vec![recorder], grants: vec![grant], ..Netmap::default() }
+    Netmap {
+        cluster: "c1".into(),
+        recorders: vec![recorder],
+        grants: vec![grant].into(),
+        ..Netmap::default()
+    }
 }
 
 /// A pod, its recorder, and the number of requests that the API server saw, reviews apart.

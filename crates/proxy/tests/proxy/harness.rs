@@ -102,7 +102,7 @@ impl Setup {
     }
 
     pub fn grants(mut self, grants: &[Grant]) -> Self {
-        self.netmap = Some(Netmap { grants: grants.to_vec(), ..Netmap::default() });
+        self.netmap = Some(Netmap { grants: grants.to_vec().into(), ..Netmap::default() });
         self
     }
 

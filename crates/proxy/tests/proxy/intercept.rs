@@ -123,7 +123,7 @@ async fn a_connection_to_the_proxy_itself_never_loops() {
 
 fn closed() -> Netmap {
     Netmap {
-        grants: vec![grant(true)],
+        grants: vec![grant(true)].into(),
         api_servers: vec!["192.0.2.9:6443".parse().unwrap()],
         ..Netmap::default()
     }
@@ -131,7 +131,7 @@ fn closed() -> Netmap {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_tls_reaches_an_api_server_only_under_fail_open() {
-    let open = Netmap { grants: vec![grant(false)], ..closed() };
+    let open = Netmap { grants: vec![grant(false)].into(), ..closed() };
     for (netmap, until, to, passes) in [
         (Some(open), UntilNetmap::Closed, "192.0.2.9:6443", true),
         (Some(closed()), UntilNetmap::Open, "192.0.2.9:6443", false),
@@ -193,7 +193,7 @@ async fn where_interception_is_optional_it_steps_aside_for_a_user_who_does_not_t
     let distrusting = async |inject: Inject, grants: &[Grant]| {
         let (mut pod, _) = pod_with(|setup| {
             setup.inject = inject;
-            setup.netmap = Some(Netmap { grants: grants.to_vec(), ..Netmap::default() });
+            setup.netmap = Some(Netmap { grants: grants.to_vec().into(), ..Netmap::default() });
         });
         let trusted = std::mem::replace(&mut pod.client_roots, rustls::RootCertStore::empty());
         pod.tls_with(SERVICE, "kubernetes", &[]).await.unwrap_err();

@@ -92,7 +92,7 @@ impl Pod {
             app: App { kubernetes: vec![rule] },
             ..GrantSpec::default()
         };
-        let grants = vec![Grant { name: "everybody".into(), spec }];
+        let grants = vec![Grant { name: "everybody".into(), spec }].into();
         let netmap = Netmap { cluster: "c1".into(), recorders, grants, ..Netmap::default() };
         self.netmap.send_replace(Some(Arc::new(netmap)));
     }

@@ -35,7 +35,7 @@ impl Pod {
             app: App { kubernetes: vec![rule] },
             ..GrantSpec::default()
         };
-        let grants = vec![Grant { name: "strict".into(), spec }];
+        let grants = vec![Grant { name: "strict".into(), spec }].into();
         self.netmap.send_replace(Some(Arc::new(Netmap { grants, ..(*before).clone() })));
     }
 }
