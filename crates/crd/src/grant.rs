@@ -20,13 +20,57 @@ use crate::{Condition, schema};
     derive = "PartialEq",
     category = "podwitness",
     doc = "A grant says whose requests from which pods are recorded where, and what holds when recording fails.",
-    printcolumn(name = "Default", type_ = "boolean", json_path = ".spec.default"),
-    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
     printcolumn(
-        name = "Resolved",
+        name = "Src",
         type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Resolved')].status",
-        description = "Whether every recorder tag has a recorder"
+        json_path = ".spec.src",
+        description = "Whose requests",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Dst",
+        type_ = "string",
+        json_path = ".spec.dst",
+        description = "From which pods",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Priority",
+        type_ = "integer",
+        json_path = ".spec.priority",
+        description = "Higher comes first",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Default",
+        type_ = "boolean",
+        json_path = ".spec.default",
+        description = "Whether it applies only where no other does"
+    ),
+    printcolumn(
+        name = "Fails",
+        type_ = "string",
+        json_path = ".status.fails",
+        description = "What holds where a recording cannot be made: open or closed"
+    ),
+    printcolumn(
+        name = "Recorders",
+        type_ = "string",
+        json_path = ".status.recording",
+        description = "Where recordings go, with the replicas of each recorder"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status",
+        description = "Whether a recorder that the grant names can take recordings"
+    ),
+    printcolumn(
+        name = "Effective",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Effective')].reason",
+        description = "Whether every part of the grant has an effect here",
+        priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -38,9 +82,49 @@ pub struct GrantObjectSpec(pub GrantSpec);
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GrantStatus {
-    /// `Resolved`: every recorder tag has a recorder. `Effective`: every part of the grant has an effect here.
+    /// `Resolved`: every recorder tag has a recorder. `Ready`: one that satisfies the grant can take recordings now.
+    /// `Effective`: every part of the grant has an effect here.
     #[schemars(transform = schema::conditions)]
     pub conditions: Vec<Condition>,
+    /// What holds where a recording cannot be made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fails: Option<Fails>,
+    /// Recorders and their replicas in one line, or why there are none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub recording: String,
+    /// Recorders by tag, in the order in which rules name the tags; at most 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(transform = recorders)]
+    pub recorders: Vec<GrantRecorder>,
+}
+
+/// Cap on the recorders that a status names.
+pub const MAX_STATUS_RECORDERS: usize = 64;
+
+/// Whether what cannot be recorded happens nevertheless.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fails {
+    /// It happens.
+    Open,
+    /// It does not, as far as a rule with `enforceRecorder` covers it.
+    Closed,
+}
+
+/// A recorder that has a tag of the grant.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GrantRecorder {
+    /// The tag.
+    pub tag: String,
+    /// Name of the `Recorder`.
+    pub name: String,
+    /// Whether it can take recordings.
+    pub ready: bool,
+    /// How many of its replicas have enrolled.
+    pub replicas: u32,
+    /// What it says of itself.
+    pub message: String,
 }
 
 impl Grant {
@@ -49,6 +133,10 @@ impl Grant {
     pub fn named(&self) -> NamedGrant {
         NamedGrant { name: self.metadata.name.clone().unwrap_or_default(), spec: self.spec.0.clone() }
     }
+}
+
+fn recorders(list: &mut Schema) {
+    schema::cap_items(list, &[], MAX_STATUS_RECORDERS as u64);
 }
 
 const APP: &str = "app";
@@ -75,12 +163,36 @@ fn constrain(spec: &mut Schema) {
         "self.all(s, !s.startsWith('serviceaccount:') || s.matches('^serviceaccount:[^/]+/[^/]+$'))",
         "write a service account as serviceaccount:NAMESPACE/NAME; both may hold *",
     );
+    schema::rule(
+        spec,
+        &["src"],
+        "self.all(s, s == '*' || s.startsWith('serviceaccount:') || !s.contains('*'))",
+        "names of users and groups are taken as they are; * stands alone, or in serviceaccount:NAMESPACE/NAME",
+    );
+    schema::rule(
+        spec,
+        &["src"],
+        "self.all(s, !(s in ['user:', 'group:']))",
+        "write user:NAME or group:NAME with a name",
+    );
     schema::list(spec, &["dst"], 256, 512);
     schema::rule(
         spec,
         &["dst"],
-        "self.all(d, !d.startsWith('pod:') || d.matches('^pod:[^/]+/[^/]+$'))",
+        "self.all(d, !d.startsWith('pod:') || d.matches('^pod:[a-z0-9*-]+/[a-z0-9*.-]+$'))",
         "write pods as pod:NAMESPACE/NAME; both may hold *",
+    );
+    schema::rule(
+        spec,
+        &["dst"],
+        "self.all(d, !d.startsWith('namespace:') || d.matches('^namespace:[a-z0-9*-]+$'))",
+        "write a namespace as namespace:NAME; it may hold *",
+    );
+    schema::rule(
+        spec,
+        &["dst"],
+        "self.all(d, !d.startsWith('tag:') || d.matches('^tag:[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$'))",
+        "write a tag of namespaces as tag:NAME; a namespace has it by its label tag.podwitness.dev/NAME",
     );
     schema::list(spec, &["ip"], 256, 512);
     schema::cap_items(spec, &[APP, KUBERNETES], 32);
@@ -99,6 +211,12 @@ fn constrain_rule(spec: &mut Schema) {
     schema::list(spec, &at("recorder"), 16, 128);
     schema::rule(spec, &at("recorder"), schema::TAGS, schema::TAGS_MESSAGE);
     schema::list(spec, &at("namespaces"), 64, 253);
+    schema::rule(
+        spec,
+        &at("namespaces"),
+        "self.all(n, n.matches('^[a-z0-9*-]+$'))",
+        "namespaces are names without a prefix; * is allowed",
+    );
     schema::list(spec, &at("verbs"), 32, 32);
     schema::rule(
         spec,

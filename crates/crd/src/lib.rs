@@ -7,10 +7,12 @@ mod condition;
 mod grant;
 mod recorder;
 mod schema;
+mod state;
 
 pub use condition::{Condition, ConditionStatus};
-pub use grant::{Grant, GrantObjectSpec, GrantStatus};
+pub use grant::{Fails, Grant, GrantObjectSpec, GrantRecorder, GrantStatus, MAX_STATUS_RECORDERS};
 pub use recorder::{DEFAULT_TAG, Recorder, RecorderSpec, RecorderStatus, Replica};
+pub use state::RecorderState;
 
 use kube::CustomResourceExt as _;
 use thiserror::Error;

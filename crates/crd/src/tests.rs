@@ -33,10 +33,15 @@ fn every_rule_found_its_place_in_the_schema() {
         "verbs",
         "resources",
         "maskFlags",
+        "* stands alone",
+        "with a name",
+        "namespace:NAME",
+        "tag.podwitness.dev/NAME",
+        "without a prefix",
     ] {
         assert!(says(&grant, word), "no rule of Grant speaks of {word}: {grant:?}");
     }
-    assert_eq!(grant.len(), 9);
+    assert_eq!(grant.len(), 14);
     let recorder = messages(serde_json::to_value(Recorder::crd()).unwrap());
     assert!(says(&recorder, "tag:NAME") && says(&recorder, "no grant"), "{recorder:?}");
 }

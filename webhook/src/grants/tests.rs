@@ -1,0 +1,149 @@
+use podwitness_crd::{Fails, GrantRecorder};
+use serde_json::Value;
+
+use super::*;
+
+const NOW: i64 = 1_800_000_000;
+
+fn grant(spec: &Value) -> Grant {
+    serde_json::from_value(json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Grant",
+        "metadata": {"name": "g", "generation": 4}, "spec": spec}))
+    .unwrap()
+}
+
+fn rule(rule: &Value) -> Value {
+    json!({"src": ["*"], "dst": ["*"], "app": {"tailscale.com/cap/kubernetes": [rule]}})
+}
+
+fn recorder(name: &str, tag: &str, ready: bool, replicas: usize) -> Arc<Recorder> {
+    let replica = |n| {
+        json!({"pod": format!("{name}-{n}"), "podUID": "u", "key": "k", "address": "fd70::1",
+            "endpoint": "10.0.0.1:51820", "ack": "process"})
+    };
+    let (status, message) = if ready { ("True", "all is well") } else { ("False", "its pod is pending") };
+    let condition = json!({"type": "Ready", "status": status, "reason": "R", "message": message,
+        "lastTransitionTime": "2027-01-15T08:00:00Z"});
+    let status =
+        json!({"replicas": (0..replicas).map(replica).collect::<Vec<_>>(), "conditions": [condition]});
+    let object = json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder", "metadata": {"name": name},
+        "spec": {"tags": [tag]}, "status": status});
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn status(spec: &Value) -> GrantStatus {
+    let recorders = [
+        recorder("a", "tag:a", true, 2),
+        recorder("b", "tag:b", false, 0),
+        recorder("b2", "tag:b", false, 1),
+    ];
+    desired(&grant(spec), &recorders, NOW)
+}
+
+fn finding(spec: &Value, kind: &str) -> (ConditionStatus, String, String) {
+    let status = status(spec);
+    let condition = status.conditions.iter().find(|condition| condition.kind == kind).unwrap();
+    assert_eq!(
+        (condition.observed_generation, condition.last_transition_time.as_str()),
+        (4, "2027-01-15T08:00:00Z")
+    );
+    (condition.status, condition.reason.clone(), condition.message.clone())
+}
+
+fn is_false(spec: &Value, kind: &str, reason: &str, message: &str) {
+    assert_eq!(finding(spec, kind), (ConditionStatus::False, reason.to_owned(), message.to_owned()));
+}
+
+#[test]
+fn a_grant_is_resolved_if_every_tag_has_a_recorder() {
+    let both = rule(&json!({"recorder": ["tag:a", "tag:b"]}));
+    let (holds, _, message) = finding(&both, "Resolved");
+    assert_eq!((holds, &*message), (ConditionStatus::True, "tag:a: a, tag:b: b, b2"));
+    let spec = rule(&json!({"recorder": ["tag:a", "tag:x"]}));
+    is_false(&spec, "Resolved", "NoRecorder", "no Recorder has tag:x");
+    let nothing = "the grant names no recorder, so that nothing is recorded";
+    is_false(&rule(&json!({})), "Resolved", "NoRecorderNamed", nothing);
+}
+
+#[test]
+fn a_grant_is_ready_if_a_recorder_that_satisfies_it_is() {
+    let (holds, _, message) = finding(&rule(&json!({"recorder": ["tag:b", "tag:a"]})), "Ready");
+    assert_eq!((holds, &*message), (ConditionStatus::True, "recorder a: all is well"));
+    is_false(
+        &rule(&json!({"recorder": ["tag:b"]})),
+        "Ready",
+        "NotReady",
+        "recorder b is not ready: its pod is pending, recorder b2 is not ready: its pod is pending; \
+         recordings wait in their pods until then",
+    );
+    is_false(
+        &rule(&json!({"recorder": ["tag:x"], "enforceRecorder": true})),
+        "Ready",
+        "NoRecorder",
+        "no Recorder has tag:x; sessions are refused until then",
+    );
+    is_false(
+        &rule(&json!({"recorder": ["tag:a"], "enforceRecorder": true, "requireAck": "volume"})),
+        "Ready",
+        "NotReady",
+        "recorder a acknowledges process, and volume is required; sessions are refused until then",
+    );
+    let weak = rule(&json!({"recorder": ["tag:a"], "requireAck": "volume"}));
+    assert_eq!(finding(&weak, "Ready").0, ConditionStatus::True, "fail open waits for no acknowledgement");
+}
+
+#[test]
+fn only_recorders_of_rules_that_enforce_satisfy_fail_closed() {
+    let mut spec = rule(&json!({"recorder": ["tag:a"]}));
+    let closed = json!({"recorder": ["tag:b"], "enforceRecorder": true});
+    spec["app"]["tailscale.com/cap/kubernetes"].as_array_mut().unwrap().push(closed);
+    let (holds, _, message) = finding(&spec, "Ready");
+    assert_eq!(holds, ConditionStatus::False);
+    assert!(!message.contains("recorder a"), "{message}");
+    assert_eq!(status(&spec).fails, Some(Fails::Closed));
+}
+
+#[test]
+fn parts_without_effect_are_named() {
+    let mut spec = rule(&json!({"recorder": ["tag:a"], "impersonate": {"groups": ["g"]}}));
+    is_false(&spec, "Effective", "PartsWithoutEffect", "without effect here: impersonate");
+    spec["src"] = json!(["autogroup:member", "ana@example.com", "group:sre"]);
+    spec["dst"] = json!(["namespace:shop", "autogroup:internet"]);
+    spec["ip"] = json!(["tcp:443"]);
+    let expected = "without effect here: src autogroup:member, dst autogroup:internet, ip, impersonate";
+    is_false(&spec, "Effective", "PartsWithoutEffect", expected);
+    assert_eq!(finding(&rule(&json!({"recorder": ["tag:a"]})), "Effective").0, ConditionStatus::True);
+    let mut nobody = rule(&json!({"recorder": ["tag:a"]}));
+    nobody["src"] = json!(["tag:k8s"]);
+    is_false(&nobody, "Effective", "MeansNobody", "src means nobody here; without effect: src tag:k8s");
+    let mut no_pod = rule(&json!({"recorder": ["tag:a"]}));
+    no_pod["dst"] = json!(["shop"]);
+    is_false(&no_pod, "Effective", "MeansNoPod", "dst means no pod here; without effect: dst shop");
+    assert_eq!(finding(&json!({"src": ["*"], "dst": ["*"]}), "Effective").1, "NoRule");
+}
+
+#[test]
+fn the_columns_say_where_recordings_go() {
+    let open = status(&rule(&json!({"recorder": ["tag:a", "tag:b"]})));
+    assert_eq!((open.fails, &*open.recording), (Some(Fails::Open), "a (2), b (0), b2 (1)"));
+    let first = GrantRecorder {
+        tag: "tag:a".into(),
+        name: "a".into(),
+        ready: true,
+        replicas: 2,
+        message: "all is well".into(),
+    };
+    assert_eq!((open.recorders.len(), &open.recorders[0]), (3, &first));
+    let nowhere = status(&rule(&json!({"recorder": ["tag:x"]})));
+    assert_eq!(nowhere.recording, "none: no Recorder has tag:x");
+    assert_eq!(status(&rule(&json!({}))).recording, "none: no tag named");
+}
+
+#[test]
+fn a_status_that_is_right_is_not_written_again() {
+    let recorders = [recorder("a", "tag:a", true, 1)];
+    let mut grant = grant(&rule(&json!({"recorder": ["tag:a"]})));
+    grant.status = Some(desired(&grant, &recorders, NOW));
+    assert_eq!(grant.status, Some(desired(&grant, &recorders, NOW + 9)));
+    let text = serde_json::to_value(&grant.status).unwrap();
+    assert_eq!(grant.status, serde_json::from_value(text).unwrap());
+}
