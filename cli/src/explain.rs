@@ -1,0 +1,15 @@
+//! Which grants apply to a request, and what follows.
+//!
+//! Three steps: the question from the command line, the facts from the cluster, and from both the answer, which is pure.
+
+mod answer;
+mod facts;
+mod question;
+mod text;
+
+pub use answer::{Answer, Outcome, answer};
+pub use facts::Facts;
+pub use question::{Pod, Question};
+
+#[cfg(test)]
+mod tests;
