@@ -25,6 +25,7 @@ async fn namespace_labels_are_checked_when_they_are_set() -> Result<()> {
     ] {
         let run = Kubectl::default().create(&namespace(&set), &["--dry-run=server"]).await?;
         ensure!((run.code == 0) == allowed, "{set}: {run:?}");
+        ensure!(!run.stderr.contains("nothing is recorded"), "the shipped grant means every pod: {run:?}");
         ensure!(allowed || run.stderr.contains("podwitness.dev"), "the reason is not clear: {run:?}");
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Admission: adds the sidecar to pods of labelled namespaces, or says why not.
+//! Admission: adds the sidecar to pods of labelled namespaces, or says why not, and says of which namespaces nothing
+//! would be recorded.
 //!
 //! The core is [`mutate()`], a pure function of the pod and its [`Settings`]. Around it: what is known of the cluster
 //! (`world`), the verdict on a pod (`decide`), reviews (`review`) and the server. Nothing here has side effects:
@@ -11,6 +12,7 @@ mod container;
 mod debug;
 mod decide;
 mod dirs;
+mod labelled;
 mod metrics;
 mod mutate;
 mod namespaces;

@@ -1,7 +1,7 @@
 //! Rows without a recorder, without a netmap, and without a grant.
 
 use anyhow::{Result, ensure};
-use podwitness_core::inject::ADMIN_PORT;
+use podwitness_core::{inject::ADMIN_PORT, labels};
 use podwitness_e2e::{
     Kubectl, Namespace,
     deployments::without,
@@ -66,6 +66,7 @@ async fn no_grant_matches() -> Result<()> {
             let lab = Lab::new(ns, plain, recorder).await?;
             let mut passed = Vec::new();
             let ungranted = async || {
+                labelling_warns().await?;
                 tokio::try_join!(start_pods(ns, &[Lane::Open]), start_target(plain))?;
                 eventually("sessions are let through unrecorded", async || {
                     ns.shell("open", &format!("kubectl -n {} exec target -- true", plain.name))
@@ -131,6 +132,21 @@ async fn passes(ns: &Namespace) -> Result<usize> {
     let metrics = ns.shell("open", &ask).await?.ok()?.text();
     let name = "podwitness_proxy_upgrades_total{purpose=\"Exec\",outcome=\"NoGrant\"} ";
     Ok(metrics.lines().find_map(|line| line.strip_prefix(name)).map_or(Ok(0), str::parse)?)
+}
+
+/// Whoever labels a namespace that no grant means is told; admission learns of grants by its own watch.
+async fn labelling_warns() -> Result<()> {
+    let labels = json!({labels::INJECT: "required", "pod-security.kubernetes.io/enforce": "privileged"});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "e2e-never", "labels": labels}});
+    eventually("labelling warns", async || {
+        let run = Kubectl::default().create(&namespace, &["--dry-run=server"]).await?.ok()?;
+        let told = run.stderr.contains("nothing is recorded: no Grant means them")
+            && run.stderr.contains("namespace:e2e-never");
+        ensure!(told, "{run:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// Runs `test` while the shipped grant applies to nothing.

@@ -14,13 +14,18 @@ use super::{
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// What becomes of a pod.
+/// What becomes of a pod or a namespace.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// It is patched; nothing to patch means that it is as it should be.
     Injected {
         patch: Vec<PatchOperation>,
         /// Values that were passed over.
+        warnings: Vec<String>,
+    },
+    /// It is a namespace.
+    Labelled {
+        /// What its labels do not do.
         warnings: Vec<String>,
     },
     /// It needs no sidecar.
@@ -37,6 +42,7 @@ impl Verdict {
         match self {
             Self::Injected { patch, .. } if patch.is_empty() => "unchanged",
             Self::Injected { .. } => "injected",
+            Self::Labelled { .. } => "labelled",
             Self::Skipped(_) => "skipped",
             Self::LetThrough(_) => "let-through",
             Self::Refused(_) => "refused",
@@ -46,7 +52,8 @@ impl Verdict {
     /// Why, for metrics and audit annotations; empty where nothing has to be explained.
     pub(super) const fn reason(&self) -> &'static str {
         match self {
-            Self::Injected { .. } => "",
+            Self::Labelled { warnings } if !warnings.is_empty() => "no-grant",
+            Self::Injected { .. } | Self::Labelled { .. } => "",
             Self::Skipped(reason) => reason,
             Self::LetThrough(refusal) | Self::Refused(refusal) => refusal.reason.as_str(),
         }

@@ -33,7 +33,7 @@ impl Metrics {
             duration: Histogram::new(buckets),
         };
         registry.with(|registry| {
-            let help = "Pods by what became of them, and why";
+            let help = "Pods and namespaces by what became of them, and why";
             registry.register("podwitness_admission_reviews", help, metrics.reviews.clone());
             let help = "Requests that were no reviews";
             registry.register("podwitness_admission_malformed_requests", help, metrics.malformed.clone());

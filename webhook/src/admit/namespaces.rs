@@ -46,6 +46,14 @@ impl Namespace {
         self.inject.as_deref().map(|text| Inject::parse(text).unwrap_or(Inject::Required))
     }
 
+    /// Whether these labels mean the same to injection and to grants.
+    pub(super) fn is_meant_as(&self, other: &Self) -> bool {
+        let (mut tags, mut others) = (self.tags.clone(), other.tags.clone());
+        tags.sort_unstable();
+        others.sort_unstable();
+        self.inject == other.inject && tags == others
+    }
+
     /// How connections are intercepted.
     pub(super) fn profile(&self) -> Result<Profile, Refusal> {
         known(self.profile.as_deref(), labels::PROFILE, Profile::parse)

@@ -1,4 +1,4 @@
-//! Reviews: `AdmissionReview` v1 (`k8s.io/api/admission/v1`), with the pod as JSON in it.
+//! Reviews: `AdmissionReview` v1 (`k8s.io/api/admission/v1`), with the object as JSON in it.
 
 use std::borrow::Cow;
 
@@ -31,7 +31,7 @@ const MAX_WARNING: usize = 250;
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(transparent)]
 pub(super) struct Object {
-    value: Value,
+    pub(super) value: Value,
     /// The review's type asks for typed metadata; nobody reads it.
     #[serde(skip)]
     meta: ObjectMeta,
@@ -151,6 +151,7 @@ pub(super) fn answer(
             response = patched(response, patch);
             warn(&mut response, warnings);
         }
+        Verdict::Labelled { warnings } => warn(&mut response, warnings),
         Verdict::Skipped(_) => {}
         Verdict::LetThrough(refusal) => {
             warn(&mut response, &[format!("not recorded by podwitness: {refusal}")]);

@@ -17,10 +17,18 @@ use podwitness_core::inject::Inject;
 use podwitness_runtime::metrics::SharedRegistry;
 use tokio::time::Instant;
 
-use super::{decide::Verdict, metrics::Metrics, review, world::World};
+use super::{decide::Verdict, labelled, metrics::Metrics, review, world::World};
 
 /// Cap on the body of a review; a pod may have 1.5 MiB, and a review may hold two. What is longer is answered 413.
 const MAX_BODY: usize = 4 << 20;
+
+/// What a path is asked about.
+#[derive(Clone, Copy)]
+enum What {
+    /// A pod; with the mode of the webhook entry.
+    Pod(Option<Inject>),
+    Namespace,
+}
 
 #[derive(Clone)]
 struct Shared {
@@ -29,18 +37,23 @@ struct Shared {
 }
 
 /// `POST /mutate/required`, `/mutate/optional`: what the webhook entry is for; `/mutate`: what the namespace's label
-/// says.
+/// says; `POST /namespaces` for namespaces themselves.
 pub(super) fn router(world: Arc<World>, registry: &SharedRegistry) -> Router {
     let shared = Shared { world, metrics: Metrics::register(registry) };
     Router::new()
         .route("/mutate", post(by_label))
         .route("/mutate/{mode}", post(by_entry))
+        .route("/namespaces", post(namespaces))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared)
 }
 
 async fn by_label(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    shared.review(None, &headers, &body).await
+    shared.review(What::Pod(None), &headers, &body).await
+}
+
+async fn namespaces(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    shared.review(What::Namespace, &headers, &body).await
 }
 
 async fn by_entry(
@@ -50,13 +63,13 @@ async fn by_entry(
     body: Bytes,
 ) -> Response {
     match Inject::parse(&mode) {
-        Some(mode) => shared.review(Some(mode), &headers, &body).await,
+        Some(mode) => shared.review(What::Pod(Some(mode)), &headers, &body).await,
         None => (StatusCode::NOT_FOUND, "the entries are required and optional\n").into_response(),
     }
 }
 
 impl Shared {
-    async fn review(&self, mode: Option<Inject>, headers: &HeaderMap, body: &[u8]) -> Response {
+    async fn review(&self, what: What, headers: &HeaderMap, body: &[u8]) -> Response {
         let begun = Instant::now();
         if !is_json(headers) {
             self.metrics.malformed();
@@ -69,7 +82,10 @@ impl Shared {
                 return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
             }
         };
-        let verdict = review::judge(&request, mode, &self.world).await;
+        let verdict = match what {
+            What::Pod(mode) => review::judge(&request, mode, &self.world).await,
+            What::Namespace => labelled::judge(&request, &self.world),
+        };
         let namespace = request.namespace.as_deref().unwrap_or_default();
         log(&verdict, namespace, &request.name, request.dry_run);
         let answer = Json(review::answer(&request, &verdict)).into_response();

@@ -14,7 +14,7 @@ use kube::{
     },
 };
 use podwitness_core::{
-    grant::{GrantSpec, PodTarget, dst_fits},
+    grant::{GrantSpec, PodTarget, dst_fits, src_means_anybody},
     inject::{CONTROL_PORT, ControlAddress, Inject, UntilNetmap},
     labels,
 };
@@ -157,6 +157,28 @@ impl World {
             control_ca: roots.to_string(),
             until_netmap: self.until_netmap(namespace, name, pod),
         })
+    }
+
+    /// What to say of a namespace whose pods get a sidecar and of which no grant records anything. A grant for some of
+    /// its pods is enough.
+    pub(super) fn unrecorded(&self, namespace: &Namespace, name: &str) -> Option<String> {
+        let target = PodTarget { namespace: name, name: None, tags: &namespace.tags };
+        let records = |grant: &GrantSpec| {
+            grant.src.iter().any(|src| src_means_anybody(src))
+                && grant.app.kubernetes.iter().any(|rule| !rule.recorder.is_empty())
+        };
+        if self.grants.any_or_overflowed(|grant| dst_fits(grant, target) && records(grant)) {
+            return None;
+        }
+        let why = if self.grants.any_or_overflowed(|grant| dst_fits(grant, target)) {
+            "the grants that mean them name no recorder, or mean nobody"
+        } else {
+            "no Grant means them"
+        };
+        Some(format!(
+            "podwitness: pods of this namespace get a sidecar, but nothing is recorded: {why}; create a Grant with a \
+             recorder and dst: [\"namespace:{name}\"]"
+        ))
     }
 
     /// Closed where a grant that fails closed means the pod, and to all where one asks for events beside it, so that a

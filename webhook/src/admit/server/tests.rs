@@ -19,8 +19,12 @@ struct Server {
 }
 
 fn server(labels: &[(&str, &str)]) -> Server {
+    with_grants(labels, &[])
+}
+
+fn with_grants(labels: &[(&str, &str)], grants: &[Value]) -> Server {
     let registry = SharedRegistry::new();
-    Server { router: router(Arc::new(world("shop", labels, &[])), &registry), registry }
+    Server { router: router(Arc::new(world("shop", labels, grants)), &registry), registry }
 }
 
 fn review(pod: &Value) -> Value {
@@ -176,6 +180,63 @@ async fn a_review_without_a_pod_is_refused_in_a_review() {
         let response = server.review("/mutate/required", &review(&object)).await;
         assert_eq!(response["allowed"], json!(false), "{object}");
     }
+}
+
+/// A review of the namespace `shop` whose labels change.
+fn labelling(old: Option<&Value>, new: &Value) -> Value {
+    let object = |labels: &Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}});
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "u1", "name": "shop", "namespace": "shop",
+        "operation": if old.is_some() { "UPDATE" } else { "CREATE" },
+        "kind": {"group": "", "version": "v1", "kind": "Namespace"},
+        "resource": {"group": "", "version": "v1", "resource": "namespaces"},
+        "userInfo": {"username": "ana"}, "object": object(new), "oldObject": old.map(object)}})
+}
+
+#[tokio::test]
+async fn a_label_that_records_nothing_is_a_warning() {
+    let rule = |recorder: &[&str]| json!({"tailscale.com/cap/kubernetes": [{"recorder": recorder}]});
+    let grant =
+        |src: &str, dst: &str, recorder: &[&str]| json!({"src": [src], "dst": [dst], "app": rule(recorder)});
+    let labelled = json!({labels::INJECT: "required", "tag.podwitness.dev/pci": ""});
+    for (grants, warning) in [
+        (vec![], Some("no Grant means them")),
+        (vec![grant("*", "namespace:office", &["tag:a"])], Some("no Grant means them")),
+        (vec![grant("*", "*", &[])], Some("name no recorder")),
+        (vec![grant("autogroup:member", "*", &["tag:a"])], Some("mean nobody")),
+        (vec![grant("*", "*", &["tag:a"])], None),
+        (vec![grant("group:sre", "tag:pci", &["tag:a"])], None),
+        (vec![grant("ana", "pod:shop/till", &["tag:a"])], None),
+    ] {
+        let server = with_grants(&[], &grants);
+        let response = server.review("/namespaces", &labelling(None, &labelled)).await;
+        assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None));
+        let warned = response.get("warnings").and_then(|list| list[0].as_str());
+        assert_eq!(warned.is_some(), warning.is_some(), "{grants:?}: {response}");
+        let (warned, warning) = (warned.unwrap_or_default(), warning.unwrap_or_default());
+        assert!(warned.contains(warning), "{warned}");
+        assert!(warned.is_empty() || warned.ends_with("dst: [\"namespace:shop\"]"), "{warned}");
+    }
+}
+
+#[tokio::test]
+async fn only_labels_that_change_are_looked_at() {
+    let server = server(&[]);
+    let labelled = json!({labels::INJECT: "required"});
+    let tagged = json!({labels::INJECT: "required", "tag.podwitness.dev/pci": ""});
+    for (old, new, decision) in [
+        (None, &json!({}), "skipped: no-label"),
+        (Some(&labelled), &json!({labels::INJECT: "required", "team": "a"}), "skipped: labels-unchanged"),
+        (Some(&labelled), &json!({}), "skipped: no-label"),
+        (Some(&json!({})), &labelled, "labelled: no-grant"),
+        (Some(&labelled), &tagged, "labelled: no-grant"),
+        (Some(&labelled), &json!({labels::INJECT: "optional"}), "labelled: no-grant"),
+    ] {
+        let response = server.review("/namespaces", &labelling(old, new)).await;
+        assert_eq!(response["auditAnnotations"]["decision"], decision, "{old:?} {new}");
+    }
+    let response = server.review("/namespaces", &review(&pod())).await;
+    assert_eq!(response["auditAnnotations"]["decision"], "skipped: not-a-namespace");
 }
 
 #[tokio::test]
