@@ -98,6 +98,7 @@ fn events(criterion: &mut Criterion) {
         issuers: watch::Sender::new(Arc::from([])).subscribe(),
         peers: Peers::new(Caps { burst: 1 << 20, ..Caps::default() }),
         ack: AckLevel::Process,
+        shipper: None,
         upload_bytes: 8 << 20,
         drain,
         closing: CancellationToken::new(),

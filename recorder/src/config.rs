@@ -10,7 +10,11 @@ use podwitness_core::{
     grant::AckLevel,
     inject::{CONTROL_PORT, ControlAddress, MOUNT_IDENTITY, TUNNEL_PORT},
 };
-use podwitness_runtime::config::{Mistakes, Reader, Strings, parse};
+use podwitness_runtime::config::{Mistake, Mistakes, Reader, Strings, parse};
+
+pub mod s3;
+
+use s3::S3Config;
 
 /// Variable of `--listen-plain`.
 pub const LISTEN_PLAIN: &str = "PODWITNESS_LISTEN_PLAIN";
@@ -24,6 +28,17 @@ Settings come from the environment:
   PODWITNESS_LOG                 log filter [info]
   PODWITNESS_LOG_FORMAT          text or json [text]
   PODWITNESS_DRAIN               how long uploads may go on at shutdown [25s]
+  PODWITNESS_S3_BUCKET           bucket that recordings are shipped to and shown from; without it there is none
+  PODWITNESS_S3_ENDPOINT         host or URL of the endpoint, if it is not that of AWS
+  PODWITNESS_S3_REGION           region [us-east-1]
+  PODWITNESS_S3_PREFIX           what keys begin with
+  PODWITNESS_S3_PATH_STYLE       name the bucket in the path, not in the host [true with an endpoint]
+  PODWITNESS_S3_CA_FILE          PEM roots of the endpoint
+  PODWITNESS_S3_SSE              encryption by the endpoint: AES256 or aws:kms
+  PODWITNESS_S3_SSE_KMS_KEY      id of the key
+  PODWITNESS_S3_CREDENTIALS_DIR  directory with files AWS_ACCESS_KEY_ID and so on, read again; without it those
+                                 variables, or AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN
+  PODWITNESS_S3_KEEP_LOCAL       how long files stay on the volume once they are in the bucket [24h]
 ingest:
   PODWITNESS_ADMIN               address of health and metrics [[::]:8080]
   PODWITNESS_CONTROL             NAME[:PORT][=IP,...] of the control API; without it there is no tunnel
@@ -34,7 +49,7 @@ ingest:
   PODWITNESS_ISSUERS             file that names further issuers of assertions
   PODWITNESS_TUNNEL_PORT         UDP port of WireGuard [51820]
   PODWITNESS_LISTEN_PLAIN        address of a listener for clients that bring their own tunnel
-  PODWITNESS_ACK                 what an acknowledgement survives: process or volume [process]
+  PODWITNESS_ACK                 what an acknowledgement survives: process, volume, or object with a bucket [process]
   PODWITNESS_UPLOAD_LIMIT        cap on one upload [16Gi]
   PODWITNESS_FREE_SPACE          what stays free on the volume [128Mi]
 view:
@@ -51,6 +66,8 @@ pub struct Common {
     pub json: bool,
     /// How long uploads may go on at shutdown.
     pub drain: Duration,
+    /// The bucket, where there is one.
+    pub s3: Option<S3Config>,
 }
 
 /// Settings of `ingest`.
@@ -120,7 +137,7 @@ impl IngestConfig {
         let plain = read.optional(LISTEN_PLAIN, ADDRESS, parse::from_str);
         let tunnel = TunnelConfig::read(&mut read, plain.flatten().is_none());
         let issuers = read.optional(ISSUERS, "a file", path);
-        let ack = read.or("PODWITNESS_ACK", "process or volume", AckLevel::Process, ack_level);
+        let ack = read.or(ACK, LEVELS, AckLevel::Process, ack_level);
         let upload_bytes = read.or("PODWITNESS_UPLOAD_LIMIT", SIZE, 16 << 30, parse::bytes);
         let free_space = read.or("PODWITNESS_FREE_SPACE", SIZE, 128 << 20, parse::bytes);
         let complete = (|| {
@@ -135,7 +152,11 @@ impl IngestConfig {
                 free_space: free_space?,
             })
         })();
-        read.finish(complete)
+        let config: Self = read.finish(complete)?;
+        if config.ack == AckLevel::Object && config.common.s3.is_none() {
+            return Err(Mistakes(vec![Mistake::Invalid { name: ACK, expected: LEVELS }]));
+        }
+        Ok(config)
     }
 }
 
@@ -187,10 +208,13 @@ impl Common {
         });
         let drain = Duration::from_secs(25);
         let drain = read.or("PODWITNESS_DRAIN", "a time such as 25s", drain, parse::duration);
-        Some(Self { store: store?, log: log?, json: json?, drain: drain? })
+        let s3 = S3Config::read(read);
+        Some(Self { store: store?, log: log?, json: json?, drain: drain?, s3: s3? })
     }
 }
 
+const ACK: &str = "PODWITNESS_ACK";
+const LEVELS: &str = "process, volume, or object with a bucket";
 const ADDRESS: &str = "an address with port, such as [::]:8080";
 const AUTHORITY: &str = "NAME[:PORT][=IP,...]";
 const SIZE: &str = "a size such as 128Mi";
@@ -204,9 +228,9 @@ fn loopback(text: &str) -> Option<SocketAddr> {
     text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback())
 }
 
-/// This recorder has no object storage.
 fn ack_level(text: &str) -> Option<AckLevel> {
     match text {
+        "object" => Some(AckLevel::Object),
         "process" => Some(AckLevel::Process),
         "volume" => Some(AckLevel::Volume),
         _ => None,
@@ -260,11 +284,20 @@ mod tests {
     fn every_mistake_is_reported_at_once() {
         let mistakes = IngestConfig::read(&env(&[
             ("PODWITNESS_CONTROL", "c=not-an-ip"),
-            ("PODWITNESS_ACK", "object"),
+            ("PODWITNESS_ACK", "tape"),
             ("PODWITNESS_FREE_SPACE", "much"),
             ("PODWITNESS_DRAIN", "25"),
         ]));
         assert_eq!(mistakes.unwrap_err().0.len(), 4);
+    }
+
+    #[test]
+    fn bytes_are_acknowledged_as_in_a_bucket_only_where_there_is_one() {
+        let without = [(LISTEN_PLAIN, "127.0.0.1:80"), (ACK, "object")];
+        assert_eq!(IngestConfig::read(&env(&without)).unwrap_err().0.len(), 1);
+        let bucket = [("PODWITNESS_S3_BUCKET", "audit"), ("PODWITNESS_S3_CREDENTIALS_DIR", "/c")];
+        let with = IngestConfig::read(&env(&[&without[..], &bucket].concat())).unwrap();
+        assert_eq!(with.ack, AckLevel::Object);
     }
 
     #[test]

@@ -19,9 +19,12 @@ mod events;
 mod header;
 mod intake;
 mod receive;
+mod recover;
 mod serve;
+pub mod state;
 
 pub use authorise::{Door, Gatekeeper, TunnelPeer};
+pub use recover::{Recovered, recover};
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -41,6 +44,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     metrics::{Metrics, Open},
     peers::{Counted, Peers},
+    ship::Shipper,
     store::{
         Store,
         events::EventLog,
@@ -69,6 +73,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What an acknowledgement survives.
     pub ack: AckLevel,
+    /// Ships to a bucket, where there is one.
+    pub shipper: Option<Shipper>,
     /// Cap on the bytes of one upload.
     pub upload_bytes: u64,
     /// The drain.
@@ -126,10 +132,11 @@ impl Ingest {
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             commits: Arc::new(Semaphore::new(COMMITS)),
+            shipper: parts.shipper.clone(),
+            ack: parts.ack,
         };
         let (writing, finish) = (TaskTracker::new(), CancellationToken::new());
-        let (store, clock, metrics) = (&parts.store, &parts.clock, &parts.metrics);
-        let (events, writer) = events::Writer::new(Arc::clone(store), Arc::clone(clock), metrics.clone());
+        let (events, writer) = events::Writer::new(backing.clone());
         writing.spawn(writer.run(log, finish.clone()));
         Arc::new(Self { parts, backing, room: Room::new(), events, writing, finish })
     }

@@ -7,7 +7,7 @@ use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{
-        counter::Counter,
+        counter::{ConstCounter, Counter},
         family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::store::{Store, meta::Outcome};
+use crate::store::{State, Store, meta::Outcome};
 
 /// Handles of all metrics; clones are the same metrics.
 #[derive(Clone, Debug)]
@@ -28,6 +28,12 @@ pub struct Metrics {
     events: Counter,
     event_bytes: Counter,
     event_commits: Histogram,
+    state: Family<StateLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct StateLabel {
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -58,10 +64,18 @@ impl Metrics {
             events: Counter::default(),
             event_bytes: Counter::default(),
             event_commits: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
+            state: Family::default(),
         };
+        metrics.state(State::Accepting);
         registry.with(|registry| {
             metrics.add_to(registry);
+            registry.register(
+                "podwitness_recorder_state",
+                "1 for what the recorder takes: accepting, degraded (accepting, but see its log) or refusing",
+                metrics.state.clone(),
+            );
             registry.register_collector(Box::new(FreeSpace(Arc::clone(store))));
+            registry.register_collector(Box::new(Quarantined(Arc::clone(store))));
         });
         metrics
     }
@@ -127,6 +141,14 @@ impl Metrics {
         self.commits.observe(took.as_secs_f64());
     }
 
+    /// What the recorder takes.
+    pub(crate) fn state(&self, state: State) {
+        for one in State::ALL {
+            let label = StateLabel { state: one.as_str() };
+            self.state.get_or_create(&label).set(i64::from(one == state));
+        }
+    }
+
     /// Events became durable.
     pub(crate) fn events_stored(&self, events: u64, bytes: u64, took: Duration) {
         self.events.inc_by(events);
@@ -138,6 +160,22 @@ impl Metrics {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+/// How many files were moved aside.
+#[derive(Debug)]
+struct Quarantined(Arc<Store>);
+
+impl Collector for Quarantined {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let count = ConstCounter::new(self.0.quarantine().count());
+        count.encode(encoder.encode_descriptor(
+            "podwitness_recorder_quarantined",
+            "Files that cannot be read and were moved aside",
+            None,
+            count.metric_type(),
+        )?)
     }
 }
 

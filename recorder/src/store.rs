@@ -4,32 +4,42 @@
 //! ROOT/2026/08/01/CLUSTER/NAMESPACE/POD/SESSION.PART.cast   the bytes of an upload, as they came
 //! ROOT/2026/08/01/CLUSTER/NAMESPACE/POD/SESSION.PART.json   who made it, and how it ended: see `meta`
 //! ROOT/events/                                              API events: see `events`
+//! ROOT/quarantine/                                          what could not be read: see `quarantine`
 //! ```
 //!
 //! Invariants: a `.cast` is created once, by one upload, and only ever appended to; nothing here removes or replaces
 //! one. Where it lies follows from a verified identity and the recorder's own clock, never from what an upload says.
-//! An upload whose metadata has no `end` was cut off by a crash.
+//! An upload whose metadata has no `end` was cut off by a crash; the next process writes one, and changes no byte of it.
 
 pub mod events;
 pub mod layout;
+mod live;
+pub mod mark;
 pub mod meta;
 mod part;
+pub mod quarantine;
 mod space;
+pub mod walk;
 
-pub use part::Part;
-pub use space::Space;
+pub use part::{Part, complete};
+pub use space::{Space, State};
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Read as _},
+    ops::ControlFlow,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use events::EventLog;
 use layout::PartName;
-use meta::{Meta, Owner};
+use live::Live;
+use meta::{MAX_META, Meta, Owner};
+use quarantine::Quarantine;
+use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
+use walk::{Place, walk};
 
 const DIR_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
@@ -39,6 +49,8 @@ const FILE_MODE: u32 = 0o640;
 pub struct Store {
     root: PathBuf,
     space: Space,
+    live: Live,
+    quarantine: Quarantine,
 }
 
 /// A recording that cannot be stored.
@@ -67,6 +79,9 @@ pub enum StoreError {
         /// The part.
         part: u32,
     },
+    /// It is on the volume, but is to be acknowledged only when the bucket has it.
+    #[error("the bucket did not take everything in time")]
+    Bucket,
     /// The operating system refused.
     #[error("the recording cannot be {action}")]
     Io {
@@ -89,7 +104,30 @@ impl Store {
         let probe = root.join(format!(".probe-{}", ulid::Ulid::new()));
         create_new(&probe).and_then(|file| file.sync_all()).map_err(unusable)?;
         fs::remove_file(&probe).map_err(unusable)?;
-        Ok(Self { space: Space::new(&root, floor), root })
+        let (space, quarantine) = (Space::new(&root, floor), Quarantine::new(&root));
+        Ok(Self { space, live: Live::default(), quarantine, root })
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where what cannot be read goes.
+    #[must_use]
+    pub const fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    /// Calls `visit` with every part that this process does not write, oldest day first, until it breaks.
+    ///
+    /// # Errors
+    /// Where the root cannot be read.
+    pub fn resting(&self, visit: &mut dyn FnMut(Place) -> ControlFlow<()>) -> io::Result<()> {
+        walk(&self.root, &mut |place| {
+            if self.live.contains(&place.cast()) { ControlFlow::Continue(()) } else { visit(place) }
+        })
     }
 
     /// What is known of the volume's free space.
@@ -105,13 +143,16 @@ impl Store {
     pub fn create(&self, name: &PartName, meta: Meta, now: i64) -> Result<Part, StoreError> {
         self.space.check()?;
         let directory = self.directory(&meta.owner, now)?;
+        let writing = self.live.begin(directory.join(name.cast()));
         let file = create_new(&directory.join(name.cast())).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => {
                 StoreError::Exists { session: name.session().to_owned(), part: name.part() }
             }
             _ => StoreError::Io { action: "created", source },
         })?;
-        let part = Part::new(file, directory, name, meta);
+        // So that no other process takes it for one that was left. Where locks are not kept there is no other either.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let part = Part::new(file, directory, name, meta, Some(writing));
         part.publish()?;
         Ok(part)
     }
@@ -121,7 +162,7 @@ impl Store {
     /// # Errors
     /// Where it cannot be written.
     pub fn events(&self) -> Result<EventLog, StoreError> {
-        EventLog::open(&self.root)
+        EventLog::open(&self.root, self.quarantine.clone())
     }
 
     fn directory(&self, owner: &Owner, now: i64) -> Result<PathBuf, StoreError> {
@@ -138,6 +179,16 @@ impl Store {
         }
         Ok(directory)
     }
+}
+
+/// Reads metadata.
+///
+/// # Errors
+/// Where there is none, or it is not what we write.
+pub fn read_meta(path: &Path) -> io::Result<Meta> {
+    let mut text = Vec::new();
+    File::open(path)?.take(MAX_META as u64).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// Creates a file that must not exist; a link in its place counts as existing.

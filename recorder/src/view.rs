@@ -1,4 +1,4 @@
-//! The read side: a catalogue of what the store holds, and an API over it.
+//! The read side: a catalogue of what the store and the bucket hold, and an API over it.
 //!
 //! Invariant: nothing here writes, so that the volume can be mounted read-only; and one file that cannot be read
 //! never hides another.
@@ -10,6 +10,7 @@ mod events;
 mod readable;
 mod scan;
 mod session;
+mod shelf;
 
 pub use catalogue::Catalogue;
 pub use events::EventTable;

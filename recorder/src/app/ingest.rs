@@ -23,16 +23,18 @@ use podwitness_runtime::{
 };
 use podwitness_tunnel::{Options, Privileged, ProvisionalLimits, RecorderTunnel, Tunnel};
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::spawn_blocking};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    bucket::open::{OpenError, open},
     config::IngestConfig,
     enrol::{self, EnrolError, issuers::Issuers},
-    ingest::{Door, Ingest, Parts},
+    ingest::{Door, Ingest, Parts, recover, state},
     metrics::Metrics,
     peers::{Caps, Peers},
     privileged::PrivilegeError,
+    ship::{Setup, Shipper},
     store::{Store, StoreError},
 };
 
@@ -59,6 +61,9 @@ pub enum IngestError {
         /// Why.
         source: io::Error,
     },
+    /// The bucket's settings cannot be used.
+    #[error(transparent)]
+    Bucket(#[from] OpenError),
     /// There is no capability for a tunnel.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -88,6 +93,7 @@ pub struct Bound {
     drain: drain::Signal,
     watch: drain::Watch,
     closing: CancellationToken,
+    shipper: Option<Shipper>,
     deadline: Duration,
     /// Tasks that end with the program.
     background: Vec<AbortOnDropHandle<()>>,
@@ -120,9 +126,15 @@ pub async fn bind(
     let (opened, issuers) = assembly.tunnel(&config, privileged).await?;
     let tunnel = opened.as_ref().map(|(_, address)| *address);
     let closing = CancellationToken::new();
+    let metrics = Metrics::register(&registry, &store);
+    let shipper = ship(&config, &store, &registry)?;
+    let shipping = shipper.as_ref().map(|shipper| shipper.status().clone());
+    assembly.spawn(state::watch(Arc::clone(&store), shipping, metrics.clone(), assembly.readiness.clone()));
+    assembly.spawn(recovered(Arc::clone(&store)));
     let parts = Parts {
-        metrics: Metrics::register(&registry, &store),
+        metrics,
         store,
+        shipper: shipper.clone(),
         clock: Arc::new(SystemClock),
         issuers,
         peers: Peers::new(Caps::default()),
@@ -145,9 +157,29 @@ pub async fn bind(
         drain,
         watch,
         closing,
+        shipper,
         deadline: config.common.drain,
         background: assembly.background,
     })
+}
+
+/// Begins to ship, where there is a bucket.
+fn ship(
+    config: &IngestConfig,
+    store: &Arc<Store>,
+    registry: &SharedRegistry,
+) -> Result<Option<Shipper>, IngestError> {
+    let Some(s3) = &config.common.s3 else { return Ok(None) };
+    let setup = Setup { bucket: open(s3)?, store: Arc::clone(store), ack: config.ack, keep: s3.keep };
+    Ok(Some(Shipper::start(setup, registry)))
+}
+
+/// Completes what another process left. Beside everything else: it may take long, and nobody waits for it.
+async fn recovered(store: Arc<Store>) {
+    let recovered = spawn_blocking(move || recover(&store)).await;
+    if let Ok(Err(error)) = recovered {
+        tracing::warn!(%error, "the volume cannot be looked through for interrupted recordings");
+    }
 }
 
 impl Assembly {
@@ -244,6 +276,9 @@ impl Bound {
         let drained = self.drain.drain(self.deadline).await;
         drop(last_words);
         self.ingest.finish().await;
+        if let Some(shipper) = self.shipper {
+            shipper.finish().await;
+        }
         tracing::info!(?drained, "drained");
         // It ends with the drain; how is of no interest any more.
         let _ = admin.await;

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::{
+    bucket::open::{OpenError, open},
     config::ViewConfig,
     view::{Catalogue, EventTable, api},
 };
@@ -22,10 +23,18 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// Why the viewer cannot begin.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address} for the viewer; is the port taken?")]
-pub struct ViewError {
-    address: SocketAddr,
-    source: io::Error,
+pub enum ViewError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} for the viewer; is the port taken?")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bucket's settings cannot be used.
+    #[error(transparent)]
+    Bucket(#[from] OpenError),
 }
 
 /// The viewer with its socket open.
@@ -41,15 +50,20 @@ pub struct Bound {
 /// Opens the socket.
 ///
 /// # Errors
-/// Where the address cannot be listened on.
+/// Where the address cannot be listened on, or the bucket's settings cannot be used.
 pub async fn bind(config: ViewConfig) -> Result<Bound, ViewError> {
     let address = config.listen;
-    let failed = |source| ViewError { address, source };
+    let failed = |source| ViewError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!(%address, store = %config.common.store.display(), "listening");
-    let events = EventTable::new(&config.common.store);
-    let catalogue = Arc::new(Catalogue::new(config.common.store, Arc::new(SystemClock)));
+    let mut events = EventTable::new(&config.common.store);
+    let mut catalogue = Catalogue::new(config.common.store, Arc::new(SystemClock));
+    if let Some(s3) = &config.common.s3 {
+        let bucket = open(s3)?;
+        (events, catalogue) = (events.with_bucket(bucket.clone()), catalogue.with_bucket(bucket));
+    }
+    let catalogue = Arc::new(catalogue);
     Ok(Bound { address, listener, catalogue, events, deadline: config.common.drain })
 }
 

@@ -2,11 +2,13 @@
 //!
 //! A commit writes everything that has arrived since the last one and syncs it once (group commit); the next begins
 //! at the earliest [`GROUP`] after it, unless much has arrived. Nothing is acknowledged that is not durable, and a
-//! frame goes out in time even while the volume is slow.
+//! frame goes out in time even while the volume is slow. Where the level is `object`, what is durable is acknowledged
+//! when the bucket has it.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use podwitness_core::grant::AckLevel;
 use podwitness_runtime::clock::Clock;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -17,6 +19,7 @@ use tokio::{
 use super::{answer::Acks, intake::Progress, receive::Taken};
 use crate::{
     metrics::Metrics,
+    ship::{Shipment, Shipper},
     store::{
         Part, Store, StoreError,
         layout::PartName,
@@ -31,6 +34,10 @@ const GROUP: Duration = Duration::from_millis(20);
 const MUCH: usize = 256 << 10;
 /// Cap on one commit.
 const MOST: usize = 1 << 20;
+
+/// How long the end of an upload waits for the bucket, where that is what is acknowledged. What is not there by then is
+/// on the volume, and is shipped later without a word.
+const BUCKET: Duration = Duration::from_secs(10);
 
 /// Steps of an upload, in order.
 #[derive(Debug)]
@@ -73,6 +80,10 @@ pub(super) struct Backing {
     pub(super) metrics: Metrics,
     /// Bounds commits that run at a time, and with them the threads that block.
     pub(super) commits: Arc<Semaphore>,
+    /// Ships what is stored, where there is a bucket.
+    pub(super) shipper: Option<Shipper>,
+    /// What an acknowledgement survives.
+    pub(super) ack: AckLevel,
 }
 
 /// Stores the steps of one upload.
@@ -84,6 +95,7 @@ pub(super) struct Committer {
     part: Option<Part>,
     progress: Progress,
     stored: u64,
+    shipment: Option<Shipment>,
 }
 
 /// Everything that one commit writes.
@@ -99,7 +111,15 @@ struct Batch {
 
 impl Committer {
     pub(super) fn new(backing: Backing, acks: Acks) -> Self {
-        Self { backing, acks, name: None, part: None, progress: Progress::default(), stored: 0 }
+        Self {
+            backing,
+            acks,
+            name: None,
+            part: None,
+            progress: Progress::default(),
+            stored: 0,
+            shipment: None,
+        }
     }
 
     /// Stores until the steps end.
@@ -155,24 +175,57 @@ impl Committer {
         let stored = self.part.as_ref().map_or(0, Part::written);
         self.backing.metrics.committed(stored.saturating_sub(self.stored), took);
         self.stored = stored;
-        self.acks.safe(stored);
+        if self.shipment.is_none() {
+            let shipper = self.backing.shipper.as_ref().zip(self.part.as_ref());
+            self.shipment = shipper.map(|(shipper, part)| shipper.follow(part));
+        }
+        if let Some(shipment) = &self.shipment {
+            shipment.written(stored);
+        }
+        if self.backing.ack != AckLevel::Object {
+            self.acks.safe(stored);
+        }
         Ok(())
     }
 
-    /// Waits for `work` and meanwhile sends the frames that are due.
+    /// Waits for `work` and meanwhile sends the frames that are due, and what comes to be in the bucket.
     async fn alive<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
+                bytes = shipped(self.shipment.as_mut()), if self.backing.ack == AckLevel::Object => {
+                    self.acks.safe(bytes);
+                }
                 () = sleep_until(self.acks.due()) => self.acks.repeat(),
+            }
+        }
+    }
+
+    /// Where acknowledgements wait for the bucket, waits until all is there. False where it takes too long.
+    async fn is_shipped(&mut self) -> bool {
+        let (stored, until) = (self.stored, Instant::now() + BUCKET);
+        if self.backing.ack != AckLevel::Object || stored == 0 {
+            return true;
+        }
+        loop {
+            let Some(shipment) = &mut self.shipment else { return false };
+            let bytes = shipment.shipped();
+            self.acks.safe(bytes);
+            if bytes >= stored {
+                return true;
+            }
+            let wait = self.acks.due().min(until);
+            if timeout_at(wait, shipment.changed()).await.is_err() && Instant::now() >= until {
+                return false;
             }
         }
     }
 
     async fn finish(mut self, ended: Ended) -> Report {
         let Ended { mut outcome, mut message } = ended;
+        let shipped = self.is_shipped().await;
         if let Some(part) = self.part.take() {
             let progress = std::mem::take(&mut self.progress);
             let end = End {
@@ -185,6 +238,8 @@ impl Committer {
                 session_end: progress.end,
                 session_outcome: progress.outcome,
                 gap: progress.gap,
+                torn: 0,
+                damaged: 0,
             };
             let finished = self.alive(spawn_blocking(move || part.finish(end))).await;
             if let Ok(Err(error)) = finished {
@@ -193,6 +248,11 @@ impl Committer {
                     (outcome, message) = (Outcome::Failed, error.to_string());
                 }
             }
+        }
+        // Only now, with its end in place, is the part to be closed in the bucket too.
+        drop(self.shipment.take());
+        if outcome == Outcome::Complete && !shipped {
+            (outcome, message) = (Outcome::Failed, StoreError::Bucket.to_string());
         }
         if outcome != Outcome::Complete {
             self.acks.fail(&message).await;
@@ -232,6 +292,17 @@ impl Batch {
                 Err(_) => break,
             }
         }
+    }
+}
+
+/// Bytes in the bucket, when they become more.
+async fn shipped(shipment: Option<&mut Shipment>) -> u64 {
+    match shipment {
+        Some(shipment) => {
+            shipment.changed().await;
+            shipment.shipped()
+        }
+        None => std::future::pending().await,
     }
 }
 

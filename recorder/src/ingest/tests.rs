@@ -102,6 +102,7 @@ impl Lab {
             issuers: watch::Sender::new(Arc::from([])).subscribe(),
             peers: Peers::new(Caps::default()),
             ack: AckLevel::Process,
+            shipper: None,
             upload_bytes: 8 << 20,
             drain,
             closing: CancellationToken::new(),

@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{DIR_MODE, StoreError, layout::Hour, sync_directory};
+use super::{DIR_MODE, StoreError, layout::Hour, quarantine::Quarantine, sync_directory};
 use file::OpenFile;
 
 /// Directory of the table, below the root.
@@ -38,12 +38,13 @@ const MAX_FILE: u64 = 64 << 20;
 pub struct EventLog {
     table: PathBuf,
     open: Option<OpenFile>,
+    quarantine: Quarantine,
 }
 
 impl EventLog {
     /// Opens the table below `root` and publishes what a crash left open.
-    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
-        let log = Self { table: root.join(TABLE), open: None };
+    pub(super) fn open(root: &Path, quarantine: Quarantine) -> Result<Self, StoreError> {
+        let log = Self { table: root.join(TABLE), open: None, quarantine };
         log.prepare().map_err(|source| StoreError::Io { action: "prepared for events", source })?;
         Ok(log)
     }
@@ -51,9 +52,13 @@ impl EventLog {
     fn prepare(&self) -> io::Result<()> {
         let open = self.table.join(OPEN);
         fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(&open)?;
-        for entry in fs::read_dir(&open)? {
-            if let Some(left) = OpenFile::recover(&entry?.path())? {
-                self.publish_file(&left)?;
+        for entry in fs::read_dir(&open)?.flatten() {
+            let path = entry.path();
+            let published = OpenFile::recover(&path, &self.quarantine)
+                .and_then(|left| left.map_or(Ok(None), |left| self.publish_file(&left)));
+            if let Err(error) = published {
+                // One that cannot be read must not keep the others from being written.
+                self.quarantine.take(&path, &error);
             }
         }
         Ok(())
@@ -95,11 +100,11 @@ impl EventLog {
         appended
     }
 
-    /// Publishes the file that is open, if any.
+    /// Publishes the file that is open, if any, and says where it lies.
     ///
     /// # Errors
     /// Where that fails; the file is tried again at the next start.
-    pub fn publish(&mut self) -> Result<(), StoreError> {
+    pub fn publish(&mut self) -> Result<Option<PathBuf>, StoreError> {
         self.try_publish().map_err(|source| StoreError::Io { action: "published", source })
     }
 
@@ -109,13 +114,13 @@ impl EventLog {
         self.open.is_some()
     }
 
-    fn try_publish(&mut self) -> io::Result<()> {
-        self.open.take().map_or(Ok(()), |open| self.publish_file(&open))
+    fn try_publish(&mut self) -> io::Result<Option<PathBuf>> {
+        self.open.take().map_or(Ok(None), |open| self.publish_file(&open))
     }
 
-    fn publish_file(&self, open: &OpenFile) -> io::Result<()> {
+    fn publish_file(&self, open: &OpenFile) -> io::Result<Option<PathBuf>> {
         if open.len() == 0 {
-            return fs::remove_file(open.path());
+            return fs::remove_file(open.path()).map(|()| None);
         }
         let mut directory = self.table.clone();
         for component in open.hour().partition() {
@@ -127,9 +132,11 @@ impl EventLog {
                 Err(error) => return Err(error),
             }
         }
-        fs::rename(open.path(), directory.join(open.published_name()))?;
+        let published = directory.join(open.published_name());
+        fs::rename(open.path(), &published)?;
         sync_directory(&directory)?;
-        sync_directory(&self.table.join(OPEN))
+        sync_directory(&self.table.join(OPEN))?;
+        Ok(Some(published))
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Meta {
     pub header_bytes: u64,
     /// What the header says.
     pub facts: Facts,
-    /// How it ended; absent while it lasts and after a crash.
+    /// How it ended; absent while it lasts, and after a crash until the next process has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
 }
@@ -126,6 +126,12 @@ pub struct End {
     /// Bytes of output that the client's side says are missing (`x-gap`).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gap: u64,
+    /// Bytes of the file behind `bytes`: what a crash tore off, and nobody was told to be safe.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub torn: u64,
+    /// Lines before that which are none, found when the part was completed after a crash.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub damaged: u64,
 }
 
 /// In which way a part ended.
@@ -142,6 +148,8 @@ pub enum Outcome {
     Failed,
     /// The recorder shut down.
     Shutdown,
+    /// The recorder was killed; the next one wrote this.
+    Interrupted,
 }
 
 impl Outcome {
@@ -154,6 +162,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Shutdown => "shutdown",
+            Self::Interrupted => "interrupted",
         }
     }
 }

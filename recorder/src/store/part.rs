@@ -9,8 +9,10 @@ use std::{
 use super::{
     StoreError, create_new,
     layout::PartName,
+    live::Writing,
     meta::{End, Meta},
     sync_directory,
+    walk::Place,
 };
 
 /// A part that is being written. Without [`Part::finish`] its metadata has no end.
@@ -22,11 +24,26 @@ pub struct Part {
     meta_name: String,
     meta: Meta,
     cast: PathBuf,
+    /// Whose drop says that nobody writes it any more: after its end is in place.
+    _writing: Option<Writing>,
 }
 
 impl Part {
-    pub(super) fn new(file: File, directory: PathBuf, name: &PartName, meta: Meta) -> Self {
-        Self { file, written: 0, cast: directory.join(name.cast()), directory, meta_name: name.meta(), meta }
+    pub(super) fn new(
+        file: File,
+        directory: PathBuf,
+        name: &PartName,
+        meta: Meta,
+        writing: Option<Writing>,
+    ) -> Self {
+        let cast = directory.join(name.cast());
+        Self { file, written: 0, cast, directory, meta_name: name.meta(), meta, _writing: writing }
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub const fn meta(&self) -> &Meta {
+        &self.meta
     }
 
     /// The file of the recording.
@@ -72,16 +89,29 @@ impl Part {
     }
 
     fn try_publish(&self) -> io::Result<()> {
-        let beside = self.directory.join(format!(".{}.new", self.meta_name));
-        // Left by a crash between its creation and its renaming; nobody else writes this part.
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = create_new(&beside)?;
-        file.write_all(&serde_json::to_vec(&self.meta)?)?;
-        file.sync_data()?;
-        fs::rename(&beside, self.directory.join(&self.meta_name))?;
-        sync_directory(&self.directory)
+        put(&self.directory, &self.meta_name, &serde_json::to_vec(&self.meta)?)
     }
+}
+
+/// Records how a part ended that another process left.
+///
+/// # Errors
+/// Where the metadata cannot be written.
+pub fn complete(place: &Place, meta: &Meta) -> io::Result<()> {
+    put(&place.directory, &place.name.meta(), &serde_json::to_vec(meta)?)
+}
+
+/// Puts a file in place, whole, and makes its name durable.
+pub(super) fn put(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let beside = directory.join(format!(".{name}.new"));
+    // Left by a crash between its creation and its renaming; nobody else writes this part.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = create_new(&beside)?;
+    file.write_all(content)?;
+    file.sync_data()?;
+    fs::rename(&beside, directory.join(name))?;
+    sync_directory(directory)
 }

@@ -17,6 +17,32 @@ use super::StoreError;
 /// full all the same says so when it is written to.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// What is taken.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum State {
+    /// Everything.
+    Accepting,
+    /// Everything, but something is wrong that will make it refuse, or promise less.
+    Degraded,
+    /// Nothing new.
+    Refusing,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Accepting, Self::Degraded, Self::Refusing];
+
+    /// The name in log and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepting => "accepting",
+            Self::Degraded => "degraded",
+            Self::Refusing => "refusing",
+        }
+    }
+}
+
 /// Watches a volume.
 #[derive(Debug)]
 pub struct Space {
@@ -39,6 +65,16 @@ impl Space {
     pub fn check(&self) -> Result<(), StoreError> {
         self.look();
         if self.free() < self.floor { Err(StoreError::Full { floor: self.floor }) } else { Ok(()) }
+    }
+
+    /// How the volume stands, by a look that is at most a second old: degraded below twice the floor.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (self.check(), self.free()) {
+            (Err(_), _) => State::Refusing,
+            (Ok(()), free) if free < self.floor.saturating_mul(2) => State::Degraded,
+            _ => State::Accepting,
+        }
     }
 
     fn look(&self) {

@@ -26,6 +26,8 @@ fn end() -> End {
         session_end: None,
         session_outcome: None,
         gap: 0,
+        torn: 0,
+        damaged: 0,
     }
 }
 
@@ -105,7 +107,7 @@ fn a_root_that_is_no_directory_is_said_at_the_start() {
 fn bytes_that_do_not_fit_are_an_error_and_do_not_count() {
     let dir = tempfile::tempdir().unwrap();
     let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut part = Part::new(file, dir.path().into(), &name(), meta());
+    let mut part = Part::new(file, dir.path().into(), &name(), meta(), None);
     assert!(matches!(part.append(b"lost"), Err(StoreError::Io { action: "written", .. })));
     assert_eq!(part.written(), 0);
 }

@@ -7,12 +7,11 @@ use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
     ops::Range,
-    path::PathBuf,
 };
 
 use bytes::Bytes;
 
-use super::readable::Readable;
+use super::{readable::Readable, scan::Source, shelf::Shelved};
 
 /// Longest read at once.
 const CHUNK: u64 = 64 << 10;
@@ -26,27 +25,87 @@ pub(super) struct Joined {
     length: u64,
 }
 
+/// A part as it is to be joined.
+#[derive(Clone, Debug)]
+pub(super) struct PartPiece {
+    /// Where it lies.
+    pub(super) source: Source,
+    /// Bytes of its header line.
+    pub(super) header: u64,
+    /// Bytes of event lines before it.
+    pub(super) offset: u64,
+    /// Its bytes, once it has ended.
+    pub(super) bytes: Option<u64>,
+}
+
 #[derive(Debug)]
 struct Piece {
-    file: File,
+    body: Body,
     range: Range<u64>,
 }
 
+#[derive(Debug)]
+enum Body {
+    File(File),
+    /// With the segment that was read last, and where it begins.
+    Bucket(Shelved, Option<(u64, Bytes)>),
+}
+
 impl Joined {
-    /// Opens parts, given as file, length of the header line, and offset, in order.
-    pub(super) fn open(parts: &[(PathBuf, u64, u64)]) -> io::Result<Self> {
+    /// Opens parts, in order.
+    pub(super) fn open(parts: &[PartPiece]) -> io::Result<Self> {
         let mut pieces = Vec::with_capacity(parts.len());
-        for (number, (path, header, offset)) in parts.iter().enumerate() {
-            let mut file = File::open(path)?;
-            let mut end = whole_lines(&mut file)?;
-            if let Some((.., next)) = parts.get(number.saturating_add(1)) {
-                end = end.min(header.saturating_add(next.saturating_sub(*offset)));
+        for (number, part) in parts.iter().enumerate() {
+            let (body, mut end) = Body::open(&part.source)?;
+            end = end.min(part.bytes.unwrap_or(u64::MAX));
+            if let Some(next) = parts.get(number.saturating_add(1)) {
+                end = end.min(part.header.saturating_add(next.offset.saturating_sub(part.offset)));
             }
-            let start = if number == 0 { 0 } else { *header };
-            pieces.push(Piece { file, range: start.min(end)..end });
+            let start = if number == 0 { 0 } else { part.header };
+            pieces.push(Piece { body, range: start.min(end)..end });
         }
         let length = pieces.iter().map(|piece| piece.range.end.saturating_sub(piece.range.start)).sum();
         Ok(Self { pieces, length })
+    }
+}
+
+impl Body {
+    /// With its length up to the last whole line.
+    fn open(source: &Source) -> io::Result<(Self, u64)> {
+        match source {
+            Source::File(path) => {
+                let mut file = File::open(path)?;
+                let end = whole_lines(&mut file)?;
+                Ok((Self::File(file), end))
+            }
+            // What was torn off is behind the end that the manifest has; before there is one, only whole lines are there.
+            Source::Bucket(shelved) => Ok((Self::Bucket(shelved.clone(), None), shelved.length())),
+        }
+    }
+
+    /// Some of at most `most` bytes.
+    fn read(&mut self, at: u64, most: u64) -> io::Result<Bytes> {
+        match self {
+            Self::File(file) => {
+                file.seek(SeekFrom::Start(at))?;
+                let mut bytes = Vec::new();
+                file.take(most.min(CHUNK)).read_to_end(&mut bytes)?;
+                Ok(bytes.into())
+            }
+            Self::Bucket(shelved, last) => {
+                let inside = |(start, lines): &(u64, Bytes)| {
+                    let from = usize::try_from(at.checked_sub(*start)?).ok()?;
+                    let lines = lines.get(from..).filter(|lines| !lines.is_empty())?;
+                    let most = usize::try_from(most).unwrap_or(usize::MAX).min(lines.len());
+                    Some(lines.get(..most).map(Bytes::copy_from_slice).unwrap_or_default())
+                };
+                if let Some(bytes) = last.as_ref().and_then(inside) {
+                    return Ok(bytes);
+                }
+                let read = last.insert(shelved.segment(at)?);
+                Ok(inside(read).unwrap_or_default())
+            }
+        }
     }
 }
 
@@ -63,15 +122,9 @@ impl Readable for Joined {
                 before = before.saturating_add(length);
                 continue;
             };
-            piece.file.seek(SeekFrom::Start(piece.range.start.saturating_add(inside)))?;
-            let mut bytes = Vec::new();
-            let most = length.saturating_sub(inside).min(CHUNK);
-            (&mut piece.file).take(most).read_to_end(&mut bytes)?;
-            return if bytes.is_empty() {
-                Err(io::ErrorKind::UnexpectedEof.into())
-            } else {
-                Ok(bytes.into())
-            };
+            let from = piece.range.start.saturating_add(inside);
+            let bytes = piece.body.read(from, length.saturating_sub(inside))?;
+            return if bytes.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) };
         }
         Ok(Bytes::new())
     }
@@ -110,10 +163,10 @@ mod tests {
         }
     }
 
-    fn part(dir: &Path, name: &str, header: &str, lines: &str, offset: u64) -> (PathBuf, u64, u64) {
+    fn part(dir: &Path, name: &str, header: &str, lines: &str, offset: u64) -> PartPiece {
         let path = dir.join(name);
         std::fs::write(&path, format!("{header}{lines}")).unwrap();
-        (path, header.len() as u64, offset)
+        PartPiece { source: Source::File(path), header: header.len() as u64, offset, bytes: None }
     }
 
     const A: &str = "[1,\"o\",\"a\"]\n";
@@ -164,5 +217,13 @@ mod tests {
         }
         let torn = [part(dir.path(), "0", "{\"ver", "", 0)];
         assert_eq!(Joined::open(&torn).unwrap().length(), 0);
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_the_end_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut torn = part(dir.path(), "0", "{}\n", &format!("{A}\0\0\n"), 0);
+        torn.bytes = Some(3 + A.len() as u64);
+        assert_eq!(read_all(&mut Joined::open(&[torn]).unwrap(), 0), format!("{{}}\n{A}").as_bytes());
     }
 }

@@ -2,20 +2,22 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use podwitness_runtime::clock::Clock;
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     cast::Joined,
     scan::{Bounds, Scan},
-    session::{Filter, Session, Summary, assemble, files},
+    session::{Filter, Session, Summary, assemble, pieces},
+    shelf::Shelf,
 };
+use crate::bucket::Bucket;
 
 /// About 50 MB of memory at the usual size of metadata.
 const BOUNDS: Bounds = Bounds { parts: 50_000, directories: 50_000 };
@@ -32,6 +34,8 @@ pub struct Catalogue {
 #[derive(Debug)]
 struct State {
     scan: Scan,
+    bounds: Bounds,
+    shelf: Option<Shelf>,
     looked: Option<Instant>,
     listing: Arc<Listing>,
 }
@@ -61,8 +65,17 @@ impl Catalogue {
     }
 
     pub(super) fn bounded(root: PathBuf, clock: Arc<dyn Clock>, bounds: Bounds) -> Self {
-        let state = State { scan: Scan::new(root, bounds), looked: None, listing: Arc::default() };
+        let scan = Scan::new(root, bounds);
+        let state = State { scan, bounds, shelf: None, looked: None, listing: Arc::default() };
         Self { state: Mutex::new(state), clock }
+    }
+
+    /// The same with what lies in a bucket, asked within a runtime.
+    #[must_use]
+    pub fn with_bucket(self, bucket: Bucket) -> Self {
+        let shelf = Shelf::new(bucket, Handle::current());
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).shelf = Some(shelf);
+        self
     }
 
     /// At most `limit` sessions that match, newest first, behind the session with the id `after`. An `after` that is
@@ -81,14 +94,20 @@ impl Catalogue {
     pub(super) fn cast(&self, id: &str) -> io::Result<Option<Joined>> {
         let listing = self.listing()?;
         let Some(session) = listing.by_id.get(id) else { return Ok(None) };
-        Joined::open(&files(session)).map(Some)
+        Joined::open(&pieces(session)).map(Some)
     }
 
     fn listing(&self) -> io::Result<Arc<Listing>> {
         // A panic in a look leaves the last listing in place, which is whole.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.looked.is_none_or(|looked| looked.elapsed() > FRESH) {
-            let look = state.scan.look(self.clock.now_unix_millis())?;
+            let mut look = state.scan.look(self.clock.now_unix_millis())?;
+            let bounds = state.bounds;
+            if let Some(shelf) = &mut state.shelf {
+                let (parts, truncated) = shelf.look(bounds);
+                look.parts.extend(parts);
+                look.truncated |= truncated;
+            }
             let sessions = assemble(look.parts);
             let by_id = sessions.iter().map(|one| (one.summary.id.clone(), Arc::clone(one))).collect();
             state.listing = Arc::new(Listing { sessions, by_id, truncated: look.truncated });
@@ -100,8 +119,7 @@ impl Catalogue {
 
 /// Sizes are asked for when they are listed, because files that are written grow without a word.
 fn with_size(session: &Session) -> Summary {
-    let size = |path: &PathBuf| fs::metadata(path).map_or(0, |meta| meta.len());
-    let size = files(session).iter().map(|(path, ..)| size(path)).sum();
+    let size = session.parts.iter().map(|part| part.source.length()).sum();
     Summary { size, ..session.summary.clone() }
 }
 

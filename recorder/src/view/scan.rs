@@ -6,17 +6,15 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, DirEntry, File},
-    io::{self, Read as _},
+    fs::{self, DirEntry},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use crate::store::{
-    layout::PartName,
-    meta::{MAX_META, Meta},
-};
+use super::shelf::Shelved;
+use crate::store::{layout::PartName, meta::Meta, read_meta};
 
 /// Directories below a day: cluster, namespace, pod.
 const MAX_DEPTH: usize = 4;
@@ -36,11 +34,38 @@ pub(super) struct Bounds {
 #[derive(Debug)]
 pub(super) struct Found {
     /// The recording.
-    pub(super) cast: PathBuf,
+    pub(super) source: Source,
     /// Its name.
     pub(super) name: PartName,
     /// Its metadata, or why there is none.
     pub(super) meta: Result<Meta, String>,
+}
+
+/// Where a recording lies.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// On the volume.
+    File(PathBuf),
+    /// In a bucket.
+    Bucket(Shelved),
+}
+
+impl Source {
+    /// Bytes that are there now.
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Self::File(path) => fs::metadata(path).map_or(0, |file| file.len()),
+            Self::Bucket(shelved) => shelved.length(),
+        }
+    }
+
+    /// What tells a recording without metadata from others: its directory.
+    pub(super) fn place(&self) -> &[u8] {
+        match self {
+            Self::File(path) => path.parent().unwrap_or(path).as_os_str().as_encoded_bytes(),
+            Self::Bucket(shelved) => shelved.directory().as_bytes(),
+        }
+    }
 }
 
 /// What the last look saw.
@@ -182,15 +207,9 @@ fn part(cast: PathBuf, name: &PartName, before: Option<&Stamped>) -> Stamped {
         Some(before) if before.stamp == stamp && before.found.meta.is_ok() => before.clone(),
         _ => {
             let meta = read_meta(&path).map_err(|error| error.to_string());
-            Stamped { stamp, found: Arc::new(Found { cast, name: name.clone(), meta }) }
+            Stamped { stamp, found: Arc::new(Found { source: Source::File(cast), name: name.clone(), meta }) }
         }
     }
-}
-
-fn read_meta(path: &Path) -> io::Result<Meta> {
-    let mut text = Vec::new();
-    File::open(path)?.take(MAX_META as u64).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
 }
 
 /// Directories whose names are numbers, greatest first.

@@ -5,14 +5,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
-    path::PathBuf,
     sync::Arc,
 };
 
 use serde::Serialize;
 
-use super::scan::Found;
+use super::{cast::PartPiece, scan::Found};
 use crate::store::{
     layout::{owner_digest, short_digest},
     meta::{Meta, Outcome, Owner},
@@ -102,7 +100,8 @@ pub(super) fn assemble(found: Vec<Arc<Found>>) -> Vec<Arc<Session>> {
     for part in found {
         let group = groups.entry(id(&part)).or_default();
         match group.get(&part.name.part()) {
-            // The same number under two days: what was there first stands.
+            // The same number under two days: what was there first stands. On the volume and in the bucket: the volume,
+            // whose parts come first.
             Some(first) if received(first) <= received(&part) => {}
             _ => {
                 group.insert(part.name.part(), part);
@@ -124,7 +123,7 @@ fn id(part: &Found) -> String {
     let owner = match &part.meta {
         Ok(meta) => owner_digest(&meta.owner),
         // Without metadata nobody knows whose it is: it stands for itself, under its directory.
-        Err(_) => short_digest(part.cast.parent().unwrap_or(&part.cast).as_os_str().as_encoded_bytes()),
+        Err(_) => short_digest(part.source.place()),
     };
     format!("{}.{owner}", part.name.session())
 }
@@ -191,7 +190,7 @@ fn missing(parts: &[Arc<Found>]) -> u64 {
 
 /// Bytes of a part's file. One without an end was cut off, or grows.
 fn stored(part: &Found, meta: &Meta) -> u64 {
-    meta.end.as_ref().map_or_else(|| fs::metadata(&part.cast).map_or(0, |file| file.len()), |end| end.bytes)
+    meta.end.as_ref().map_or_else(|| part.source.length(), |end| end.bytes)
 }
 
 fn cut(text: String) -> String {
@@ -225,11 +224,16 @@ impl Filter {
     }
 }
 
-/// Files of a session's parts with their header lengths and offsets, for joining.
-pub(super) fn files(session: &Session) -> Vec<(PathBuf, u64, u64)> {
+/// What is to be joined of a session's parts.
+pub(super) fn pieces(session: &Session) -> Vec<PartPiece> {
     let of = |part: &Arc<Found>| {
-        let (header, offset) = part.meta.as_ref().map_or((0, 0), |meta| (meta.header_bytes, meta.offset));
-        (part.cast.clone(), header, offset)
+        let meta = part.meta.as_ref().ok();
+        PartPiece {
+            source: part.source.clone(),
+            header: meta.map_or(0, |meta| meta.header_bytes),
+            offset: meta.map_or(0, |meta| meta.offset),
+            bytes: meta.and_then(|meta| meta.end.as_ref()).map(|end| end.bytes),
+        }
     };
     session.parts.iter().map(of).collect()
 }

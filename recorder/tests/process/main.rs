@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn wrong_settings_exit_with_64_and_name_every_mistake() {
-        let (code, error) = run(&["ingest"], &[("PODWITNESS_ACK", "object"), ("PODWITNESS_DRAIN", "soon")]);
+        let (code, error) = run(&["ingest"], &[("PODWITNESS_ACK", "tape"), ("PODWITNESS_DRAIN", "soon")]);
         assert_eq!(code, 64);
         for name in ["PODWITNESS_ACK", "PODWITNESS_DRAIN", "PODWITNESS_CONTROL"] {
             assert!(error.contains(name), "{error}");

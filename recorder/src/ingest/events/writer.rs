@@ -3,21 +3,22 @@
 //! `clients --batches--> writer`: one task and a channel of [`QUEUE`], and [`Room`](super::super::receive::Room) that
 //! all share; while either is full, clients wait. A commit writes everything that has come while the one before was
 //! written, so that the volume itself sets the pace: one event is durable after one synchronisation, and many cost no
-//! more. A file is published [`PUBLISH`] after it was begun.
+//! more. A file is published [`PUBLISH`] after it was begun; at the level `object` each commit is one, and is acknowledged
+//! when the bucket has it, so that the bucket sets the pace.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use podwitness_runtime::clock::Clock;
+use podwitness_core::grant::AckLevel;
 use tokio::{
     sync::{mpsc, oneshot},
     task::spawn_blocking,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::super::receive::Taken;
+use super::super::{commit::Backing, receive::Taken};
 use crate::{
-    metrics::Metrics,
+    ship::Shipper,
     store::{
         Store, StoreError,
         events::{Draft, EventLog},
@@ -30,6 +31,9 @@ const QUEUE: usize = 256;
 const MOST: usize = 4 << 20;
 /// How long a file is written before it is published.
 const PUBLISH: Duration = Duration::from_secs(10);
+
+/// How long events wait for the bucket, where that is what is acknowledged.
+const BUCKET: Duration = Duration::from_secs(5);
 
 /// Events of one client that are to become durable together.
 #[derive(Debug)]
@@ -48,20 +52,14 @@ pub(in crate::ingest) type Batches = mpsc::Sender<Batch>;
 /// Writes until it is told to finish, and publishes what is open then.
 #[derive(Debug)]
 pub(in crate::ingest) struct Writer {
-    store: Arc<Store>,
-    clock: Arc<dyn Clock>,
-    metrics: Metrics,
+    backing: Backing,
     batches: mpsc::Receiver<Batch>,
 }
 
 impl Writer {
-    pub(in crate::ingest) fn new(
-        store: Arc<Store>,
-        clock: Arc<dyn Clock>,
-        metrics: Metrics,
-    ) -> (Batches, Self) {
+    pub(in crate::ingest) fn new(backing: Backing) -> (Batches, Self) {
         let (sender, batches) = mpsc::channel(QUEUE);
-        (sender, Self { store, clock, metrics, batches })
+        (sender, Self { backing, batches })
     }
 
     /// Writes into `log` until `finish` is cancelled, and then what has come.
@@ -77,20 +75,22 @@ impl Writer {
             tokio::select! {
                 biased;
                 () = due => {
-                    log = published(log).await;
+                    log = self.published(log).await;
                     publish = None;
                 }
                 () = finish.cancelled(), if !self.batches.is_closed() => self.batches.close(),
                 first = self.batches.recv() => {
                     let Some(first) = first else { break };
                     log = self.commit(first, log).await;
-                    if log.is_open() {
+                    if !log.is_open() {
+                        publish = None;
+                    } else {
                         publish.get_or_insert_with(|| Instant::now() + PUBLISH);
                     }
                 }
             }
         }
-        drop(published(log).await);
+        drop(self.published(log).await);
     }
 
     async fn commit(&mut self, first: Batch, log: EventLog) -> EventLog {
@@ -102,15 +102,36 @@ impl Writer {
             size = size.saturating_add(bytes(&batch));
             batches.push(batch);
         }
-        let (store, now, begun) = (Arc::clone(&self.store), self.clock.now_unix(), Instant::now());
-        let (log, batches, result) = blocking(move || write(&store, log, batches, now)).await;
+        let Backing { store, clock, .. } = &self.backing;
+        let (store, now, begun) = (Arc::clone(store), clock.now_unix(), Instant::now());
+        let (mut log, batches, mut result) = blocking(move || write(&store, log, batches, now)).await;
+        if result.is_ok()
+            && self.backing.ack == AckLevel::Object
+            && let Some(shipper) = self.backing.shipper.clone()
+        {
+            let file;
+            (log, file) = publish(log).await;
+            if !shipped(&shipper, file).await {
+                result = Err(StoreError::Bucket);
+            }
+        }
         match &result {
-            Ok(ids) => self.metrics.events_stored(ids.len() as u64, size as u64, begun.elapsed()),
+            Ok(ids) => self.backing.metrics.events_stored(ids.len() as u64, size as u64, begun.elapsed()),
             Err(error) => {
                 tracing::warn!(%error, source = ?std::error::Error::source(error), "events cannot be stored");
             }
         }
         tell(batches, result);
+        log
+    }
+}
+
+impl Writer {
+    async fn published(&self, log: EventLog) -> EventLog {
+        let (log, file) = publish(log).await;
+        if let (Some(shipper), Some(file)) = (&self.backing.shipper, file) {
+            shipper.published(file);
+        }
         log
     }
 }
@@ -142,14 +163,22 @@ fn write(store: &Store, mut log: EventLog, batches: Vec<Batch>, now: i64) -> Wri
     (log, batches, result)
 }
 
-async fn published(mut log: EventLog) -> EventLog {
-    blocking(move || {
-        if let Err(error) = log.publish() {
+/// Publishes what is open, and says where it lies.
+async fn publish(mut log: EventLog) -> (EventLog, Option<PathBuf>) {
+    blocking(move || match log.publish() {
+        Ok(file) => (log, file),
+        Err(error) => {
             tracing::warn!(%error, source = ?std::error::Error::source(&error), "a file of events stays open");
+            (log, None)
         }
-        log
     })
     .await
+}
+
+/// Whether the bucket took the file in time. If not, it is shipped later, and its events come once more.
+async fn shipped(shipper: &Shipper, file: Option<PathBuf>) -> bool {
+    let Some(file) = file else { return false };
+    timeout(BUCKET, shipper.events(&file)).await.is_ok_and(|shipped| shipped.is_ok())
 }
 
 /// Work that blocks. A panic in it is passed on, as without a thread of its own.

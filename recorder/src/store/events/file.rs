@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -12,11 +12,13 @@ use rustix::fs::{FlockOperation, flock};
 use ulid::Ulid;
 
 use super::{
-    super::{create_new, layout::Hour, sync_directory},
+    super::{create_new, layout::Hour, quarantine::Quarantine, sync_directory},
     Draft, TABLE,
 };
 
 const EXTENSION: &str = "ndjson.zst";
+/// Cap on the end of a file that is kept aside: above the largest file.
+const MAX_TAIL: u64 = 128 << 20;
 /// Bytes that are read at a time when a file is recovered.
 const READ: usize = 64 << 10;
 
@@ -42,8 +44,9 @@ impl OpenFile {
         Ok(Self { file, path, hour, name, len: 0, lines: 0 })
     }
 
-    /// A file that a crash left, without what was torn. `None` where it is none of ours, or another process writes it.
-    pub(super) fn recover(path: &Path) -> io::Result<Option<Self>> {
+    /// A file that a crash left, without what was torn, which is kept aside. `None` where it is none of ours, or
+    /// another process writes it.
+    pub(super) fn recover(path: &Path, quarantine: &Quarantine) -> io::Result<Option<Self>> {
         let named = path.file_name().and_then(|name| name.to_str()).and_then(parse);
         let Some((hour, name)) = named else { return Ok(None) };
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
@@ -51,8 +54,15 @@ impl OpenFile {
             return Ok(None);
         }
         let len = whole(&mut file)?;
-        file.set_len(len)?;
-        file.sync_data()?;
+        // A torn write looks like a damaged one, and behind the damage there may be what was acknowledged.
+        file.seek(SeekFrom::Start(len))?;
+        let mut tail = Vec::new();
+        (&mut file).take(MAX_TAIL).read_to_end(&mut tail)?;
+        if !tail.is_empty() {
+            quarantine.keep(path, &tail, &"it holds no whole frame of events")?;
+            file.set_len(len)?;
+            file.sync_data()?;
+        }
         Ok(Some(Self { file, path: path.to_owned(), hour, name, len, lines: 0 }))
     }
 

@@ -13,6 +13,10 @@ fn draft(name: &str) -> Draft {
     Draft::new(text.into_bytes(), "{\"id\":".len())
 }
 
+fn open_log(root: &Path) -> Result<EventLog, StoreError> {
+    EventLog::open(root, Quarantine::new(root))
+}
+
 /// Every published file: its path below the table and its lines.
 fn published(root: &Path) -> Vec<(String, Vec<serde_json::Value>)> {
     let table = root.join(TABLE);
@@ -44,7 +48,7 @@ fn open_files(root: &Path) -> Vec<PathBuf> {
 #[test]
 fn events_are_published_under_their_hour_and_know_where_they_lie() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = EventLog::open(dir.path()).unwrap();
+    let mut log = open_log(dir.path()).unwrap();
     let first = log.append([draft("a"), draft("b")].iter(), NOW).unwrap();
     let second = log.append([draft("c")].iter(), NOW + 1).unwrap();
     assert!(published(dir.path()).is_empty());
@@ -63,7 +67,7 @@ fn events_are_published_under_their_hour_and_know_where_they_lie() {
 #[test]
 fn an_hour_has_files_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = EventLog::open(dir.path()).unwrap();
+    let mut log = open_log(dir.path()).unwrap();
     log.append([draft("a")].iter(), NOW).unwrap();
     log.append([draft("b")].iter(), NOW + 3600).unwrap();
     log.publish().unwrap();
@@ -75,17 +79,17 @@ fn an_hour_has_files_of_its_own() {
 #[test]
 fn what_a_crash_left_is_published_without_what_was_torn() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = EventLog::open(dir.path()).unwrap();
+    let mut log = open_log(dir.path()).unwrap();
     log.append([draft("kept")].iter(), NOW).unwrap();
     let [path] = &open_files(dir.path())[..] else { panic!() };
     // Another process does not touch what this one writes.
-    drop(EventLog::open(dir.path()).unwrap());
+    drop(open_log(dir.path()).unwrap());
     assert_eq!(open_files(dir.path()).len(), 1);
     drop(log);
     let whole = fs::read(path).unwrap();
     OpenOptions::new().append(true).open(path).unwrap().write_all(&whole[..whole.len() - 3]).unwrap();
     fs::write(path.with_file_name("notes.txt"), "not ours").unwrap();
-    drop(EventLog::open(dir.path()).unwrap());
+    drop(open_log(dir.path()).unwrap());
     let files = published(dir.path());
     assert_eq!(files.len(), 1);
     assert_eq!(files[0].1.iter().map(|line| &line["name"]).collect::<Vec<_>>(), ["kept"]);
@@ -95,21 +99,21 @@ fn what_a_crash_left_is_published_without_what_was_torn() {
 #[test]
 fn a_file_that_holds_nothing_is_removed() {
     let dir = tempfile::tempdir().unwrap();
-    drop(EventLog::open(dir.path()).unwrap());
+    drop(open_log(dir.path()).unwrap());
     let open = dir.path().join(TABLE).join(OPEN);
     fs::write(open.join("2023-11-14.22.01HF7YAT00AAAAAAAAAAAAAAAA.ndjson.zst"), b"torn").unwrap();
-    drop(EventLog::open(dir.path()).unwrap());
+    drop(open_log(dir.path()).unwrap());
     assert!(open_files(dir.path()).is_empty() && published(dir.path()).is_empty());
 }
 
 #[test]
 fn an_event_longer_than_a_frame_is_stored_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = EventLog::open(dir.path()).unwrap();
+    let mut log = open_log(dir.path()).unwrap();
     let long = "x".repeat(700_000);
     log.append([draft(&long), draft("short")].iter(), NOW).unwrap();
     drop(log);
-    drop(EventLog::open(dir.path()).unwrap());
+    drop(open_log(dir.path()).unwrap());
     let lines = &published(dir.path())[0].1;
     assert_eq!((lines[0]["name"] == long.as_str(), &lines[1]["name"]), (true, &"short".into()));
 }

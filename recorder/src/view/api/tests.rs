@@ -46,6 +46,8 @@ impl Lab {
             session_end: Some("client-left".into()),
             session_outcome: Some("recorded".into()),
             gap: 0,
+            torn: 0,
+            damaged: 0,
         };
         part.finish(end).unwrap();
         let catalogue = Catalogue::new(dir.path().into(), Arc::new(ManualClock::at(1_700_000_000)));

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{fs, path::Path};
 
 use podwitness_runtime::clock::ManualClock;
 
@@ -45,6 +45,8 @@ fn end(outcome: Outcome) -> End {
         session_end: Some("completed".into()),
         session_outcome: Some("recorded-late".into()),
         gap: 0,
+        torn: 0,
+        damaged: 0,
     }
 }
 

@@ -1,0 +1,57 @@
+use object_store::memory::InMemory;
+
+use super::{credentials::Directory, *};
+
+fn bucket(prefix: &str) -> (Bucket, Arc<InMemory>) {
+    let store = Arc::new(InMemory::new());
+    (Bucket::new(Arc::clone(&store) as Arc<dyn ObjectStore>, prefix), store)
+}
+
+#[tokio::test]
+async fn an_object_is_put_once_and_stands() {
+    let (bucket, _) = bucket("audit/c1");
+    assert_eq!(bucket.put("a/b", Bytes::from_static(b"first")).await.unwrap(), Put::Created);
+    assert_eq!(bucket.put("a/b", Bytes::from_static(b"second")).await.unwrap(), Put::Exists);
+    assert_eq!(bucket.get("a/b", 100).await.unwrap().unwrap(), "first");
+    assert_eq!(bucket.get_range("a/b", 1..3).await.unwrap().unwrap(), "ir");
+    assert_eq!((bucket.size("a/b").await.unwrap(), bucket.size("a/c").await.unwrap()), (Some(5), None));
+    assert_eq!(bucket.get("a/c", 100).await.unwrap(), None);
+    assert_eq!(bucket.get("a/b", 4).await.unwrap_err().class(), Class::Conflict);
+}
+
+#[tokio::test]
+async fn keys_are_listed_below_the_prefix_as_they_were_put() {
+    let (bucket, store) = bucket("/audit/");
+    for key in ["s/2026/a~1/x", "s/2026/b/y", "s/2025/b/z", "t/x"] {
+        assert_eq!(bucket.put(key, Bytes::new()).await.unwrap(), Put::Created);
+    }
+    let keys = |objects: Vec<Object>| objects.into_iter().map(|object| object.key).collect::<Vec<_>>();
+    let all = keys(bucket.list("s", None, 10).await.unwrap());
+    assert_eq!(all, ["s/2025/b/z", "s/2026/a~1/x", "s/2026/b/y"]);
+    assert_eq!(keys(bucket.list("s", Some("s/2026/a~1/x"), 10).await.unwrap()), ["s/2026/b/y"]);
+    assert_eq!(bucket.list("s", None, 1).await.unwrap().len(), 1);
+    assert_eq!(bucket.directories("s").await.unwrap(), ["2025", "2026"]);
+    assert_eq!(bucket.get(&all[1], 10).await.unwrap().unwrap(), "");
+    let raw: Vec<_> = store.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap();
+    assert!(raw.contains(&"audit/s/2026/a~1/x".to_owned()), "{raw:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_are_read_again_and_never_printed() {
+    use object_store::CredentialProvider as _;
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let directory = Directory::new(dir.path().to_owned());
+    let error = directory.get_credential().await.unwrap_err();
+    assert_eq!(BucketError::new("put", "k", &error).class(), Class::Credentials);
+    write("AWS_ACCESS_KEY_ID", "one\n");
+    write("AWS_SECRET_ACCESS_KEY", "s3cret\n");
+    let first = directory.get_credential().await.unwrap();
+    assert_eq!((first.key_id.as_str(), first.secret_key.as_str(), &first.token), ("one", "s3cret", &None));
+    write("AWS_ACCESS_KEY_ID", "two");
+    write("AWS_SESSION_TOKEN", "token");
+    tokio::time::advance(std::time::Duration::from_secs(6)).await;
+    let second = directory.get_credential().await.unwrap();
+    assert_eq!((second.key_id.as_str(), second.token.as_deref()), ("two", Some("token")));
+    assert!(!format!("{directory:?}").contains("s3cret"));
+}

@@ -1,0 +1,110 @@
+//! Whether this recorder accepts, is degraded, or refuses: shown by a metric, logged when it changes, and not ready
+//! while it refuses, so that others are asked.
+
+use std::{sync::Arc, time::Duration};
+
+use podwitness_runtime::readiness::{BlockReady, Readiness};
+use tokio::{task::spawn_blocking, time::sleep};
+
+use crate::{
+    metrics::Metrics,
+    ship::status::Status,
+    store::{State, Store},
+};
+
+/// How often it is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Looks until it is dropped.
+pub async fn watch(store: Arc<Store>, shipping: Option<Status>, metrics: Metrics, readiness: Readiness) {
+    let (mut before, mut blocked) = (State::Accepting, None);
+    loop {
+        let volume = Arc::clone(&store);
+        // Without an answer, which only the end of the runtime leaves away, nothing changes.
+        let volume = spawn_blocking(move || volume.space().state()).await.unwrap_or(before);
+        let state = overall(volume, shipping.as_ref());
+        metrics.state(state);
+        if state != before {
+            say(state, &store, shipping.as_ref());
+            before = state;
+        }
+        blocked = block(state, &readiness, blocked);
+        sleep(EVERY).await;
+    }
+}
+
+fn overall(volume: State, shipping: Option<&Status>) -> State {
+    match volume {
+        State::Accepting if shipping.is_some_and(|shipping| !shipping.is_well()) => State::Degraded,
+        state => state,
+    }
+}
+
+fn block(state: State, readiness: &Readiness, blocked: Option<BlockReady>) -> Option<BlockReady> {
+    (state == State::Refusing).then(|| blocked.unwrap_or_else(|| readiness.block("free space on the volume")))
+}
+
+fn say(state: State, store: &Store, shipping: Option<&Status>) {
+    let failing = shipping.and_then(Status::failing).map(|class| class.as_str());
+    let backlog = shipping.map(Status::backlog).unwrap_or_default();
+    let (free, waiting, age) = (store.space().free(), backlog.bytes, backlog.age.as_secs());
+    if state == State::Accepting {
+        tracing::info!(state = state.as_str(), free, waiting, age, "everything is accepted again");
+    } else {
+        tracing::warn!(
+            state = state.as_str(),
+            free,
+            waiting,
+            age,
+            bucket = failing,
+            "the recorder is not well"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podwitness_runtime::metrics::SharedRegistry;
+
+    use super::*;
+    use crate::bucket::{BucketError, Class};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_state_follows_the_volume_and_the_bucket() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path(), 1000).unwrap());
+        let (registry, readiness, status) = (SharedRegistry::new(), Readiness::new(), Status::default());
+        let metrics = Metrics::register(&registry, &store);
+        let task = watch(Arc::clone(&store), Some(status.clone()), metrics, readiness.clone());
+        let task = tokio::spawn(task);
+        let is = |state: &str| {
+            let text = registry.encode().unwrap();
+            State::ALL.into_iter().all(|one| {
+                let value = u8::from(one.as_str() == state);
+                text.contains(&format!("podwitness_recorder_state{{state=\"{}\"}} {value}", one.as_str()))
+            })
+        };
+        let look = async |free: u64| {
+            // The volume is looked at with the state, and found again at once.
+            for _ in 0..3 {
+                store.space().found(free);
+                tokio::time::sleep(EVERY / 2).await;
+            }
+        };
+        look(5000).await;
+        assert!(is("accepting") && readiness.is_ready());
+        look(1500).await;
+        assert!(is("degraded") && readiness.is_ready());
+        look(999).await;
+        assert!(is("refusing") && !readiness.is_ready());
+        look(5000).await;
+        assert!(is("accepting") && readiness.is_ready());
+        status.failed(&BucketError::test(Class::Denied));
+        look(5000).await;
+        assert!(is("degraded") && readiness.is_ready());
+        status.succeeded(1);
+        look(5000).await;
+        assert!(is("accepting"));
+        task.abort();
+    }
+}

@@ -1,0 +1,128 @@
+//! Ships a part while it is written, one segment at a time: a megabyte, or what has waited for as long as it may.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{Ended, PartShip, Shipper, segment::MAX_SEGMENT, status::Waits};
+use crate::store::Part;
+
+/// How long bytes wait for company.
+pub(super) const GATHER: Duration = Duration::from_secs(5);
+/// The same where somebody waits for them.
+pub(super) const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// The committer's end: says what is durable, and hears what is in the bucket. Dropped once the part has its end.
+#[derive(Debug)]
+pub struct Shipment {
+    written: watch::Sender<u64>,
+    shipped: watch::Receiver<u64>,
+}
+
+impl Shipment {
+    /// So many bytes are durable on the volume.
+    pub fn written(&self, bytes: u64) {
+        self.written.send_replace(bytes);
+    }
+
+    /// Bytes that are in the bucket.
+    #[must_use]
+    pub fn shipped(&self) -> u64 {
+        *self.shipped.borrow()
+    }
+
+    /// Completes when more is in the bucket than before. Never, where nothing is shipped any more.
+    pub async fn changed(&mut self) {
+        if self.shipped.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+struct Follower {
+    shipper: Shipper,
+    ship: PartShip,
+    written: watch::Receiver<u64>,
+    shipped: watch::Sender<u64>,
+    waits: Waits,
+}
+
+pub(super) fn start(shipper: &Shipper, part: &Part) -> Shipment {
+    let ((written, reader), (sender, shipped)) = (watch::channel(0), watch::channel(0));
+    let ship = shipper
+        .place(part)
+        .map(|place| PartShip::new(shipper.bucket.clone(), shipper.store.root(), place, part.meta()));
+    if let Some(Ok(ship)) = ship {
+        let waits = shipper.status.waits();
+        let follower = Follower { shipper: shipper.clone(), ship, written: reader, shipped: sender, waits };
+        shipper.tasks.spawn(follower.run());
+    }
+    Shipment { written, shipped }
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let stop = self.shipper.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.follow() => {
+                // Full: the next look at the volume finds it.
+                let _ = self.shipper.ended.try_send(Ended::Part(Box::new(self.ship)));
+            }
+        }
+    }
+
+    /// Until the part has ended.
+    async fn follow(&mut self) {
+        while self.gather().await {
+            let limit = *self.written.borrow_and_update();
+            let (shipper, ship) = (&self.shipper, &mut self.ship);
+            let done = shipper.ask(async || ship.segment(limit).await).await;
+            // What failed is tried again, when the gate lets it; a volume that cannot be read, at the next look.
+            match done {
+                Ok(size) => {
+                    self.shipper.status.succeeded(size);
+                    self.shipped.send_replace(self.ship.shipped());
+                    self.waits.bytes(limit.saturating_sub(self.ship.shipped()));
+                }
+                Err(super::ShipError::Local { .. }) => tokio::time::sleep(GATHER).await,
+                Err(super::ShipError::Bucket(error)) if error.class() == crate::bucket::Class::Conflict => {
+                    return;
+                }
+                Err(super::ShipError::Bucket(_)) => {}
+            }
+        }
+    }
+
+    /// Waits until enough has gathered, or has waited for long enough. False where the part has ended.
+    async fn gather(&mut self) -> bool {
+        let mut since = None;
+        loop {
+            let waiting = self.written.borrow_and_update().saturating_sub(self.ship.shipped());
+            self.waits.bytes(waiting);
+            if waiting >= MAX_SEGMENT as u64 {
+                return true;
+            }
+            let until = (waiting > 0).then(|| *since.get_or_insert_with(Instant::now) + self.shipper.gather);
+            let due = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = self.written.changed() => {
+                    if changed.is_err() {
+                        return false;
+                    }
+                }
+                () = due => return true,
+            }
+        }
+    }
+}

@@ -1,0 +1,369 @@
+use std::{
+    fmt,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use futures_util::stream::BoxStream;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, memory::InMemory, path::Path as Key,
+};
+use podwitness_runtime::metrics::SharedRegistry;
+
+use super::{
+    layout::{BEGIN, MANIFEST},
+    manifest::{MAX_MANIFEST, Manifest, chain, sha256},
+    segment::MAX_STORED,
+    *,
+};
+use crate::store::{
+    events::Draft,
+    layout::PartName,
+    mark,
+    meta::{End, Facts, Meta, Outcome, Owner, Pod},
+};
+
+const HEADER: &str = "{\"version\":2,\"width\":80,\"height\":24}\n";
+
+/// A bucket in memory of which every `n`th put fails, in turn before and after it was done.
+#[derive(Debug)]
+struct Flaky {
+    memory: InMemory,
+    every: usize,
+    puts: AtomicUsize,
+}
+
+impl fmt::Display for Flaky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("flaky")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Flaky {
+    async fn put_opts(&self, at: &Key, payload: PutPayload, options: PutOptions) -> Result<PutResult, Error> {
+        let number = self.puts.fetch_add(1, Ordering::Relaxed) + 1;
+        let fails = self.every > 0 && number.is_multiple_of(self.every);
+        let failed = || Err(Error::Generic { store: "flaky", source: "status code: 503".into() });
+        if fails && (number / self.every).is_multiple_of(2) {
+            return failed();
+        }
+        let done = self.memory.put_opts(at, payload, options).await;
+        if fails { failed() } else { done }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Key,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>, Error> {
+        self.memory.put_multipart_opts(at, options).await
+    }
+
+    async fn get_opts(&self, at: &Key, options: GetOptions) -> Result<GetResult, Error> {
+        self.memory.get_opts(at, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        at: BoxStream<'static, Result<Key, Error>>,
+    ) -> BoxStream<'static, Result<Key, Error>> {
+        self.memory.delete_stream(at)
+    }
+
+    fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta, Error>> {
+        self.memory.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Key>) -> Result<ListResult, Error> {
+        self.memory.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<(), Error> {
+        self.memory.copy_opts(from, to, options).await
+    }
+}
+
+struct Lab {
+    dir: tempfile::TempDir,
+    store: Arc<Store>,
+    bucket: Bucket,
+    shipper: Shipper,
+}
+
+impl Lab {
+    fn new(every: usize, ack: AckLevel, keep: Option<Duration>) -> Self {
+        let flaky = Flaky { memory: InMemory::new(), every, puts: AtomicUsize::new(0) };
+        let bucket = Bucket::new(Arc::new(flaky), "audit");
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path(), 0).unwrap());
+        let setup = Setup { bucket: bucket.clone(), store: Arc::clone(&store), ack, keep };
+        let shipper = Shipper::start(setup, &SharedRegistry::new());
+        Self { dir, store, bucket, shipper }
+    }
+
+    /// The same volume and bucket, in another process.
+    async fn again(self, keep: Option<Duration>) -> Self {
+        self.shipper.stop.cancel();
+        let Self { dir, bucket, .. } = self;
+        let store = Arc::new(Store::open(dir.path(), 0).unwrap());
+        let setup = Setup { bucket: bucket.clone(), store: Arc::clone(&store), ack: AckLevel::Volume, keep };
+        let shipper = Shipper::start(setup, &SharedRegistry::new());
+        Self { dir, store, bucket, shipper }
+    }
+
+    fn part(&self, session: &str) -> Part {
+        self.store.create(&PartName::new(session, 0).unwrap(), meta(), 1_700_000_000).unwrap()
+    }
+
+    fn place(&self, part: &Part) -> Place {
+        self.shipper.place(part).unwrap()
+    }
+
+    async fn manifest(&self, key: &str) -> Option<Manifest> {
+        let text = self.bucket.get(&format!("{key}/{MANIFEST}"), MAX_MANIFEST).await.unwrap()?;
+        Some(serde_json::from_slice(&text).unwrap())
+    }
+
+    /// Reads a part back as its manifest has it, and checks every digest of it.
+    async fn whole(&self, key: &str) -> Vec<u8> {
+        let manifest = eventually(async || self.manifest(key).await).await;
+        let mut all = Vec::new();
+        for entry in &manifest.segments {
+            let stored =
+                self.bucket.get(&format!("{key}/{}", entry.name), MAX_STORED).await.unwrap().unwrap();
+            assert_eq!((stored.len() as u64, sha256(&stored)), (entry.stored, entry.sha256.clone()));
+            all.extend_from_slice(&segment::read(stored).unwrap());
+        }
+        assert_eq!((all.len() as u64, sha256(&all)), (manifest.bytes, manifest.sha256));
+        let begin = self.bucket.get(&format!("{key}/{BEGIN}"), 1 << 20).await.unwrap().unwrap();
+        assert_eq!(manifest.chain, chain(&begin, manifest.segments.iter()));
+        all
+    }
+}
+
+fn meta() -> Meta {
+    let pod = Pod { cluster: "c".into(), namespace: "shop".into(), pod: "till".into(), ..Pod::default() };
+    Meta {
+        owner: Owner::Pod(pod),
+        received: 1_700_000_000_123,
+        offset: 0,
+        header_bytes: HEADER.len() as u64,
+        facts: Facts::default(),
+        end: None,
+    }
+}
+
+fn end() -> End {
+    End {
+        outcome: Outcome::Complete,
+        message: String::new(),
+        at: 0,
+        bytes: 0,
+        duration: 1.0,
+        exit: None,
+        session_end: None,
+        session_outcome: None,
+        gap: 0,
+        torn: 0,
+        damaged: 0,
+    }
+}
+
+fn key(session: &str) -> String {
+    format!("sessions/2023/11/14/c/shop/till/{session}.0-1700000000123")
+}
+
+fn lines(count: usize) -> String {
+    (0..count).map(|number| format!("[{number},\"o\",\"line {number} of many\"]\n")).collect()
+}
+
+/// Waits until there is something, with real time for what blocks.
+async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let waited = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), waited).await.expect("in time")
+}
+
+#[tokio::test]
+async fn a_part_is_in_the_bucket_when_it_has_ended_whatever_failed_on_the_way() {
+    for every in [0, 1, 2, 3] {
+        if every == 1 {
+            // Nothing would ever get through.
+            continue;
+        }
+        let lab = Lab::new(every, AckLevel::Object, None);
+        let mut part = lab.part("s");
+        let mut shipment = lab.shipper.follow(&part);
+        let mut content = HEADER.to_owned();
+        part.append(HEADER.as_bytes()).unwrap();
+        for _ in 0..4 {
+            let more = lines(20_000);
+            part.append(more.as_bytes()).unwrap();
+            content.push_str(&more);
+            shipment.written(part.written());
+            // Acknowledged means: there, whatever becomes of this process.
+            while shipment.shipped() < part.written() {
+                shipment.changed().await;
+            }
+        }
+        let place = lab.place(&part);
+        part.finish(end()).unwrap();
+        drop(shipment);
+        assert!(lab.whole(&key("s")).await == content.as_bytes(), "{every}");
+        eventually(async || mark::read(&place)).await;
+        assert!(!mark::notes(&place).exists());
+        eventually(async || (lab.shipper.status().backlog().bytes == 0).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn another_process_goes_on_where_one_died_with_notes_and_without() {
+    for notes in ["kept", "torn", "lost"] {
+        let lab = Lab::new(0, AckLevel::Object, None);
+        let mut part = lab.part("s");
+        let mut shipment = lab.shipper.follow(&part);
+        let content = format!("{HEADER}{}", lines(60_000));
+        part.append(content.as_bytes()).unwrap();
+        shipment.written(part.written());
+        while shipment.shipped() < part.written() {
+            shipment.changed().await;
+        }
+        let place = lab.place(&part);
+        let path = mark::notes(&place);
+        eventually(async || std::fs::read(&path).ok().filter(|notes| !notes.is_empty())).await;
+        lab.shipper.stop.cancel();
+        lab.shipper.tasks.close();
+        lab.shipper.tasks.wait().await;
+        let text = std::fs::read(&path).unwrap();
+        match notes {
+            "torn" => std::fs::write(&path, &text[..text.len() - 5]).unwrap(),
+            "lost" => std::fs::remove_file(&path).unwrap(),
+            _ => {}
+        }
+        part.finish(end()).unwrap();
+        drop(shipment);
+        let lab = lab.again(None).await;
+        assert!(lab.whole(&key("s")).await == content.as_bytes(), "{notes}");
+        let objects = lab.bucket.list("sessions", None, 100).await.unwrap();
+        let manifest = lab.manifest(&key("s")).await.unwrap();
+        assert_eq!(objects.len(), manifest.segments.len() + 2, "{notes}: {objects:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_lasts_is_left_to_whoever_writes_it_and_gathers_meanwhile() {
+    let lab = Lab::new(0, AckLevel::Volume, None);
+    let mut part = lab.part("s");
+    let shipment = lab.shipper.follow(&part);
+    part.append(HEADER.as_bytes()).unwrap();
+    shipment.written(part.written());
+    eventually(async || (lab.shipper.status().backlog().bytes > 0).then_some(())).await;
+    assert_eq!(lab.bucket.list("sessions", None, 10).await.unwrap(), []);
+    part.finish(end()).unwrap();
+    drop(shipment);
+    assert_eq!(lab.whole(&key("s")).await, HEADER.as_bytes());
+}
+
+#[tokio::test]
+async fn events_lie_in_the_bucket_as_on_the_volume() {
+    let lab = Lab::new(2, AckLevel::Volume, None);
+    let mut log = lab.store.events().unwrap();
+    log.append([Draft::new(b"{\"id\":}".to_vec(), 6)].iter(), 1_700_000_000).unwrap();
+    let file = log.publish().unwrap().unwrap();
+    lab.shipper.published(file.clone());
+    let below = file.strip_prefix(lab.dir.path()).unwrap().to_str().unwrap().to_owned();
+    assert!(below.starts_with("events/date=2023-11-14/hour=22/"), "{below}");
+    let lab = lab.again(None).await;
+    let stored = eventually(async || lab.bucket.get(&below, 1000).await.unwrap()).await;
+    assert_eq!(stored, std::fs::read(&file).unwrap());
+    eventually(async || mark::of_file(&file).unwrap().exists().then_some(())).await;
+}
+
+#[tokio::test]
+async fn only_what_is_in_the_bucket_whole_leaves_the_volume() {
+    let lab = Lab::new(0, AckLevel::Volume, None);
+    let content = format!("{HEADER}{}", lines(10));
+    let mut places = Vec::new();
+    for session in ["kept", "gone"] {
+        let mut part = lab.part(session);
+        part.append(content.as_bytes()).unwrap();
+        places.push(lab.place(&part));
+        part.finish(end()).unwrap();
+    }
+    let mut log = lab.store.events().unwrap();
+    log.append([Draft::new(b"{\"id\":}".to_vec(), 6)].iter(), 1_700_000_000).unwrap();
+    let file = log.publish().unwrap().unwrap();
+    drop(log);
+    let lab = lab.again(None).await;
+    for place in &places {
+        eventually(async || mark::read(place)).await;
+    }
+    eventually(async || mark::of_file(&file).unwrap().exists().then_some(())).await;
+    // Somebody removes an object of one of them.
+    let segment = lab.bucket.list(&key("kept"), None, 1).await.unwrap().remove(0);
+    lab.bucket.remove_for_test(&segment.key).await;
+    let lab = lab.again(Some(Duration::ZERO)).await;
+    eventually(async || (!places[1].cast().exists() && !file.exists()).then_some(())).await;
+    assert_eq!(std::fs::read(places[0].cast()).unwrap(), content.as_bytes());
+    assert!(!places[1].meta().exists() && mark::read(&places[1]).is_none());
+    assert_eq!(lab.whole(&key("gone")).await, content.as_bytes());
+}
+
+#[tokio::test]
+async fn a_part_that_cannot_be_read_is_quarantined_and_the_others_go_on() {
+    let lab = Lab::new(0, AckLevel::Volume, None);
+    let content = format!("{HEADER}{}", lines(10));
+    let mut places = Vec::new();
+    for session in ["bad", "good"] {
+        let mut part = lab.part(session);
+        part.append(content.as_bytes()).unwrap();
+        places.push(lab.place(&part));
+        part.finish(end()).unwrap();
+    }
+    std::fs::OpenOptions::new().write(true).open(places[0].cast()).unwrap().set_len(20).unwrap();
+    let lab = lab.again(None).await;
+    assert_eq!(lab.whole(&key("good")).await, content.as_bytes());
+    eventually(async || (lab.store.quarantine().count() == 2).then_some(())).await;
+    let aside = lab.dir.path().join("quarantine/2023/11/14/c/shop/till/bad.0.cast");
+    assert_eq!(std::fs::read(aside).unwrap(), &content.as_bytes()[..20]);
+}
+
+#[tokio::test]
+async fn what_else_lies_under_a_key_is_neither_replaced_nor_believed() {
+    let lab = Lab::new(0, AckLevel::Volume, None);
+    let foreign = format!("{}/{BEGIN}", key("s"));
+    let _ = lab.bucket.put(&foreign, Bytes::from_static(b"{}")).await.unwrap();
+    let mut part = lab.part("s");
+    part.append(HEADER.as_bytes()).unwrap();
+    let place = lab.place(&part);
+    part.finish(end()).unwrap();
+    let lab = lab.again(None).await;
+    let conflicts = || lab.shipper.status().failures().contains(&(crate::bucket::Class::Conflict, 1));
+    eventually(async || conflicts().then_some(())).await;
+    assert_eq!(lab.bucket.get(&foreign, 10).await.unwrap().unwrap(), "{}");
+    assert!(mark::read(&place).is_none() && place.cast().exists());
+    // It is none of the bucket's: others are shipped.
+    assert_eq!(lab.shipper.status().failing(), None);
+}
+
+#[tokio::test]
+async fn a_shutdown_ships_what_is_left() {
+    let lab = Lab::new(0, AckLevel::Volume, None);
+    let mut part = lab.part("s");
+    let shipment = lab.shipper.follow(&part);
+    part.append(HEADER.as_bytes()).unwrap();
+    shipment.written(part.written());
+    part.finish(end()).unwrap();
+    drop(shipment);
+    lab.shipper.finish().await;
+    assert_eq!(lab.whole(&key("s")).await, HEADER.as_bytes());
+    assert!(Path::new(lab.dir.path()).exists());
+}

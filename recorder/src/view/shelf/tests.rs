@@ -1,0 +1,168 @@
+use std::path::Path;
+
+use object_store::memory::InMemory;
+use podwitness_core::grant::AckLevel;
+use podwitness_runtime::{clock::SystemClock, metrics::SharedRegistry};
+use tokio::task::spawn_blocking;
+
+use super::{
+    super::{
+        Catalogue,
+        readable::Readable as _,
+        session::{Filter, Summary},
+    },
+    *,
+};
+use crate::{
+    ship::{Setup, Shipper, layout},
+    store::{
+        Store,
+        layout::PartName,
+        meta::{End, Facts, Outcome, Owner, Pod},
+        walk::Place,
+    },
+};
+
+const HEADER: &str = "{\"version\":2,\"width\":80,\"height\":24}\n";
+const LINE: &str = "[1,\"o\",\"x\"]\n";
+
+fn bucket() -> Bucket {
+    Bucket::new(Arc::new(InMemory::new()), "audit")
+}
+
+fn meta(start: i64, offset: u64) -> Meta {
+    let pod = Pod {
+        cluster: "c".into(),
+        namespace: "shop".into(),
+        pod: "till".into(),
+        uid: "u".into(),
+        ..Pod::default()
+    };
+    let facts = Facts { start, ..Facts::default() };
+    let header_bytes = HEADER.len() as u64;
+    Meta { owner: Owner::Pod(pod), received: start * 1000, offset, header_bytes, facts, end: None }
+}
+
+fn end() -> End {
+    End {
+        outcome: Outcome::Complete,
+        message: String::new(),
+        at: 0,
+        bytes: 0,
+        duration: 1.0,
+        exit: None,
+        session_end: None,
+        session_outcome: None,
+        gap: 0,
+        torn: 0,
+        damaged: 0,
+    }
+}
+
+/// Another recorder with a volume of its own.
+async fn recorded(bucket: &Bucket, parts: &[(&str, u32, i64, u64)]) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(dir.path(), 0).unwrap());
+    for (session, part, start, offset) in parts {
+        let name = PartName::new(session, *part).unwrap();
+        let mut part = store.create(&name, meta(*start, *offset), *start).unwrap();
+        part.append(format!("{HEADER}{LINE}").as_bytes()).unwrap();
+        part.finish(end()).unwrap();
+    }
+    let setup = Setup { bucket: bucket.clone(), store, ack: AckLevel::Volume, keep: None };
+    Shipper::start(setup, &SharedRegistry::new()).finish().await;
+}
+
+async fn list(catalogue: &Arc<Catalogue>) -> Vec<Summary> {
+    let catalogue = Arc::clone(catalogue);
+    spawn_blocking(move || catalogue.page(&Filter::default(), None, 100).unwrap().sessions).await.unwrap()
+}
+
+async fn cast(catalogue: &Arc<Catalogue>, id: &str) -> Vec<u8> {
+    let (catalogue, id) = (Arc::clone(catalogue), id.to_owned());
+    let read = move || {
+        let mut joined = catalogue.cast(&id).unwrap().unwrap();
+        let mut all = Vec::new();
+        while (all.len() as u64) < joined.length() {
+            all.extend_from_slice(&joined.read(all.len() as u64).unwrap());
+        }
+        all
+    };
+    spawn_blocking(read).await.unwrap()
+}
+
+fn catalogue(root: &Path, bucket: &Bucket) -> Arc<Catalogue> {
+    Arc::new(Catalogue::new(root.to_owned(), Arc::new(SystemClock)).with_bucket(bucket.clone()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_joined_from_the_volume_and_the_bucket() {
+    let bucket = bucket();
+    let line = LINE.len() as u64;
+    recorded(&bucket, &[("s", 0, 1_700_000_000, 0), ("other", 0, 1_600_000_000, 0)]).await;
+    recorded(&bucket, &[("s", 1, 1_700_000_100, line)]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), 0).unwrap();
+    for number in [1, 2] {
+        // Part 1 is in both; part 2 goes on.
+        let name = PartName::new("s", number).unwrap();
+        let start = 1_700_000_000 + i64::from(number) * 100;
+        let mut part = store.create(&name, meta(start, u64::from(number) * line), start).unwrap();
+        part.append(format!("{HEADER}{LINE}").as_bytes()).unwrap();
+    }
+    let catalogue = catalogue(dir.path(), &bucket);
+    let sessions = list(&catalogue).await;
+    let [s, other] = sessions.as_slice() else { panic!("{sessions:?}") };
+    assert_eq!((s.session.as_str(), s.parts, s.missing, s.complete), ("s", 3, 0, false));
+    assert_eq!((other.session.as_str(), other.parts, other.complete), ("other", 1, true));
+    assert_eq!(cast(&catalogue, &s.id).await, format!("{HEADER}{LINE}{LINE}{LINE}").as_bytes());
+    assert_eq!(cast(&catalogue, &other.id).await, format!("{HEADER}{LINE}").as_bytes());
+}
+
+/// The volume is gone, the session was never closed: what was shipped of it is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_closed_is_shown_as_far_as_it_goes_on() {
+    let bucket = bucket();
+    let place = Place { directory: "/2023/11/14/c/shop/till".into(), name: PartName::new("s", 0).unwrap() };
+    let directory = layout::directory(Path::new("/"), &place, 1_700_000_000_000);
+    let put = async |name: &str, content: Bytes| {
+        let _ = bucket.put(&format!("{directory}/{name}"), content).await.unwrap();
+    };
+    put(BEGIN, serde_json::to_vec(&meta(1_700_000_000, 0)).unwrap().into()).await;
+    let mut offset = 0;
+    for (number, lines) in [HEADER, LINE, LINE].iter().enumerate() {
+        let length = u32::try_from(lines.len()).unwrap();
+        let name = Segment { number: u32::try_from(number).unwrap(), offset, length };
+        put(&name.to_string(), segment::make(lines.as_bytes()).unwrap()).await;
+        offset += lines.len() as u64;
+    }
+    // One that was put twice, and one behind a hole.
+    let twice = Segment { number: 1, offset: HEADER.len() as u64, length: 5 };
+    put(&twice.to_string(), segment::make(&LINE.as_bytes()[..5]).unwrap()).await;
+    let far = Segment { number: 9, offset: offset + 100, length: 5 };
+    put(&far.to_string(), segment::make(b"aaaaa").unwrap()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let catalogue = catalogue(dir.path(), &bucket);
+    let sessions = list(&catalogue).await;
+    assert_eq!((sessions.len(), sessions[0].complete, sessions[0].size), (1, false, offset));
+    assert_eq!(cast(&catalogue, &sessions[0].id).await, format!("{HEADER}{LINE}{LINE}").as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_and_broken_objects_hide_nothing() {
+    let bucket = bucket();
+    recorded(&bucket, &[("s", 0, 1_700_000_000, 0)]).await;
+    for key in [
+        "sessions/readme",
+        "sessions/x/y/z",
+        "sessions/2023/11/14/c/shop/till/notes.txt",
+        "sessions/2023/11/14/c/shop/till/t.0-17/begin.json",
+        "sessions/2023/11/14/c/shop/till/u.0-17/manifest.json",
+    ] {
+        let _ = bucket.put(key, Bytes::from_static(b"{\"version\":1}")).await.unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let sessions = list(&catalogue(dir.path(), &bucket)).await;
+    let broken = |session: &str| sessions.iter().find(|one| one.session == session).unwrap().broken.is_some();
+    assert_eq!((sessions.len(), broken("s"), broken("t"), broken("u")), (3, false, true, true));
+}
