@@ -5,6 +5,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -22,7 +26,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use podwitness_wire::ack::{Ack, Reader};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::{net::TcpStream, sync::mpsc, task::spawn_blocking, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_podwitness-recorder");
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,22 +42,71 @@ pub struct Recorder {
     pub plain: SocketAddr,
     admin: SocketAddr,
     child: Option<Child>,
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
+    settings: Vec<(String, String)>,
 }
 
 impl Recorder {
     pub fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let settings = [("PODWITNESS_ADMIN", "127.0.0.1:0"), ("PODWITNESS_DRAIN", "4s")];
-        let (child, listening) = start(&["ingest", "--listen-plain", "127.0.0.1:0"], dir.path(), &settings);
+        Self::with(&[])
+    }
+
+    /// One with further settings.
+    pub fn with(settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self::on(Arc::new(tempfile::tempdir().unwrap()), settings.collect())
+    }
+
+    /// Another one on the same volume.
+    pub fn again(&self) -> Self {
+        Self::on(Arc::clone(&self.dir), self.settings.clone())
+    }
+
+    /// Another one with the same settings, whose volume is gone.
+    pub fn elsewhere(&self) -> Self {
+        Self::on(Arc::new(tempfile::tempdir().unwrap()), self.settings.clone())
+    }
+
+    fn on(dir: Arc<tempfile::TempDir>, settings: Vec<(String, String)>) -> Self {
+        let base = [("PODWITNESS_ADMIN", "127.0.0.1:0"), ("PODWITNESS_DRAIN", "4s")];
+        let all: Vec<_> = base.into_iter().chain(pairs(&settings)).collect();
+        let (child, listening) = start(&["ingest", "--listen-plain", "127.0.0.1:0"], dir.path(), &all);
         let (plain, admin) = (address(&listening, "plain"), address(&listening, "admin"));
-        Self { plain, admin, child: Some(child), dir }
+        Self { plain, admin, child: Some(child), dir, settings }
     }
 
     /// A viewer of what this recorder stores.
     pub fn viewer(&self) -> Viewer {
-        let (child, listening) = start(&["view"], self.dir.path(), &[("PODWITNESS_LISTEN", "127.0.0.1:0")]);
+        let all: Vec<_> =
+            [("PODWITNESS_LISTEN", "127.0.0.1:0")].into_iter().chain(pairs(&self.settings)).collect();
+        let (child, listening) = start(&["view"], self.dir.path(), &all);
         Viewer { address: address(&listening, "address"), child }
+    }
+
+    /// Where it stores.
+    pub fn volume(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The sum of all series of a metric.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let response = get(self.admin, "/metrics").await;
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        let text = std::str::from_utf8(&text).unwrap();
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+        });
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+    }
+
+    /// Metadata of every recording, by its session.
+    pub fn metas(&self) -> Vec<(String, PathBuf, Value)> {
+        let read = |cast: PathBuf| {
+            let meta = std::fs::read(cast.with_extension("json")).ok()?;
+            let session = cast.file_name()?.to_str()?.split('.').next()?.to_owned();
+            Some((session, cast, serde_json::from_slice(&meta).ok()?))
+        };
+        self.casts().into_iter().filter_map(read).collect()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -79,6 +137,7 @@ impl Recorder {
     fn casts(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         find(self.dir.path(), &mut found);
+        found.sort();
         found
     }
 
@@ -117,6 +176,23 @@ impl Drop for Recorder {
             child.wait().unwrap();
         }
     }
+}
+
+fn pairs(settings: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+/// Waits until there is something.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let waited = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE * 2, waited).await.unwrap_or_else(|_| panic!("{what} never happened"))
 }
 
 /// Starts a role and waits until it listens: the line of its log that says where.
@@ -196,6 +272,48 @@ impl Acks {
         }
         self.seen.pop_front()
     }
+}
+
+/// A header of ours, which names its session.
+pub fn header(session: &str) -> String {
+    let ours = format!("\"podwitness\":{{\"session\":\"{session}\"}}");
+    format!("{{\"version\":2,\"width\":80,\"height\":24,\"timestamp\":1700000000,{ours}}}\n")
+}
+
+/// What a client sent, and how much of it was acknowledged, by its own log.
+pub struct Sent {
+    pub session: String,
+    pub content: String,
+    pub safe: u64,
+}
+
+/// Uploads without end, until the recorder is gone; acknowledged bytes are counted in `progress`.
+pub fn client(to: SocketAddr, session: String, progress: Arc<AtomicU64>) -> JoinHandle<Sent> {
+    tokio::spawn(async move {
+        let (writer, answer) = upload(to).await;
+        let mut content = header(&session);
+        let sending = async {
+            let mut open = writer.send(&content).await;
+            for number in 0.. {
+                if !open {
+                    break;
+                }
+                let line = line(number, &"x".repeat(700));
+                content.push_str(&line);
+                open = writer.send(&line).await;
+            }
+        };
+        let receiving = async {
+            let (mut acks, mut safe) = (acks(answer), 0);
+            while let Some(Ack::Received(bytes)) = acks.next().await {
+                progress.fetch_add(bytes - safe, Ordering::Relaxed);
+                safe = bytes;
+            }
+            safe
+        };
+        let ((), safe) = tokio::join!(sending, receiving);
+        Sent { session, content, safe }
+    })
 }
 
 pub fn line(at: u32, text: &str) -> String {

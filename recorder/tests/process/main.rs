@@ -1,9 +1,16 @@
-//! The program as a process: what a kill leaves behind, what a shutdown says, what a wrong setting costs.
+//! The program as a process: what a kill leaves behind, what a shutdown says, what a wrong setting costs, what a bucket
+//! holds.
 
+#[cfg(test)]
+mod bucket;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
+mod kill;
+#[cfg(test)]
 mod lab;
+#[cfg(test)]
+mod s3;
 
 #[cfg(test)]
 mod tests {
