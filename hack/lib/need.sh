@@ -117,7 +117,7 @@ ensure_versitygw() {
 
 build_versitygw() {
     # shellcheck disable=SC2154 # out: cache.sh
-    CGO_ENABLED=0 GOBIN=$out go install -trimpath -ldflags "-s -w" "github.com/versity/versitygw/cmd/versitygw@$versitygw_version"
+    GOBIN=$out go install "github.com/versity/versitygw/cmd/versitygw@$versitygw_version"
 }
 
 # ensure_rust: cargo and rustc of the version in rust-toolchain.toml, with its components.

@@ -154,7 +154,7 @@ impl Bucket {
     }
 
     fn key(&self, path: &Path) -> String {
-        let rest = path.as_ref().strip_prefix(self.prefix.as_ref()).unwrap_or(path.as_ref());
+        let rest = path.as_ref().strip_prefix(self.prefix.as_ref()).unwrap_or_else(|| path.as_ref());
         rest.trim_start_matches('/').to_owned()
     }
 }

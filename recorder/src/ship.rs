@@ -58,6 +58,8 @@ pub struct Setup {
     pub ack: AckLevel,
     /// How long files stay on the volume once they are in the bucket; `None` for ever.
     pub keep: Option<Duration>,
+    /// Cancelled once what another process left has its end: only then is the volume looked at.
+    pub recovered: CancellationToken,
 }
 
 /// Ships. Clones are the same.
@@ -101,7 +103,7 @@ impl Shipper {
             stop: CancellationToken::new(),
         };
         metrics::register(registry, &shipper.status);
-        shipper.tasks.spawn(backlog::run(shipper.clone(), queue, setup.keep));
+        shipper.tasks.spawn(backlog::run(shipper.clone(), queue, setup.keep, setup.recovered));
         shipper
     }
 

@@ -127,10 +127,11 @@ pub async fn bind(
     let tunnel = opened.as_ref().map(|(_, address)| *address);
     let closing = CancellationToken::new();
     let metrics = Metrics::register(&registry, &store);
-    let shipper = ship(&config, &store, &registry)?;
+    let recovered = CancellationToken::new();
+    let shipper = ship(&config, &store, &registry, recovered.clone())?;
     let shipping = shipper.as_ref().map(|shipper| shipper.status().clone());
     assembly.spawn(state::watch(Arc::clone(&store), shipping, metrics.clone(), assembly.readiness.clone()));
-    assembly.spawn(recovered(Arc::clone(&store)));
+    assembly.spawn(recovery(Arc::clone(&store), recovered));
     let parts = Parts {
         metrics,
         store,
@@ -168,15 +169,18 @@ fn ship(
     config: &IngestConfig,
     store: &Arc<Store>,
     registry: &SharedRegistry,
+    recovered: CancellationToken,
 ) -> Result<Option<Shipper>, IngestError> {
     let Some(s3) = &config.common.s3 else { return Ok(None) };
-    let setup = Setup { bucket: open(s3)?, store: Arc::clone(store), ack: config.ack, keep: s3.keep };
+    let (bucket, store, ack, keep) = (open(s3)?, Arc::clone(store), config.ack, s3.keep);
+    let setup = Setup { bucket, store, ack, keep, recovered };
     Ok(Some(Shipper::start(setup, registry)))
 }
 
 /// Completes what another process left. Beside everything else: it may take long, and nobody waits for it.
-async fn recovered(store: Arc<Store>) {
+async fn recovery(store: Arc<Store>, done: CancellationToken) {
     let recovered = spawn_blocking(move || recover(&store)).await;
+    done.cancel();
     if let Ok(Err(error)) = recovered {
         tracing::warn!(%error, "the volume cannot be looked through for interrupted recordings");
     }

@@ -203,10 +203,11 @@ impl Committer {
         }
     }
 
-    /// Where acknowledgements wait for the bucket, waits until all is there. False where it takes too long.
-    async fn is_shipped(&mut self) -> bool {
+    /// Where acknowledgements wait for the bucket, waits until all of a whole upload is there. False where it takes too
+    /// long. Nobody waits for the rest of one that broke off.
+    async fn is_shipped(&mut self, outcome: Outcome) -> bool {
         let (stored, until) = (self.stored, Instant::now() + BUCKET);
-        if self.backing.ack != AckLevel::Object || stored == 0 {
+        if self.backing.ack != AckLevel::Object || outcome != Outcome::Complete || stored == 0 {
             return true;
         }
         loop {
@@ -225,7 +226,7 @@ impl Committer {
 
     async fn finish(mut self, ended: Ended) -> Report {
         let Ended { mut outcome, mut message } = ended;
-        let shipped = self.is_shipped().await;
+        let shipped = self.is_shipped(outcome).await;
         if let Some(part) = self.part.take() {
             let progress = std::mem::take(&mut self.progress);
             let end = End {

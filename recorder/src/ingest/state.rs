@@ -88,7 +88,7 @@ mod tests {
             // The volume is looked at with the state, and found again at once.
             for _ in 0..3 {
                 store.space().found(free);
-                tokio::time::sleep(EVERY / 2).await;
+                sleep(EVERY / 2).await;
             }
         };
         look(5000).await;

@@ -4,29 +4,38 @@
 //! The volume is looked at when the process begins, and then every [`EVERY`].
 
 use std::{
+    collections::{HashMap, HashSet},
     fs, io,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Ended, LAST, PartShip, ShipError, Shipper,
     part::blocking,
     retire::{self, Keep},
 };
-use crate::store::{events::TABLE, mark, meta::Meta, read_meta, walk::Place};
+use crate::{
+    bucket::Class,
+    store::{Store, events::TABLE, mark, meta::Meta, read_meta, walk::Place},
+};
 
 /// How often the volume is looked at.
 const EVERY: Duration = Duration::from_secs(30);
 /// Files that a look finds at a time. What is behind them waits for the next look.
 const FOUND: usize = 1024;
+/// How long a file rests of which nothing can become soon, and how many are remembered.
+const CONFLICT: Duration = Duration::from_secs(600);
+const LATER: usize = 16 << 10;
 /// Files that are brought to their end at a time.
 const AT_ONCE: usize = 8;
 
@@ -40,110 +49,170 @@ struct Look {
 }
 
 /// Until the shipper is told to stop.
-pub(super) async fn run(shipper: Shipper, mut queue: mpsc::Receiver<Ended>, keep: Option<Duration>) {
+pub(super) async fn run(
+    shipper: Shipper,
+    queue: mpsc::Receiver<Ended>,
+    keep: Option<Duration>,
+    recovered: CancellationToken,
+) {
     let stop = shipper.stop.clone();
-    let keep = Keep::new(keep);
+    let mut backlog = Backlog { shipper, tasks: JoinSet::new(), later: HashMap::new() };
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
-        () = work(&shipper, &mut queue, &keep) => return,
+        () = backlog.work(queue, Keep::new(keep), &recovered) => return,
     }
-    let last = async {
-        // Nothing is written any more: what was, is all at rest.
-        while sweep(&shipper, &mut JoinSet::new()).await {}
-    };
+    let Backlog { shipper, later, .. } = backlog;
+    let mut backlog = Backlog { shipper: shipper.clone(), tasks: JoinSet::new(), later };
+    // Nothing is written any more: what was, is all at rest.
+    let last = async { while backlog.sweep().await {} };
     if timeout(LAST, last).await.is_err() || shipper.status.backlog().bytes > 0 {
         let left = shipper.status.backlog();
         tracing::warn!(bytes = left.bytes, age = left.age.as_secs(), "recordings stay on the volume");
     }
 }
 
-async fn work(shipper: &Shipper, queue: &mut mpsc::Receiver<Ended>, keep: &Keep) {
-    let (mut look_at, mut tasks) = (Instant::now(), JoinSet::new());
-    loop {
-        tokio::select! {
-            biased;
-            // What it came to is in the log, and in what the next look finds.
-            Some(_) = tasks.join_next() => {}
-            ended = queue.recv(), if tasks.len() < AT_ONCE => {
-                let Some(ended) = ended else { return };
-                let shipper = shipper.clone();
-                tasks.spawn(async move {
-                    match ended {
-                        Ended::Part(ship) => close(&shipper, *ship).await,
-                        Ended::Events(file) => events(&shipper, &file).await,
+/// One task, and those that it has at work.
+struct Backlog {
+    shipper: Shipper,
+    tasks: JoinSet<(PathBuf, Done)>,
+    /// What is not to be tried before.
+    later: HashMap<PathBuf, Instant>,
+}
+
+/// What came of a file.
+enum Done {
+    /// It is in the bucket.
+    Shipped,
+    /// Nothing, and nothing will soon.
+    Later(Duration),
+    /// Nothing: it is tried again at the next look.
+    Failed,
+}
+
+impl Backlog {
+    async fn work(&mut self, mut queue: mpsc::Receiver<Ended>, keep: Keep, recovered: &CancellationToken) {
+        recovered.cancelled().await;
+        let mut look_at = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.tasks.join_next() => {
+                    self.done(done);
+                }
+                ended = queue.recv(), if self.tasks.len() < AT_ONCE => {
+                    let Some(ended) = ended else { return };
+                    let shipper = self.shipper.clone();
+                    self.tasks.spawn(async move {
+                        match ended {
+                            Ended::Part(ship) => (ship.place().cast(), close(&shipper, *ship).await.into()),
+                            Ended::Events(file) => {
+                                let done = events(&shipper, &file).await.into();
+                                (file, done)
+                            }
+                        }
+                    });
+                }
+                () = sleep_until(look_at), if self.tasks.len() < AT_ONCE => {
+                    // So that nobody brings to its end what is under way.
+                    while let Some(done) = self.tasks.join_next().await {
+                        self.done(done);
                     }
-                });
-            }
-            () = sleep_until(look_at), if tasks.len() < AT_ONCE => {
-                // So that nobody brings to its end what is under way.
-                while tasks.join_next().await.is_some() {}
-                let more = sweep(shipper, &mut tasks).await;
-                while tasks.join_next().await.is_some() {}
-                retire::retire(shipper, keep).await;
-                look_at = if more { Instant::now() } else { Instant::now() + EVERY };
+                    let more = self.sweep().await;
+                    retire::retire(&self.shipper, keep).await;
+                    look_at = if more { Instant::now() } else { Instant::now() + EVERY };
+                }
             }
         }
     }
-}
 
-/// Looks at the volume and brings to its end what it finds. True where there is more to do at once.
-async fn sweep(shipper: &Shipper, tasks: &mut JoinSet<Result<(), ShipError>>) -> bool {
-    let store = std::sync::Arc::clone(&shipper.store);
-    let Ok(found) = blocking(move || {
-        look(&store).map_err(|source| ShipError::Local { path: store.root().to_owned(), source })
-    })
-    .await
-    else {
-        return false;
-    };
-    let age = found.oldest.and_then(|oldest| oldest.elapsed().ok()).unwrap_or_default();
-    shipper.status.found(found.bytes, age);
-    let full = found.parts.len().saturating_add(found.events.len()) >= FOUND;
-    let mut progress = false;
-    let parts = found.parts.into_iter().map(Ok);
-    for next in parts.chain(found.events.into_iter().map(Err)) {
-        while tasks.len() >= AT_ONCE {
-            progress |= matches!(tasks.join_next().await, Some(Ok(Ok(()))));
-        }
-        let shipper = shipper.clone();
-        tasks.spawn(async move {
-            match next {
-                Ok(place) => part(&shipper, place).await,
-                Err(file) => events(&shipper, &file).await,
+    /// Looks at the volume and brings to its end what it finds. True where there is more to do at once.
+    async fn sweep(&mut self) -> bool {
+        self.later.retain(|_, until| *until > Instant::now());
+        let Some(found) = self.look().await else { return false };
+        let full = found.parts.len().saturating_add(found.events.len()) >= FOUND;
+        let mut shipped = false;
+        let parts = found.parts.into_iter().map(Ok);
+        for next in parts.chain(found.events.into_iter().map(Err)) {
+            while self.tasks.len() >= AT_ONCE {
+                let Some(done) = self.tasks.join_next().await else { break };
+                shipped |= self.done(done);
             }
+            let shipper = self.shipper.clone();
+            self.tasks.spawn(async move {
+                match next {
+                    Ok(place) => (place.cast(), part(&shipper, place).await),
+                    Err(file) => {
+                        let done = events(&shipper, &file).await.into();
+                        (file, done)
+                    }
+                }
+            });
+        }
+        while let Some(done) = self.tasks.join_next().await {
+            shipped |= self.done(done);
+        }
+        // What is left is what waits.
+        let _ = self.look().await;
+        full && shipped
+    }
+
+    /// Counts what waits, too.
+    async fn look(&self) -> Option<Look> {
+        let (store, now) = (Arc::clone(&self.shipper.store), Instant::now());
+        let later: HashSet<PathBuf> =
+            self.later.iter().filter(|(_, until)| **until > now).map(|(path, _)| path.clone()).collect();
+        let found = blocking(move || {
+            look(&store, &later).map_err(|source| ShipError::Local { path: store.root().to_owned(), source })
         });
+        let found = found.await.ok()?;
+        let age = found.oldest.and_then(|oldest| oldest.elapsed().ok()).unwrap_or_default();
+        self.shipper.status.found(found.bytes, age);
+        Some(found)
     }
-    while let Some(done) = tasks.join_next().await {
-        progress |= matches!(done, Ok(Ok(())));
+
+    /// True where something is in the bucket now. A panic is in the log, and its file in the next look.
+    fn done(&mut self, done: Result<(PathBuf, Done), JoinError>) -> bool {
+        match done {
+            Ok((_, Done::Shipped)) => true,
+            Ok((path, Done::Later(pause))) if self.later.len() < LATER => {
+                self.later.insert(path, Instant::now() + pause);
+                false
+            }
+            Ok(_) | Err(_) => false,
+        }
     }
-    if let Some(left) = remaining(shipper).await {
-        shipper.status.found(left.0, left.1);
-    }
-    full && progress
 }
 
-async fn remaining(shipper: &Shipper) -> Option<(u64, Duration)> {
-    let store = std::sync::Arc::clone(&shipper.store);
-    let path = store.root().to_owned();
-    let found =
-        blocking(move || look(&store).map_err(|source| ShipError::Local { path, source })).await.ok()?;
-    let age = found.oldest.and_then(|oldest| oldest.elapsed().ok()).unwrap_or_default();
-    Some((found.bytes, age))
+impl From<Result<(), ShipError>> for Done {
+    fn from(result: Result<(), ShipError>) -> Self {
+        match result {
+            Ok(()) => Self::Shipped,
+            // The bucket holds something else, and will the next time.
+            Err(ShipError::Bucket(error)) if error.class() == Class::Conflict => Self::Later(CONFLICT),
+            Err(_) => Self::Failed,
+        }
+    }
 }
 
 /// A part that another process began, or whose task could not bring it to its end.
-async fn part(shipper: &Shipper, place: Place) -> Result<(), ShipError> {
+async fn part(shipper: &Shipper, place: Place) -> Done {
     let at = place.clone();
     let meta = blocking(move || {
         read_meta(&at.meta()).map_err(|source| ShipError::Local { path: at.meta(), source })
-    })
-    .await?;
-    if meta.end.is_none() {
-        return Ok(());
+    });
+    match meta.await {
+        // It is for the next process to complete.
+        Ok(Meta { end: None, .. }) => Done::Later(CONFLICT),
+        Ok(meta) => {
+            let resumed = async {
+                let ship = PartShip::new(shipper.bucket.clone(), shipper.store.root(), place, &meta)?;
+                close(shipper, ship.resume().await?).await
+            };
+            resumed.await.into()
+        }
+        Err(_) => Done::Failed,
     }
-    let ship = PartShip::new(shipper.bucket.clone(), shipper.store.root(), place, &meta)?;
-    close(shipper, ship.resume().await?).await
 }
 
 /// Ships what is left of a part, and its manifest.
@@ -155,7 +224,7 @@ async fn close(shipper: &Shipper, mut ship: PartShip) -> Result<(), ShipError> {
         Ok(None) => Ok(()),
         Err(error) => {
             if let ShipError::Local { .. } = &error {
-                let (store, at) = (std::sync::Arc::clone(&shipper.store), place.clone());
+                let (store, at) = (Arc::clone(&shipper.store), place.clone());
                 let text = error.to_string();
                 // What cannot be read now, cannot the next time: people have to look.
                 let aside = move || {
@@ -221,7 +290,7 @@ pub(super) async fn events(shipper: &Shipper, file: &Path) -> Result<(), ShipErr
 }
 
 /// Everything that rests on the volume and is not marked as shipped. Blocks.
-fn look(store: &crate::store::Store) -> io::Result<Look> {
+fn look(store: &Store, later: &HashSet<PathBuf>) -> io::Result<Look> {
     let mut found = Look::default();
     let count = |path: &Path, found: &mut Look| {
         let Ok(about) = fs::metadata(path) else { return };
@@ -233,7 +302,7 @@ fn look(store: &crate::store::Store) -> io::Result<Look> {
     store.resting(&mut |place| {
         if fs::symlink_metadata(mark::path(&place)).is_err() {
             count(&place.cast(), &mut found);
-            if found.parts.len() < FOUND {
+            if found.parts.len() < FOUND && !later.contains(&place.cast()) {
                 found.parts.push(place);
             }
         }
@@ -242,7 +311,7 @@ fn look(store: &crate::store::Store) -> io::Result<Look> {
     for file in published(store.root()) {
         if mark::of_file(&file).is_some_and(|mark| fs::symlink_metadata(mark).is_err()) {
             count(&file, &mut found);
-            if found.events.len() < FOUND {
+            if found.events.len() < FOUND && !later.contains(&file) {
                 found.events.push(file);
             }
         }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::meta::Meta;
 
-/// Cap on a manifest: one of a part with a segment for each second of a week is below it.
-pub const MAX_MANIFEST: u64 = 128 << 20;
+/// Cap on a manifest: one of a part with a segment every five seconds of ten days is below it.
+pub const MAX_MANIFEST: u64 = 32 << 20;
 
 /// All of a part.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

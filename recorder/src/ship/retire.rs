@@ -43,8 +43,8 @@ impl Keep {
 }
 
 /// One pass.
-pub(super) async fn retire(shipper: &Shipper, keep: &Keep) {
-    let (store, keep) = (std::sync::Arc::clone(&shipper.store), *keep);
+pub(super) async fn retire(shipper: &Shipper, keep: Keep) {
+    let store = std::sync::Arc::clone(&shipper.store);
     let path = store.root().to_owned();
     let old = blocking(move || find(&store, keep).map_err(|source| ShipError::Local { path, source })).await;
     for old in old.unwrap_or_default() {

@@ -98,7 +98,7 @@ impl Lab {
         let bucket = Bucket::new(Arc::new(flaky), "audit");
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(dir.path(), 0).unwrap());
-        let setup = Setup { bucket: bucket.clone(), store: Arc::clone(&store), ack, keep };
+        let setup = Setup { bucket: bucket.clone(), store: Arc::clone(&store), ack, keep, recovered: done() };
         let shipper = Shipper::start(setup, &SharedRegistry::new());
         Self { dir, store, bucket, shipper }
     }
@@ -108,7 +108,13 @@ impl Lab {
         self.shipper.stop.cancel();
         let Self { dir, bucket, .. } = self;
         let store = Arc::new(Store::open(dir.path(), 0).unwrap());
-        let setup = Setup { bucket: bucket.clone(), store: Arc::clone(&store), ack: AckLevel::Volume, keep };
+        let setup = Setup {
+            bucket: bucket.clone(),
+            store: Arc::clone(&store),
+            ack: AckLevel::Volume,
+            keep,
+            recovered: done(),
+        };
         let shipper = Shipper::start(setup, &SharedRegistry::new());
         Self { dir, store, bucket, shipper }
     }
@@ -141,6 +147,13 @@ impl Lab {
         assert_eq!(manifest.chain, chain(&begin, manifest.segments.iter()));
         all
     }
+}
+
+/// There is nothing to recover.
+fn done() -> CancellationToken {
+    let done = CancellationToken::new();
+    done.cancel();
+    done
 }
 
 fn meta() -> Meta {

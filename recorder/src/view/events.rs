@@ -75,7 +75,11 @@ impl EventTable {
     ) -> io::Result<Vec<EventFile>> {
         let mut files = self.list_local(date, after, limit)?;
         let known: HashSet<String> = files.iter().map(|file| file.path.clone()).collect();
-        let shipped = self.list_bucket(date, after, limit)?;
+        // A bucket that is away hides nothing that is here.
+        let shipped = self.list_bucket(date, after, limit).unwrap_or_else(|error| {
+            tracing::warn!(%error, "files of events in the bucket are not listed");
+            Vec::new()
+        });
         files.extend(shipped.into_iter().filter(|file| !known.contains(&file.path)));
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         files.truncate(limit);
@@ -92,7 +96,7 @@ impl EventTable {
         if date.is_some_and(|date| !date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')) {
             return Ok(Vec::new());
         }
-        let below = date.map_or(TABLE.to_owned(), |date| format!("{TABLE}/date={date}"));
+        let below = date.map_or_else(|| TABLE.to_owned(), |date| format!("{TABLE}/date={date}"));
         let after = after.filter(|after| !after.is_empty()).map(|after| format!("{TABLE}/{after}"));
         let found =
             handle.block_on(bucket.list(&below, after.as_deref(), limit)).map_err(io::Error::other)?;

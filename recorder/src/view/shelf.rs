@@ -4,7 +4,7 @@
 //! then. Nothing is asked for but listings and objects, so that credentials that may only read are enough.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     sync::Arc,
     time::Duration,
@@ -12,7 +12,10 @@ use std::{
 
 use axum::body::Bytes;
 use futures_util::{StreamExt as _, stream};
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 
 use super::scan::{Bounds, Found, Source};
 use crate::{
@@ -28,6 +31,9 @@ use crate::{
 /// How long a look is believed; at days but the newest, how long their listing is.
 const FRESH: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_secs(600);
+/// How long a look may take, while whoever asked waits; and how long nobody waits again for a bucket that failed.
+const PATIENCE: Duration = Duration::from_secs(8);
+const PAUSE: Duration = Duration::from_secs(30);
 /// Newest days that are listed each time: a session goes on behind midnight.
 const NEWEST: usize = 2;
 /// Cap on the objects of a day that are listed.
@@ -42,7 +48,8 @@ pub(super) struct Shelf {
     bucket: Bucket,
     handle: Handle,
     days: HashMap<String, Day>,
-    looked: Option<Instant>,
+    /// When it is looked at again.
+    next: Option<Instant>,
     failing: bool,
     truncated: bool,
 }
@@ -75,30 +82,34 @@ pub(super) struct Shelved {
 
 impl Shelf {
     pub(super) fn new(bucket: Bucket, handle: Handle) -> Self {
-        Self { bucket, handle, days: HashMap::new(), looked: None, failing: false, truncated: false }
+        Self { bucket, handle, days: HashMap::new(), next: None, failing: false, truncated: false }
     }
 
     /// Every part within the bounds, and whether some were left out. Blocks.
     pub(super) fn look(&mut self, bounds: Bounds) -> (Vec<Arc<Found>>, bool) {
-        if self.looked.is_none_or(|looked| looked.elapsed() > FRESH) {
+        if self.next.is_none_or(|next| next <= Instant::now()) {
             let handle = self.handle.clone();
-            match handle.block_on(self.refresh(bounds)) {
-                Ok(()) => self.failing = false,
-                Err(error) => {
+            let looked = handle.block_on(async { timeout(PATIENCE, self.refresh(bounds)).await });
+            let mut pause = FRESH;
+            match looked {
+                Ok(Ok(())) => self.failing = false,
+                // What was seen so far stays; the next look goes on from there.
+                Err(_) => self.truncated = true,
+                Ok(Err(error)) => {
                     if !self.failing {
                         tracing::warn!(%error, "the bucket cannot be looked at; what was seen of it before is shown");
                     }
-                    (self.failing, self.truncated) = (true, true);
+                    (self.failing, self.truncated, pause) = (true, true, PAUSE);
                 }
             }
-            self.looked = Some(Instant::now());
+            self.next = Some(Instant::now() + pause);
         }
         let parts = self.days.values().flat_map(|day| day.parts.values().map(Arc::clone));
         (parts.take(bounds.parts).collect(), self.truncated)
     }
 
     async fn refresh(&mut self, bounds: Bounds) -> Result<(), BucketError> {
-        let (mut seen, mut left, mut budget) = (HashMap::new(), bounds.parts, READ);
+        let (mut seen, mut left, mut budget) = (HashSet::new(), bounds.parts, READ);
         let (mut truncated, mut newest) = (false, 0);
         'days: for year in self.numbered(SESSIONS).await? {
             for month in self.numbered(&year).await? {
@@ -116,11 +127,13 @@ impl Shelf {
                         if settled { before } else { self.day(&day, before, left, &mut budget).await? };
                     truncated |= now.partly;
                     left = left.saturating_sub(now.parts.len());
-                    seen.insert(day, now);
+                    self.days.insert(day.clone(), now);
+                    seen.insert(day);
                 }
             }
         }
-        (self.days, self.truncated) = (seen, truncated);
+        self.days.retain(|day, _| seen.contains(day));
+        self.truncated = truncated;
         Ok(())
     }
 

@@ -182,7 +182,8 @@ async fn a_bucket_whose_objects_are_locked_serves() {
     lab.server.request("PUT", "/locked", &["x-amz-bucket-object-lock-enabled: true"], "");
     let rule = "<ObjectLockConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>GOVERNANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
     lab.server.request("PUT", "/locked?object-lock=", &[], rule);
-    let mut recorder = lab.recorder("locked", &[("PODWITNESS_ACK", "object"), ("PODWITNESS_S3_KEEP_LOCAL", "0s")]);
+    let mut recorder =
+        lab.recorder("locked", &[("PODWITNESS_ACK", "object"), ("PODWITNESS_S3_KEEP_LOCAL", "0s")]);
     let content = session(&recorder, "s").await;
     eventually("it is closed", async || (lab.manifests("locked").len() == 1).then_some(())).await;
     // The next process removes it from the volume.

@@ -59,7 +59,11 @@ impl OpenFile {
         let mut tail = Vec::new();
         (&mut file).take(MAX_TAIL).read_to_end(&mut tail)?;
         if !tail.is_empty() {
-            quarantine.keep(path, &tail, &"it holds no whole frame of events")?;
+            match quarantine.keep(path, &tail, &"it holds no whole frame of events") {
+                // Without room to keep it aside the file stays as it is, until the next start.
+                Err(error) if is_full(&error) => return Ok(None),
+                kept => kept?,
+            }
             file.set_len(len)?;
             file.sync_data()?;
         }
@@ -99,6 +103,10 @@ impl OpenFile {
         self.lines = self.lines.saturating_add(ids.len() as u64);
         Ok(ids)
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The lines in frames.

@@ -4,6 +4,7 @@ use object_store::memory::InMemory;
 use podwitness_core::grant::AckLevel;
 use podwitness_runtime::{clock::SystemClock, metrics::SharedRegistry};
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
@@ -28,6 +29,13 @@ const LINE: &str = "[1,\"o\",\"x\"]\n";
 
 fn bucket() -> Bucket {
     Bucket::new(Arc::new(InMemory::new()), "audit")
+}
+
+/// There is nothing to recover.
+fn done() -> CancellationToken {
+    let done = CancellationToken::new();
+    done.cancel();
+    done
 }
 
 fn meta(start: i64, offset: u64) -> Meta {
@@ -69,7 +77,7 @@ async fn recorded(bucket: &Bucket, parts: &[(&str, u32, i64, u64)]) {
         part.append(format!("{HEADER}{LINE}").as_bytes()).unwrap();
         part.finish(end()).unwrap();
     }
-    let setup = Setup { bucket: bucket.clone(), store, ack: AckLevel::Volume, keep: None };
+    let setup = Setup { bucket: bucket.clone(), store, ack: AckLevel::Volume, keep: None, recovered: done() };
     Shipper::start(setup, &SharedRegistry::new()).finish().await;
 }
 
