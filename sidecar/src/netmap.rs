@@ -1,14 +1,17 @@
 //! What a netmap means for the pod's network: which connections are redirected, and who the tunnel's peers are.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use podwitness_core::control::{Netmap, RecorderPeer};
+use podwitness_core::{
+    address::is_of_tunnel,
+    control::{Netmap, RecorderPeer},
+};
 use podwitness_tunnel::{Peer, PublicKey, address};
 
 use crate::kernel::rules::Targets;
 
 /// Cap on peers; further recorders are left out.
-const MAX_PEERS: usize = 256;
+pub const MAX_PEERS: usize = 256;
 
 /// The addresses that the pod itself was given come first, so that a long netmap cannot push them out.
 #[must_use]
@@ -20,7 +23,8 @@ pub fn targets(own: &[SocketAddr], netmap: Option<&Netmap>) -> Targets {
 /// The recorders as peers. One whose key or address cannot be right is left out and told.
 #[must_use]
 pub fn peers(netmap: &Netmap) -> Vec<Peer> {
-    let peers = netmap.recorders.iter().filter_map(|recorder| {
+    let inside = netmap.recorders.iter().filter(|recorder| recorder.plaintext.is_none());
+    let peers = inside.filter_map(|recorder| {
         let peer = peer(recorder);
         if peer.is_none() {
             tracing::warn!(recorder = %recorder.replica, "this recorder's key and address do not fit; it is left out");
@@ -31,6 +35,13 @@ pub fn peers(netmap: &Netmap) -> Vec<Peer> {
     peers.sort_by_key(|peer| peer.key);
     peers.dedup_by_key(|peer| peer.key);
     peers
+}
+
+/// Whether a recorder is reached there outside the tunnel, by the word of the netmap. An address of the tunnel never is.
+#[must_use]
+pub fn in_plaintext(netmap: &Netmap, to: SocketAddr) -> bool {
+    let of_tunnel = matches!(to.ip(), IpAddr::V6(ip) if is_of_tunnel(&ip));
+    !of_tunnel && netmap.recorders.iter().any(|recorder| recorder.plaintext == Some(to))
 }
 
 fn peer(recorder: &RecorderPeer) -> Option<Peer> {
@@ -55,6 +66,8 @@ mod tests {
             port: 80,
             endpoint: "10.244.0.9:51820".parse().unwrap(),
             ack: None,
+            plaintext: None,
+            zone: None,
         }
     }
 
@@ -66,6 +79,21 @@ mod tests {
         let nonsense = RecorderPeer { public_key: "key".into(), ..recorder(key()) };
         let recorders = vec![one.clone(), two, one, elsewhere, nonsense];
         assert_eq!(peers(&Netmap { recorders, ..Netmap::default() }).len(), 2);
+    }
+
+    #[test]
+    fn only_what_the_netmap_says_is_reached_outside_the_tunnel() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let one = recorder(PrivateKey::generate().unwrap().public());
+        let plain = |to: &str| RecorderPeer::in_plaintext("old".into(), vec![], at(to));
+        let recorders = vec![plain("192.0.2.7:80"), plain("[fd70:6f64:7769::1]:80"), one.clone()];
+        let netmap = Netmap { recorders, ..Netmap::default() };
+        assert!(in_plaintext(&netmap, at("192.0.2.7:80")));
+        for other in ["192.0.2.7:81", "192.0.2.8:80", "[fd70:6f64:7769::1]:80"] {
+            assert!(!in_plaintext(&netmap, at(other)), "{other}");
+        }
+        assert!(!in_plaintext(&netmap, one.recordings_at()));
+        assert_eq!(peers(&netmap).len(), 1);
     }
 
     #[test]

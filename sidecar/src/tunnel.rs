@@ -1,6 +1,10 @@
 //! The tunnel of this pod: opened in the background, kept open, its peers those of the netmap.
 //!
+//! Recorders that a netmap says to be outside it are dialled past it, and nobody else is.
+//!
 //! Invariant: nothing waits for it but a dial through it, whose caller bounds the time.
+
+mod leaving;
 
 use std::{
     collections::BTreeSet,
@@ -17,6 +21,7 @@ use podwitness_tunnel::{Options, PrivateKey, Tunnel, address};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{kernel::Kernel, metrics::Metrics, netmap};
+use leaving::Leaving;
 
 /// Pauses after the tunnel could not be opened.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -44,7 +49,11 @@ pub struct Keeper {
 
 /// Dials recorders through the tunnel, as soon as it leads to them.
 #[derive(Clone)]
-pub struct Recorders(watch::Receiver<Option<Open>>);
+pub struct Recorders {
+    tunnels: watch::Receiver<Option<Open>>,
+    netmap: watch::Receiver<Option<Arc<Netmap>>>,
+    kernel: Kernel,
+}
 
 impl Keeper {
     /// A keeper, and the way through the tunnel that it will keep.
@@ -57,7 +66,8 @@ impl Keeper {
     ) -> (Self, Recorders) {
         let options = Options { mark: kernel.mark(), ..Options::new(inject::INTERFACE, key) };
         let tunnel = Published::new(None);
-        let recorders = Recorders(tunnel.subscribe());
+        let recorders =
+            Recorders { tunnels: tunnel.subscribe(), netmap: netmap.clone(), kernel: kernel.clone() };
         (Self { options, kernel: Arc::new(kernel.clone()), netmap, tunnel, metrics }, recorders)
     }
 
@@ -104,11 +114,16 @@ async fn follow(
     netmaps: &mut watch::Receiver<Option<Arc<Netmap>>>,
     published: &Published,
 ) {
-    while netmaps.changed().await.is_ok() {
+    let mut leaving = Leaving::default();
+    loop {
+        tokio::select! {
+            changed = netmaps.changed() => if changed.is_err() { return },
+            () = leaving.over() => {}
+        }
         let Some(netmap) = netmaps.borrow_and_update().clone() else { continue };
         let peers = netmap::peers(&netmap);
         let addresses = peers.iter().map(|peer| address(&peer.key)).collect();
-        match tunnel.set_peers(peers).await {
+        match tunnel.set_peers(leaving.join(peers)).await {
             Ok(()) => {
                 let open = Open { tunnel: Arc::clone(tunnel), peers: Arc::new(addresses) };
                 published.send_replace(Some(open));
@@ -130,7 +145,11 @@ impl Open {
 
 impl Dial for Recorders {
     fn dial(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<BoxedStream>> {
-        let mut tunnels = self.0.clone();
+        if self.netmap.borrow().as_ref().is_some_and(|netmap| netmap::in_plaintext(netmap, to)) {
+            let connecting = self.kernel.dial(to);
+            return Box::pin(async move { Ok(Box::new(connecting.await?) as BoxedStream) });
+        }
+        let mut tunnels = self.tunnels.clone();
         Box::pin(async move {
             let SocketAddr::V6(to) = to else {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "a tunnel address is of IPv6"));

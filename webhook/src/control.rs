@@ -12,6 +12,7 @@ pub mod assertions;
 pub mod connections;
 pub mod enrolments;
 pub mod events;
+pub mod external;
 pub mod feed;
 pub mod hold;
 pub mod http;

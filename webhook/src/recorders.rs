@@ -15,7 +15,14 @@ use podwitness_crd::{Condition, ConditionStatus, Recorder, RecorderStatus, Repli
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::control::{FIELD_MANAGER, enrolments::Enrolments, pod::Pod, registry::Registry, sources};
+use crate::control::{
+    FIELD_MANAGER,
+    enrolments::Enrolments,
+    external::{self, Endpoints, Finding},
+    pod::Pod,
+    registry::Registry,
+    sources,
+};
 
 /// For one write; what fails is tried again with the next look at the world.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -26,14 +33,27 @@ pub async fn reconcile(
     recorders: &[Arc<Recorder>],
     enrolments: &Enrolments,
     pods: &[Arc<Pod>],
+    endpoints: &Endpoints,
     now: i64,
 ) {
     for recorder in recorders {
-        let status = desired(recorder, &enrolments.lock(), pods, now);
+        let status = match external::finding(recorder, endpoints) {
+            Some(finding) => outside(recorder, finding, now),
+            None => desired(recorder, &enrolments.lock(), pods, now),
+        };
         if recorder.status.as_ref() != Some(&status) {
             write(client, &recorder.name_any(), &status).await;
         }
     }
+}
+
+/// What the status of a recorder outside the cluster should be.
+fn outside(recorder: &Recorder, finding: Finding, now: i64) -> RecorderStatus {
+    let before = recorder.status.as_ref();
+    let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
+    let Finding { status, reason, message, found } = finding;
+    Condition::set(&mut conditions, condition(recorder, (status, reason, message), now));
+    RecorderStatus { conditions, external: found, ..RecorderStatus::default() }
 }
 
 /// What the status should be.
@@ -51,7 +71,7 @@ fn desired(recorder: &Recorder, registry: &Registry, pods: &[Arc<Pod>], now: i64
     replicas.sort_by(|a, b| a.pod.cmp(&b.pod));
     let mut conditions = recorder.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
     Condition::set(&mut conditions, ready(recorder, serving, replicas.len(), now));
-    RecorderStatus { conditions, replicas }
+    RecorderStatus { conditions, replicas, ..RecorderStatus::default() }
 }
 
 fn replica(key: &str, pod: &Pod) -> Option<Replica> {
@@ -66,7 +86,7 @@ fn replica(key: &str, pod: &Pod) -> Option<Replica> {
 }
 
 fn ready(recorder: &Recorder, serving: usize, enrolled: usize, now: i64) -> Condition {
-    let (status, reason, message) = match (serving, enrolled) {
+    let said = match (serving, enrolled) {
         (0, 0) => (
             ConditionStatus::False,
             "NoReplica",
@@ -76,6 +96,12 @@ fn ready(recorder: &Recorder, serving: usize, enrolled: usize, now: i64) -> Cond
         (0, _) => (ConditionStatus::False, "NotReady", format!("none of {enrolled} replicas is ready")),
         _ => (ConditionStatus::True, "Serving", format!("{serving} of {enrolled} replicas are ready")),
     };
+    condition(recorder, said, now)
+}
+
+type Said = (ConditionStatus, &'static str, String);
+
+fn condition(recorder: &Recorder, (status, reason, message): Said, now: i64) -> Condition {
     Condition {
         kind: "Ready".to_owned(),
         status,

@@ -36,6 +36,12 @@ pub fn of_key(key: &[u8; KEY_LEN]) -> Ipv6Addr {
     Ipv6Addr::from(octets)
 }
 
+/// Whether an address is one of the tunnel.
+#[must_use]
+pub fn is_of_tunnel(address: &Ipv6Addr) -> bool {
+    address.octets().starts_with(&PREFIX)
+}
+
 /// Reads a public key in base64, the form of `wg` and of every message of ours.
 ///
 /// # Errors
@@ -56,6 +62,7 @@ mod tests {
         let expected: Ipv6Addr = "fd70:6f64:7769:66e0:3ef6:9449:47a8:bb44".parse().unwrap();
         assert_eq!(of_key(&[7; KEY_LEN]), expected);
         assert_ne!(of_key(&[7; KEY_LEN]), of_key(&[8; KEY_LEN]));
+        assert!(is_of_tunnel(&expected) && !is_of_tunnel(&"fd70::1".parse().unwrap()));
     }
 
     #[test]

@@ -94,6 +94,9 @@ pub struct Netmap {
     /// Break-glass: Unix seconds until which connections are spliced raw.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bypass_until: Option<i64>,
+    /// Zone of the pod's node, where the topology is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// One replica of a recorder.
@@ -106,7 +109,7 @@ pub struct RecorderPeer {
     pub replica: String,
     /// Tags with prefix, such as `tag:podwitness`.
     pub tags: Vec<String>,
-    /// WireGuard public key, base64.
+    /// WireGuard public key, base64; empty where it is reached outside our tunnel.
     pub public_key: String,
     /// Address in the tunnel.
     pub address: Ipv6Addr,
@@ -117,6 +120,38 @@ pub struct RecorderPeer {
     /// What its acknowledgements survive, if it announces that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckLevel>,
+    /// TCP address at which it is reached outside our tunnel, by the word of its `Recorder`. Whoever does not know this
+    /// field finds a peer without a key, and leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plaintext: Option<SocketAddr>,
+    /// Zone of its node, where the topology is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+impl RecorderPeer {
+    /// A recorder that is reached outside our tunnel.
+    #[must_use]
+    pub fn in_plaintext(name: String, tags: Vec<String>, at: SocketAddr) -> Self {
+        Self {
+            replica: name.clone(),
+            name,
+            tags,
+            public_key: String::new(),
+            address: Ipv6Addr::UNSPECIFIED,
+            port: at.port(),
+            endpoint: at,
+            ack: None,
+            plaintext: Some(at),
+            zone: None,
+        }
+    }
+
+    /// Where recordings are sent: into the tunnel, unless it is reached outside.
+    #[must_use]
+    pub fn recordings_at(&self) -> SocketAddr {
+        self.plaintext.unwrap_or_else(|| SocketAddr::from((self.address, self.port)))
+    }
 }
 
 /// A key that signs assertions.
@@ -154,5 +189,17 @@ mod tests {
         assert_eq!(line, r#"{"alive":{}}"#);
         let back: Update = serde_json::from_str(r#"{"netmap":{"generation":7,"later":true}}"#).unwrap();
         assert!(matches!(back, Update::Netmap(map) if map.generation == 7));
+    }
+
+    #[test]
+    fn a_recorder_is_reached_in_the_tunnel_unless_it_says_where_else() {
+        let text = r#"{"name":"r","replica":"r-0","tags":[],"publicKey":"k","address":"fd70::1","port":80,
+            "endpoint":"10.0.0.9:51820"}"#;
+        let before: RecorderPeer = serde_json::from_str(text).unwrap();
+        assert_eq!((before.recordings_at(), &before.zone), ("[fd70::1]:80".parse().unwrap(), &None));
+        let at = "192.0.2.7:80".parse().unwrap();
+        let plain = RecorderPeer::in_plaintext("old".into(), vec![], at);
+        let back: RecorderPeer = serde_json::from_str(&serde_json::to_string(&plain).unwrap()).unwrap();
+        assert_eq!((back.recordings_at(), back), (at, plain));
     }
 }

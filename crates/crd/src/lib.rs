@@ -11,7 +11,9 @@ mod state;
 
 pub use condition::{Condition, ConditionStatus};
 pub use grant::{Fails, Grant, GrantObjectSpec, GrantRecorder, GrantStatus, MAX_STATUS_RECORDERS};
-pub use recorder::{DEFAULT_TAG, Recorder, RecorderSpec, RecorderStatus, Replica};
+pub use recorder::{
+    DEFAULT_TAG, External, ExternalStatus, Reached, Recorder, RecorderSpec, RecorderStatus, Replica,
+};
 pub use state::RecorderState;
 
 use kube::CustomResourceExt as _;

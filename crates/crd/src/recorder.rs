@@ -7,6 +7,10 @@ use podwitness_core::grant::AckLevel;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
+mod external;
+
+pub use external::{External, ExternalStatus, Reached};
+
 use crate::{Condition, schema};
 
 /// Tag of a recorder that names none, and recorder of the shipped grant.
@@ -43,11 +47,14 @@ pub const DEFAULT_TAG: &str = "tag:podwitness";
 pub struct RecorderSpec {
     /// Tags by which grants name this recorder, such as `tag:podwitness`.
     pub tags: Vec<String>,
+    /// Where the recorder is, if it is no pod of this cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
 }
 
 impl Default for RecorderSpec {
     fn default() -> Self {
-        Self { tags: vec![DEFAULT_TAG.to_owned()] }
+        Self { tags: vec![DEFAULT_TAG.to_owned()], external: None }
     }
 }
 
@@ -61,6 +68,9 @@ pub struct RecorderStatus {
     /// Replicas that have enrolled and whose pods live.
     #[schemars(transform = replicas)]
     pub replicas: Vec<Replica>,
+    /// Where a recorder outside the cluster was last found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalStatus>,
 }
 
 /// One enrolled replica.

@@ -28,6 +28,25 @@ pub fn cap_items(root: &mut Schema, path: &[&str], items: u64) {
     }
 }
 
+/// Bounds the length of the text at `path`.
+pub fn text(root: &mut Schema, path: &[&str], shortest: u64, longest: u64) {
+    if let Some(node) = at(root, path) {
+        node.insert("minLength".into(), json!(shortest));
+        node.insert("maxLength".into(), json!(longest));
+    }
+}
+
+/// Lets the property at `path` be absent but not `null`, so that `has` in a rule means that it says something.
+pub fn never_null(root: &mut Schema, path: &[&str]) {
+    let Some(node) = at(root, path) else { return };
+    node.remove("nullable");
+    if let Some(types) = node.get_mut("type")
+        && let Some(only) = types.as_array().and_then(|all| all.iter().find(|kind| *kind != "null")).cloned()
+    {
+        *types = only;
+    }
+}
+
 /// Bounds the integer at `path`.
 pub fn range(root: &mut Schema, path: &[&str], low: u64, high: u64) {
     if let Some(node) = at(root, path) {

@@ -43,7 +43,12 @@ fn every_rule_found_its_place_in_the_schema() {
     }
     assert_eq!(grant.len(), 14);
     let recorder = messages(serde_json::to_value(Recorder::crd()).unwrap());
-    assert!(says(&recorder, "tag:NAME") && says(&recorder, "no grant"), "{recorder:?}");
+    for word in ["tag:NAME", "no grant", "belong together", "plaintext: true where", "goes with an address"] {
+        assert!(says(&recorder, word), "no rule of Recorder speaks of {word}: {recorder:?}");
+    }
+    for field in ["publicKey", "endpoint", "address"] {
+        assert!(recorder.iter().any(|message| message.starts_with(&format!("{field} is "))), "{recorder:?}");
+    }
 }
 
 #[test]

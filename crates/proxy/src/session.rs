@@ -87,7 +87,7 @@ impl Sessions {
             disk: Budget::new(spool.map_or(0, |spool| spool.limit)),
             dir: spool.map(|spool| Arc::new(spool.dir.clone())),
         };
-        let uploads = Uploads::new(recorders, netmap.clone(), assertion, drain.clone());
+        let uploads = Uploads::new(recorders, netmap.clone(), assertion, drain.clone(), &config.pod.uid);
         let sessions = Self {
             event_uploads: Arc::new(uploads.of_events()),
             uploads: Arc::new(uploads),

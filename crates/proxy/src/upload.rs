@@ -101,12 +101,25 @@ impl Shipment {
             let (recorder, acknowledges) = (upload.address(), upload.acknowledges());
             let before = self.journal.acked();
             self.journal.taken_by(recorder, upload.level());
-            let ended = upload.run(&self.journal, &mut progress).await;
+            let ended = tokio::select! {
+                biased;
+                ended = upload.run(&self.journal, &mut progress) => Some(ended),
+                next = uploads.successor(&plan, recorder), if acknowledges => {
+                    if let Picked::Upload(next) = next {
+                        first = Some(*next);
+                    }
+                    None
+                }
+            };
             self.journal.left_alone();
             let passed = self.journal.acked() - before;
             if !acknowledges {
                 self.ledger.unacknowledged(passed);
             }
+            let Some(ended) = ended else {
+                tracing::info!(session = self.session, %recorder, "another recorder goes on, for this one is leaving");
+                continue;
+            };
             if ended.is_ok() || (passed > 0 && acknowledges) {
                 uploads.health.recovered(recorder);
             }

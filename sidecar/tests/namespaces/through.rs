@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::lab::{Lab, SERVICE, rules, targets};
+use crate::lab::{ENDPOINT, GATEWAY, Lab, SERVICE, at_sidecar, rules, targets};
 
 /// A runtime whose threads are in a namespace.
 fn runtime(netns: &Netns) -> Runtime {
@@ -56,6 +56,8 @@ async fn recorder(key: PrivateKey) -> RecorderPeer {
         port: RECORD_PORT,
         endpoint: "10.244.0.1:51820".parse().unwrap(),
         ack: None,
+        plaintext: None,
+        zone: None,
     }
 }
 
@@ -85,4 +87,36 @@ fn the_sidecar_reaches_a_recorder_and_a_program_beside_it_does_not() {
     // The way is open now, for marked packets.
     let beside = lab.pod.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)));
     assert!(beside.is_err(), "{beside:?}");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_recorder_outside_the_tunnel_is_dialled_past_our_rules_while_the_netmap_says_so() {
+    let lab = Lab::new();
+    let pod = runtime(&lab.pod);
+    let kernel = lab.pod.run(|| Kernel::start().unwrap());
+    // The redirect takes every connection to this port: only our mark gets past it.
+    let to: SocketAddr = GATEWAY.parse().unwrap();
+    let rules = Arc::new(Rules { mark: kernel.mark(), ..rules() });
+    pod.block_on(kernel.install(rules, Arc::new(targets(&[SERVICE, ENDPOINT])))).unwrap();
+    assert_eq!(lab.lands(GATEWAY, None), at_sidecar(GATEWAY));
+    let netmap = watch::Sender::new(None);
+    let (_keeper, recorders) =
+        Keeper::new(PrivateKey::generate().unwrap(), &kernel, netmap.subscribe(), Metrics::default());
+    let greeting = || {
+        let recorders = recorders.clone();
+        pod.block_on(pod.spawn(async move {
+            let mut stream = recorders.dial(to).await?;
+            let mut greeting = String::new();
+            stream.read_to_string(&mut greeting).await.map(|_| greeting)
+        }))
+        .unwrap()
+    };
+    let refused = greeting().unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{refused}");
+    let outside = RecorderPeer::in_plaintext("old".into(), vec![], to);
+    netmap.send_replace(Some(Arc::new(Netmap { recorders: vec![outside], ..Netmap::default() })));
+    assert_eq!(greeting().unwrap(), "world");
+    netmap.send_replace(Some(Arc::default()));
+    assert!(greeting().is_err());
 }

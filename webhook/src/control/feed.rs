@@ -141,7 +141,7 @@ impl Feed {
     fn netmap(&mut self) -> Option<Update> {
         let published = self.feeds.worlds.borrow_and_update().clone()?;
         let pod = &self.caller.pod;
-        let netmap = published.netmap(&self.caller.role, pod.namespace(), pod.name());
+        let netmap = published.netmap(&self.caller.role, pod.namespace(), pod.name(), &pod.spec.node_name);
         let hash = hash(&netmap);
         if self.sent.replace(hash) == Some(hash) {
             return None;

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     enrolments::{Enrolments, Remembered},
+    external::Endpoints,
     hold::{Held, Hold},
     metrics::Metrics,
     pod::Pod,
@@ -46,6 +47,8 @@ pub struct Publisher {
     pub changed: Arc<Notify>,
     /// Keys of pods.
     pub enrolments: Enrolments,
+    /// Addresses of recorders outside the cluster.
+    pub endpoints: Endpoints,
     /// What stays the same.
     pub fixed: Fixed,
     /// PEM roots of the control API's certificate, as they change; nothing is published without them.
@@ -98,11 +101,12 @@ impl Publisher {
             recorders.iter().map(|recorder| recorder.name_any()).collect(),
         ];
         self.hold.check(names).await?;
+        self.endpoints.want(&recorders);
         let pods = self.caches.pods.state();
         self.prune(&pods);
         self.publish(self.build(&pods));
         let now = self.clock.now_unix();
-        recorders::reconcile(&self.client, &recorders, &self.enrolments, &pods, now).await;
+        recorders::reconcile(&self.client, &recorders, &self.enrolments, &pods, &self.endpoints, now).await;
         grants::reconcile(&self.client, &grants, &recorders, now).await;
         Ok(())
     }
@@ -110,12 +114,14 @@ impl Publisher {
     fn build(&self, pods: &[Arc<Pod>]) -> World {
         let caches = &self.caches;
         let found = sources::api_servers(&caches.services.state(), &caches.slices.state());
+        let (recorders, zones) = (caches.recorders.state(), sources::zones(&caches.nodes.state()));
         World {
             cluster: self.fixed.cluster.clone(),
             issuers: self.fixed.issuers.clone(),
             roots: self.roots.borrow().iter().map(ToString::to_string).collect(),
             grants: sources::grants(&caches.grants.state()),
-            recorders: sources::peers(&caches.recorders.state(), &self.enrolments.lock(), pods),
+            recorders: sources::peers(&recorders, &self.enrolments.lock(), pods, &self.endpoints, &zones),
+            zones,
             namespaces: sources::namespaces(&caches.namespaces.state()),
             api_servers: self.never_none(found),
         }
@@ -158,6 +164,9 @@ impl Publisher {
     fn remember(&self) {
         for recorder in self.caches.recorders.state() {
             let name = recorder.name_any();
+            if let Some(found) = recorder.status.as_ref().and_then(|status| status.external.as_ref()) {
+                self.endpoints.remember(found);
+            }
             for replica in recorder.status.iter().flat_map(|status| &status.replicas) {
                 let endpoint = replica.endpoint.parse::<SocketAddr>().ok();
                 self.enrolments.remember(Remembered {

@@ -8,7 +8,7 @@ use std::{
 
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Service},
+        core::v1::{Namespace, Node, Service},
         discovery::v1::EndpointSlice,
     },
     jiff::Timestamp,
@@ -22,7 +22,15 @@ use podwitness_core::{
 };
 use podwitness_crd::{Grant, Recorder};
 
-use super::{pod::Pod, registry::Registry, world::NamespaceFacts};
+use super::{
+    external::{self, Endpoints},
+    pod::Pod,
+    registry::Registry,
+    world::NamespaceFacts,
+};
+
+/// Label of a node that says its zone (well-known labels of Kubernetes).
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Namespaces of which anything has to be known: those with a grant tag or a break-glass time.
 #[must_use]
@@ -78,22 +86,46 @@ fn endpoints(slice: &EndpointSlice) -> Vec<SocketAddr> {
     ips.flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(ip, *port))).collect()
 }
 
-/// Replicas that can take recordings now: enrolled, and their pods serve.
+/// Zones by name of their nodes, of the nodes that say one.
 #[must_use]
-pub fn peers(recorders: &[Arc<Recorder>], registry: &Registry, pods: &[Arc<Pod>]) -> Vec<RecorderPeer> {
+pub fn zones(nodes: &[Arc<PartialObjectMeta<Node>>]) -> BTreeMap<String, String> {
+    let zoned = nodes.iter().filter_map(|node| Some((node.name_any(), node.labels().get(ZONE)?.clone())));
+    zoned.filter(|(_, zone)| !zone.is_empty()).collect()
+}
+
+/// What can take recordings now: replicas that have enrolled and whose pods serve, and recorders outside the cluster.
+#[must_use]
+pub fn peers(
+    recorders: &[Arc<Recorder>],
+    registry: &Registry,
+    pods: &[Arc<Pod>],
+    endpoints: &Endpoints,
+    zones: &BTreeMap<String, String>,
+) -> Vec<RecorderPeer> {
     let mut peers: Vec<RecorderPeer> = Vec::new();
     for recorder in recorders {
+        if let Some(outside) = external::peer(recorder, endpoints) {
+            // Why one is none stands in its status.
+            peers.extend(outside.ok());
+            continue;
+        }
         let name = recorder.name_any();
         for (uid, key) in registry.replicas(&name) {
             let pod = pods.iter().find(|pod| pod.uid() == uid && pod.serves());
-            peers.extend(pod.and_then(|pod| peer(&name, &recorder.spec.tags, key, pod)));
+            peers.extend(pod.and_then(|pod| peer(&name, &recorder.spec.tags, key, pod, zones)));
         }
     }
     peers.sort_by(|a, b| (&a.name, &a.replica).cmp(&(&b.name, &b.replica)));
     peers
 }
 
-fn peer(name: &str, tags: &[String], key: &str, pod: &Pod) -> Option<RecorderPeer> {
+fn peer(
+    name: &str,
+    tags: &[String],
+    key: &str,
+    pod: &Pod,
+    zones: &BTreeMap<String, String>,
+) -> Option<RecorderPeer> {
     Some(RecorderPeer {
         name: name.to_owned(),
         replica: pod.name().to_owned(),
@@ -103,6 +135,8 @@ fn peer(name: &str, tags: &[String], key: &str, pod: &Pod) -> Option<RecorderPee
         port: RECORD_PORT,
         endpoint: endpoint(pod)?,
         ack: Some(pod.ack_level()),
+        plaintext: None,
+        zone: zones.get(&pod.spec.node_name).cloned(),
     })
 }
 
@@ -148,11 +182,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_replica_is_published_while_its_pod_serves() {
-        let peers_of =
-            |pod_json: Value| peers(&[recorder("podwitness")], &enrolled(), &[Arc::new(pod(pod_json))]);
+        let zones = zones(&[
+            object(json!({"metadata": {"name": "n2", "labels": {"topology.kubernetes.io/zone": "z2"}}})),
+            object(json!({"metadata": {"name": "n1"}})),
+        ]);
+        assert_eq!(zones, [("n2".to_owned(), "z2".to_owned())].into());
+        let all = |name: &str, pod_json: Value| {
+            let pods = [Arc::new(pod(pod_json))];
+            peers(&[recorder(name)], &enrolled(), &pods, &Endpoints::default(), &zones)
+        };
+        let peers_of = |pod_json: Value| all("podwitness", pod_json);
         let found = peers_of(replica());
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].endpoint, "10.0.1.9:51820".parse().unwrap());
+        assert_eq!(found[0].zone.as_deref(), Some("z2"));
         assert_eq!((found[0].tags[0].as_str(), found[0].public_key.as_str()), ("tag:podwitness", KEY));
         assert_eq!(
             found[0].address,
@@ -164,7 +207,29 @@ mod tests {
         let mut reborn = replica();
         reborn["metadata"]["uid"] = json!("uid-next");
         assert!(peers_of(reborn).is_empty());
-        assert!(peers(&[recorder("other")], &enrolled(), &[Arc::new(pod(replica()))]).is_empty());
+        assert!(all("other", replica()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_is_about_to_go_is_published_no_more() {
+        let mut going = replica();
+        going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let pods = [Arc::new(pod(going))];
+        let zones = BTreeMap::new();
+        assert!(
+            peers(&[recorder("podwitness")], &enrolled(), &pods, &Endpoints::default(), &zones).is_empty()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_recorder_outside_the_cluster_is_published_without_any_pod() {
+        let outside = object(json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder",
+            "metadata": {"name": "podwitness"},
+            "spec": {"external": {"publicKey": KEY, "endpoint": "203.0.113.9:51820"}}}));
+        let pods = [Arc::new(pod(replica()))];
+        let found = peers(&[outside], &enrolled(), &pods, &Endpoints::default(), &BTreeMap::new());
+        let endpoints: Vec<String> = found.iter().map(|peer| peer.endpoint.to_string()).collect();
+        assert_eq!(endpoints, ["203.0.113.9:51820"]);
     }
 
     #[test]

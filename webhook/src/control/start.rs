@@ -24,6 +24,7 @@ use super::{
     assertions::Assertions,
     enrolments::{Enrol, Enrolments},
     events,
+    external::Endpoints,
     feed::Feeds,
     hold::Hold,
     http::{Parts, Server},
@@ -113,10 +114,13 @@ impl Setup {
         tasks.spawn(events_publisher.run());
         let assertions = Assertions::new(signer, Arc::clone(&self.clock));
         let parts = self.parts(&caches, &assertions, &enrolments, &changed, worlds.subscribe());
+        let endpoints = Endpoints::default();
+        tasks.spawn(endpoints.clone().follow(Arc::clone(&changed)));
         let publisher = Publisher {
             caches,
             changed,
             enrolments,
+            endpoints,
             fixed: Fixed { cluster, issuers: vec![assertions.issuer().clone()] },
             roots,
             worlds,

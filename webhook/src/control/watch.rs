@@ -7,7 +7,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _, future::ready};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Service},
+    core::v1::{Namespace, Node, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -33,6 +33,9 @@ const API_SERVER: (&str, &str) = ("default", "kubernetes");
 /// A namespace without its specification and status.
 pub type NamespaceMeta = PartialObjectMeta<Namespace>;
 
+/// A node without its specification and status.
+pub type NodeMeta = PartialObjectMeta<Node>;
+
 /// The caches.
 #[derive(Clone)]
 pub struct Caches {
@@ -48,6 +51,8 @@ pub struct Caches {
     pub services: Store<Service>,
     /// What is behind it.
     pub slices: Store<EndpointSlice>,
+    /// Nodes: labels.
+    pub nodes: Store<NodeMeta>,
 }
 
 impl Caches {
@@ -61,8 +66,16 @@ impl Caches {
         let of_slices = Config::default().labels(&format!("kubernetes.io/service-name={name}"));
         let pods = watcher::<Pod>(Api::all(client()), Config::default())
             .filter_map(|event| ready(event.map(relevant).transpose()));
+        // A node changes every few minutes and its zone never: what is looked at again without a change will do.
+        let unheard = Arc::new(Notify::new());
+        let nodes = Tasks { changed: &unheard, tasks: &mut *tasks }.watch(
+            "watch nodes",
+            Api::all(client()),
+            Config::default(),
+        );
         let mut tasks = Tasks { changed, tasks };
         Self {
+            nodes,
             pods: tasks.keep("watch pods", pods),
             namespaces: tasks.watch("watch namespaces", Api::all(client()), Config::default()),
             grants: tasks.watch("watch grants", Api::all(client()), Config::default()),

@@ -32,6 +32,8 @@ pub struct World {
     pub issuers: Vec<Issuer>,
     /// PEM roots of the control API's certificate.
     pub roots: Vec<String>,
+    /// Zones by name of their nodes.
+    pub zones: BTreeMap<String, String>,
 }
 
 /// What labels and annotations say about a namespace.
@@ -53,11 +55,14 @@ pub struct Published {
 }
 
 impl Published {
-    /// The netmap of the pod `namespace/pod`.
+    /// The netmap of the pod `namespace/pod` on a node.
     #[must_use]
-    pub fn netmap(&self, role: &Role, namespace: &str, pod: &str) -> Netmap {
+    pub fn netmap(&self, role: &Role, namespace: &str, pod: &str, node: &str) -> Netmap {
         let mut netmap = match role {
-            Role::Sidecar => self.world.of_sidecar(namespace, pod),
+            Role::Sidecar => {
+                let zone = self.world.zones.get(node).cloned();
+                Netmap { zone, ..self.world.of_sidecar(namespace, pod) }
+            }
             Role::Recorder(_) => self.world.common(),
         };
         netmap.generation = self.generation;
@@ -129,6 +134,8 @@ pub(super) mod testing {
             port: 80,
             endpoint: "10.0.0.9:51820".parse().unwrap(),
             ack: None,
+            plaintext: None,
+            zone: None,
         }
     }
 
@@ -147,6 +154,7 @@ pub(super) mod testing {
             api_servers: vec!["10.96.0.1:443".parse().unwrap()],
             issuers: vec![issuer],
             roots: vec!["PEM".into()],
+            zones: [("n1".to_owned(), "z1".to_owned())].into(),
         }
     }
 }
@@ -163,19 +171,21 @@ mod tests {
     #[test]
     fn a_pod_learns_the_grants_that_fit_it_and_the_recorders_they_name() {
         let published = Published { generation: 3, world: world() };
-        let tagged = published.netmap(&Role::Sidecar, "shop", "till");
+        let tagged = published.netmap(&Role::Sidecar, "shop", "till", "n1");
+        assert_eq!(tagged.zone.as_deref(), Some("z1"));
         assert_eq!(names(&tagged), (vec!["all", "prod"], vec!["ra", "rb"]));
         assert_eq!((tagged.generation, tagged.bypass_until), (3, Some(7)));
         assert_eq!((tagged.api_servers.len(), tagged.issuers.len(), tagged.roots.len()), (1, 1, 1));
-        let plain = published.netmap(&Role::Sidecar, "blog", "web");
+        let plain = published.netmap(&Role::Sidecar, "blog", "web", "n2");
+        assert_eq!(plain.zone, None);
         assert_eq!(names(&plain), (vec!["all"], vec!["ra"]));
         assert_eq!(plain.bypass_until, None);
     }
 
     #[test]
     fn a_recorder_learns_only_whom_to_believe() {
-        let netmap =
-            Published { generation: 3, world: world() }.netmap(&Role::Recorder("r".into()), "shop", "till");
+        let published = Published { generation: 3, world: world() };
+        let netmap = published.netmap(&Role::Recorder("r".into()), "shop", "till", "n1");
         assert_eq!(names(&netmap), (vec![], vec![]));
         assert_eq!((netmap.cluster.as_str(), netmap.issuers.len(), netmap.api_servers.len()), ("c", 1, 0));
     }

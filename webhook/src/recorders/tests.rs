@@ -61,10 +61,41 @@ async fn only_a_status_that_is_wrong_is_written() {
     api.answer("PATCH", STATUS, serde_json::to_value(recorder()).unwrap());
     let pods = [Arc::new(pod(replica_json()))];
     let mut recorder = recorder();
-    reconcile(&api.client(), &[Arc::new(recorder.clone())], &enrolments(), &pods, 1_800_000_000).await;
+    reconcile(
+        &api.client(),
+        &[Arc::new(recorder.clone())],
+        &enrolments(),
+        &pods,
+        &Endpoints::default(),
+        1_800_000_000,
+    )
+    .await;
     let sent = &api.bodies("PATCH", STATUS)[0]["status"];
     assert_eq!(sent["replicas"][0]["key"], json!(KEY));
     recorder.status = serde_json::from_value(sent.clone()).unwrap();
-    reconcile(&api.client(), &[Arc::new(recorder)], &enrolments(), &pods, 1_900_000_000).await;
+    reconcile(
+        &api.client(),
+        &[Arc::new(recorder)],
+        &enrolments(),
+        &pods,
+        &Endpoints::default(),
+        1_900_000_000,
+    )
+    .await;
     assert_eq!(api.count(STATUS), 1);
+}
+
+#[tokio::test]
+async fn a_recorder_outside_the_cluster_is_ready_by_what_it_says_of_itself() {
+    let api = TestApi::default();
+    api.answer("PATCH", STATUS, serde_json::to_value(recorder()).unwrap());
+    let mut recorder = recorder();
+    recorder.spec.external =
+        serde_json::from_value(json!({"address": "10.4.0.7:80", "plaintext": true})).unwrap();
+    let recorders = [Arc::new(recorder)];
+    reconcile(&api.client(), &recorders, &enrolments(), &[], &Endpoints::default(), 1_800_000_000).await;
+    let sent = &api.bodies("PATCH", STATUS)[0]["status"];
+    assert_eq!(sent["conditions"][0]["reason"], "ExternalPlaintext");
+    assert_eq!(sent["external"]["address"], "10.4.0.7:80");
+    assert_eq!(sent["replicas"], json!([]));
 }

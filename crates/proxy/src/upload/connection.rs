@@ -20,7 +20,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use podwitness_core::assertion;
+use podwitness_core::{assertion, control::Netmap};
 use podwitness_wire::pack;
 use tokio::{
     sync::watch,
@@ -58,6 +58,7 @@ type Driver = http2::Connection<TokioIo<Listening>, UploadBody, TokioExecutor>;
 pub(super) struct Connections {
     dial: Arc<dyn Dial>,
     assertion: Assertion,
+    netmap: watch::Receiver<Option<Arc<Netmap>>>,
     /// By address; as many as netmaps have named.
     lanes: Mutex<HashMap<SocketAddr, Arc<Lane>>>,
 }
@@ -68,6 +69,8 @@ type Lane = tokio::sync::Mutex<Vec<Arc<Connection>>>;
 /// One connection.
 pub(super) struct Connection {
     sender: http2::SendRequest<UploadBody>,
+    /// What the recorder is shown.
+    assertion: Assertion,
     /// The recorder reads compressed uploads.
     packs: bool,
     /// It takes streams of events.
@@ -79,8 +82,20 @@ pub(super) struct Connection {
 }
 
 impl Connections {
-    pub(super) fn new(dial: Arc<dyn Dial>, assertion: Assertion) -> Self {
-        Self { dial, assertion, lanes: Mutex::default() }
+    pub(super) fn new(
+        dial: Arc<dyn Dial>,
+        assertion: Assertion,
+        netmap: watch::Receiver<Option<Arc<Netmap>>>,
+    ) -> Self {
+        Self { dial, assertion, netmap, lanes: Mutex::default() }
+    }
+
+    /// What a recorder at `to` is shown of us, to be asked before it is dialled: the newest assertion, but nothing
+    /// outside the tunnel, where others may read along and nobody can tell whose key it is about.
+    pub(super) fn shown(&self, to: SocketAddr) -> Assertion {
+        let outside = |netmap: &Arc<Netmap>| netmap.recorders.iter().any(|peer| peer.plaintext == Some(to));
+        let outside = self.netmap.borrow().as_ref().is_some_and(outside);
+        if outside { watch::channel(None).1 } else { self.assertion.clone() }
     }
 
     /// A connection to a recorder at `to` that takes another upload, and whether it was there already. `hopeless` is
@@ -116,15 +131,16 @@ impl Connections {
     }
 
     async fn open(&self, to: SocketAddr) -> Result<Arc<Connection>, UploadError> {
+        let mut assertion = self.shown(to);
         let (stream, first) = Listening::to(self.dial(to).await?);
-        let mut assertion = self.assertion.clone();
         let head = head(to, &mut assertion).map_err(UploadError::Request)?;
         let probed = timeout(PROBE, probe(stream, head)).await.map_err(|_| UploadError::Slow("probe"))?;
         let (sender, driver, answer) = probed.map_err(|error| older(error, &first))?;
         let (spent, used) = (AtomicBool::new(false), AtomicBool::new(true));
         let (packs, takes_events) =
             (lists(&answer, pack::ACCEPT_ENCODING, pack::ENCODING), lists(&answer, ACCEPT_EVENTS, NDJSON));
-        let connection = Arc::new(Connection { sender, packs, takes_events, spent, used });
+        let connection =
+            Arc::new(Connection { sender, assertion: assertion.clone(), packs, takes_events, spent, used });
         tokio::spawn(drive(driver, Arc::downgrade(&connection), to, assertion));
         Ok(connection)
     }
@@ -135,6 +151,11 @@ impl Connection {
     pub(super) fn sender(&self) -> http2::SendRequest<UploadBody> {
         self.used.store(true, Ordering::Relaxed);
         self.sender.clone()
+    }
+
+    /// The newest assertion, where the recorder is shown one.
+    pub(super) fn assertion(&self) -> Option<Arc<str>> {
+        self.assertion.borrow().clone()
     }
 
     /// Whether the recorder reads compressed uploads.

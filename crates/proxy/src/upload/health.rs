@@ -15,6 +15,8 @@ use super::pick::Needs;
 /// How long a recorder that failed is left alone, at first and at most.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LAST_REST: Duration = Duration::from_secs(30);
+/// The same for recordings that a session waits for: it does so for 20 s, and has to see that a recorder is back.
+const AWAITED_REST: Duration = Duration::from_secs(4);
 /// How long a recorder of version 1 is not asked for version 2: it may be replaced by a better one.
 const STAYS_OLD: Duration = Duration::from_secs(600);
 /// Cap on recorders that are remembered; above it the memory starts afresh.
@@ -53,7 +55,7 @@ impl Health {
         });
     }
 
-    /// A recorder acknowledged something: that it failed before is forgotten.
+    /// A recorder acknowledged something, or is another than before: that it failed is forgotten.
     pub(super) fn recovered(&self, recorder: SocketAddr) {
         self.remember(recorder, |memory| memory.failure = None);
     }
@@ -121,7 +123,8 @@ impl Memory {
 
     /// A time that is over where it does not rest.
     fn rests_until(&self, now: Instant, needs: Needs) -> Instant {
-        let failed = self.failure.as_ref().map(|failure| failure.at + failure.rest);
+        let most = if needs.acks { AWAITED_REST } else { LAST_REST };
+        let failed = self.failure.as_ref().map(|failure| failure.at + failure.rest.min(most));
         let old = self.speaks.filter(|_| needs.acks && self.speaks(now) == Some(Speaks::V1));
         let better = old.map(|(_, since)| since + STAYS_OLD);
         failed.max(better).unwrap_or(now)
@@ -169,6 +172,17 @@ mod tests {
         health.heard(one(), Speaks::V2);
         tokio::time::advance(10 * STAYS_OLD).await;
         assert_eq!(health.speaks(one()), Some(Speaks::V2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_sees_in_time_that_a_recorder_is_back() {
+        let health = Health::default();
+        for _ in 0..10 {
+            health.failed(one());
+        }
+        assert!(!may_be_tried(&health, ACKS));
+        tokio::time::advance(AWAITED_REST).await;
+        assert!(may_be_tried(&health, ACKS) && !may_be_tried(&health, Needs::default()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,12 @@
-//! Which recorder takes a recording: in the order of the grants and of the netmap, those that failed lately last.
+//! Which recorder takes a recording: in the order of the grants, then those of the pod's zone, then by name, the replicas
+//! of one recorder in an order that is another for each pod; and those that failed lately last.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use podwitness_core::{
     control::{Netmap, RecorderPeer},
@@ -36,7 +42,10 @@ pub(crate) struct Uploads {
     form: Form,
     connections: Arc<Connections>,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
-    assertion: watch::Receiver<Option<Arc<str>>>,
+    /// The netmap whose recorders were looked at last.
+    seen: Mutex<Option<Arc<Netmap>>>,
+    /// Uid of the pod, by which the replicas of a recorder are spread over pods.
+    pod: Arc<str>,
     pub(super) drain: drain::Watch,
     pub(super) health: Health,
 }
@@ -113,7 +122,7 @@ impl Plan {
         enforce::policy(&self.obligation)
     }
 
-    fn find(&self, netmap: Option<&Netmap>) -> Found {
+    fn find(&self, netmap: Option<&Netmap>, pod: &str) -> Found {
         let Some(netmap) = netmap else { return Found::None(Recorders::Unknown) };
         let evaluated;
         let obligation = match &self.unknown {
@@ -126,7 +135,7 @@ impl Plan {
                 &evaluated
             }
         };
-        match resolve(obligation, netmap) {
+        match resolve(obligation, netmap, pod) {
             found if found.is_empty() => Found::None(Recorders::Unresolvable),
             found => Found::Recorders(found, Needs::of(obligation)),
         }
@@ -145,20 +154,32 @@ impl Needs {
     }
 }
 
-/// Recorders that satisfy an obligation. Fail closed is satisfied only by those of grants that ask for it.
-fn resolve(obligation: &Obligation, netmap: &Netmap) -> Vec<SocketAddr> {
+/// Recorders that satisfy an obligation, in the order in which the pod of that uid tries them. Fail closed is satisfied
+/// only by those of grants that ask for it.
+fn resolve(obligation: &Obligation, netmap: &Netmap, pod: &str) -> Vec<SocketAddr> {
     let Needs { level, .. } = Needs::of(obligation);
     let strong = |peer: &RecorderPeer| peer.ack.is_none_or(|ack| level.is_none_or(|level| ack >= level));
     let mut found: Vec<SocketAddr> = Vec::new();
     for choice in obligation.recorders.iter().filter(|choice| choice.enforced || !obligation.enforce) {
-        for peer in netmap.recorders.iter().filter(|peer| peer.tags.contains(&choice.tag) && strong(peer)) {
-            let address = SocketAddr::from((peer.address, peer.port));
+        let fits = |peer: &&RecorderPeer| peer.tags.contains(&choice.tag) && strong(peer);
+        let mut peers: Vec<&RecorderPeer> = netmap.recorders.iter().filter(fits).collect();
+        peers.sort_by_cached_key(|&peer| place(peer, netmap.zone.as_deref(), pod));
+        for address in peers.into_iter().map(RecorderPeer::recordings_at) {
             if !found.contains(&address) {
                 found.push(address);
             }
         }
     }
     found
+}
+
+/// The place of a recorder among those of one tag: near ones first, then by name. Replicas of one recorder follow a hash
+/// of pod and replica, so that not every pod begins with the same, and each does so again after a restart.
+fn place<'a>(peer: &'a RecorderPeer, zone: Option<&str>, pod: &str) -> (bool, &'a str, u64) {
+    let near = zone.is_some() && peer.zone.as_deref() == zone;
+    let mut hasher = DefaultHasher::new();
+    (pod, &peer.replica).hash(&mut hasher);
+    (!near, &peer.name, hasher.finish())
 }
 
 // === impl Uploads
@@ -169,9 +190,11 @@ impl Uploads {
         netmap: watch::Receiver<Option<Arc<Netmap>>>,
         assertion: watch::Receiver<Option<Arc<str>>>,
         drain: drain::Watch,
+        pod: &str,
     ) -> Self {
-        let connections = Arc::new(Connections::new(dial, assertion.clone()));
-        Self { form: Form::Recording, connections, netmap, assertion, drain, health: Health::default() }
+        let connections = Arc::new(Connections::new(dial, assertion, netmap.clone()));
+        let (form, health, seen) = (Form::Recording, Health::default(), Mutex::default());
+        Self { form, connections, netmap, seen, pod: pod.into(), drain, health }
     }
 
     /// The way of events to the same recorders, over the same connections. A recorder that takes none is no worse for
@@ -181,7 +204,8 @@ impl Uploads {
             form: Form::Events,
             connections: Arc::clone(&self.connections),
             netmap: self.netmap.clone(),
-            assertion: self.assertion.clone(),
+            seen: Mutex::default(),
+            pod: Arc::clone(&self.pod),
             drain: self.drain.clone(),
             health: Health::default(),
         }
@@ -203,7 +227,7 @@ impl Uploads {
 
     /// What is known of the recorders of a plan without asking any.
     pub(crate) fn known(&self, plan: &Plan) -> Recorders {
-        match plan.find(self.netmap.borrow().as_deref()) {
+        match plan.find(self.netmap.borrow().as_deref(), &self.pod) {
             Found::Recorders(..) => Recorders::Ready,
             Found::None(why) => why,
             Found::Unwanted => Recorders::Unresolvable,
@@ -213,7 +237,8 @@ impl Uploads {
     /// An upload to the first recorder that takes it, or what stands against it.
     pub(crate) async fn connect(&self, plan: &Plan) -> Result<Upload, Recorders> {
         let netmap = self.netmap.borrow().clone();
-        let (recorders, needs) = match plan.find(netmap.as_deref()) {
+        self.note_returns(netmap.as_ref());
+        let (recorders, needs) = match plan.find(netmap.as_deref(), &self.pod) {
             Found::Recorders(recorders, needs) => (recorders, needs),
             Found::None(why) => return Err(why),
             Found::Unwanted => return Err(Recorders::Unresolvable),
@@ -233,14 +258,23 @@ impl Uploads {
 
     /// The next upload, as soon as there is a recorder for it.
     pub(crate) async fn next(&self, plan: &Plan) -> Picked {
+        self.seek(plan, None).await
+    }
+
+    /// What follows an upload to `leaving`, once that is about to go: as soon as the netmap names others in its place,
+    /// and one of them takes it. Where it names none, whoever leaves may finish.
+    pub(crate) async fn successor(&self, plan: &Plan, leaving: SocketAddr) -> Picked {
+        self.seek(plan, Some(leaving)).await
+    }
+
+    async fn seek(&self, plan: &Plan, leaving: Option<SocketAddr>) -> Picked {
         let mut netmap = self.netmap.clone();
         loop {
             let current = netmap.borrow_and_update().clone();
+            self.note_returns(current.as_ref());
             let mut again = None;
-            match plan.find(current.as_deref()) {
-                Found::Unwanted => return Picked::Unwanted,
-                Found::None(_) => {}
-                Found::Recorders(recorders, needs) => {
+            match plan.find(current.as_deref(), &self.pod) {
+                Found::Recorders(recorders, needs) if leaving.is_none_or(|it| !recorders.contains(&it)) => {
                     for recorder in self.health.divide(&recorders, needs).0 {
                         if let Ok(upload) = self.attempt(recorder, needs).await {
                             return Picked::Upload(Box::new(upload));
@@ -248,6 +282,9 @@ impl Uploads {
                     }
                     again = self.health.next_attempt(&recorders, needs);
                 }
+                Found::Unwanted if leaving.is_none() => return Picked::Unwanted,
+                // What goes on is held to the grants of its start.
+                Found::Recorders(..) | Found::None(_) | Found::Unwanted => {}
             }
             let rest = async {
                 match again {
@@ -260,6 +297,28 @@ impl Uploads {
                 Ok(()) = netmap.changed() => {}
                 () = rest => {}
             }
+        }
+    }
+
+    /// A recorder that a netmap names anew, or at another place, is not the one that failed.
+    fn note_returns(&self, netmap: Option<&Arc<Netmap>>) {
+        let Some(netmap) = netmap else { return };
+        let before = {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, netmap)) {
+                return;
+            }
+            seen.replace(Arc::clone(netmap))
+        };
+        let Some(before) = before else { return };
+        let known = |peer: &RecorderPeer| {
+            let same = |it: &RecorderPeer| {
+                (it.recordings_at(), it.endpoint) == (peer.recordings_at(), peer.endpoint)
+            };
+            before.recorders.iter().any(same)
+        };
+        for peer in netmap.recorders.iter().filter(|peer| !known(peer)) {
+            self.health.recovered(peer.recordings_at());
         }
     }
 
@@ -330,8 +389,8 @@ impl Uploads {
         if let Some(level) = needs.level {
             return Err(UploadError::Weak(None, level));
         }
+        let assertion = self.connections.shown(recorder).borrow().clone();
         let stream = self.connections.dial(recorder).await?;
-        let assertion = self.assertion.borrow().clone();
         posts::Upload::open(stream, recorder, assertion.as_deref()).await.map(Upload::Posts)
     }
 
@@ -348,9 +407,7 @@ impl Uploads {
             if self.form == Form::Events && !connection.takes_events() {
                 return Err(UploadError::NoEvents);
             }
-            let assertion = self.assertion.borrow().clone();
-            let assertion = assertion.as_deref();
-            match v2::Upload::open(self.form, Arc::clone(&connection), recorder, assertion, level).await {
+            match v2::Upload::open(self.form, Arc::clone(&connection), recorder, level).await {
                 Err(error) if error.is_of_connection() => {
                     connection.give_up();
                     if !reused {
@@ -363,8 +420,11 @@ impl Uploads {
     }
 
     async fn open_v1(&self, recorder: SocketAddr) -> Result<v1::Upload, UploadError> {
+        let assertion = self.connections.shown(recorder).borrow().clone();
         let stream = self.connections.dial(recorder).await?;
-        let assertion = self.assertion.borrow().clone();
         v1::Upload::open(stream, recorder, assertion.as_deref()).await
     }
 }
+
+#[cfg(test)]
+mod tests;

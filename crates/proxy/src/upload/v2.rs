@@ -48,12 +48,12 @@ impl Upload {
         form: Form,
         connection: Arc<Connection>,
         recorder: SocketAddr,
-        assertion: Option<&str>,
         level: Option<AckLevel>,
     ) -> Result<Self, UploadError> {
         let (body, fed) = UploadBody::fed();
-        let packs = connection.packs();
-        let request = request(form, recorder, assertion, packs, fed).map_err(UploadError::Request)?;
+        let (packs, assertion) = (connection.packs(), connection.assertion());
+        let request =
+            request(form, recorder, assertion.as_deref(), packs, fed).map_err(UploadError::Request)?;
         let answer = timeout(HEADERS, connection.sender().send_request(request))
             .await
             .map_err(|_| UploadError::Slow("response"))?

@@ -53,6 +53,8 @@ fn netmap(grant: Grant) -> Netmap {
         port: address.port(),
         endpoint: "10.0.0.9:51820".parse().unwrap(),
         ack: None,
+        plaintext: None,
+        zone: None,
     };
     Netmap {
         cluster: "c1".into(),

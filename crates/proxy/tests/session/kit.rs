@@ -84,7 +84,11 @@ impl Pod {
 
     /// Publishes a netmap with these recorders.
     pub fn name(&self, addresses: &[&str]) {
-        let recorders = addresses.iter().map(|address| peer(address)).collect();
+        self.publish(addresses.iter().map(|address| peer(address)).collect());
+    }
+
+    /// Publishes a netmap with these recorders as they are.
+    pub fn publish(&self, recorders: Vec<RecorderPeer>) {
         let rule = Rule { recorder: vec!["tag:podwitness".into()], ..Rule::default() };
         let spec = GrantSpec {
             src: vec!["*".into()],
@@ -134,7 +138,8 @@ fn config(spool: Option<(PathBuf, u64)>) -> ProxyConfig {
 fn peer(address: &str) -> RecorderPeer {
     let address: std::net::SocketAddrV6 = address.parse().unwrap();
     RecorderPeer {
-        name: "podwitness".into(),
+        // One recorder each, so that they are tried in the order of their addresses.
+        name: address.to_string(),
         replica: address.to_string(),
         tags: vec!["tag:podwitness".into()],
         public_key: "k".into(),
@@ -142,6 +147,8 @@ fn peer(address: &str) -> RecorderPeer {
         port: address.port(),
         endpoint: "10.0.0.9:51820".parse().unwrap(),
         ack: None,
+        plaintext: None,
+        zone: None,
     }
 }
 

@@ -21,6 +21,8 @@ mod lines;
 mod old;
 mod open;
 mod packed;
+mod plain;
 mod recorder;
 mod refuse;
+mod rolling;
 mod tighten;

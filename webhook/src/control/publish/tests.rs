@@ -57,11 +57,13 @@ fn publisher(api: &Api) -> Publisher {
         recorders: cache(vec![remembering()]),
         services: cache(vec![serde_json::from_value(service).unwrap()]),
         slices: cache(vec![]),
+        nodes: cache(vec![]),
     };
     Publisher {
         caches,
         changed: Arc::new(Notify::new()),
         enrolments: Enrolments::default(),
+        endpoints: Endpoints::default(),
         fixed: Fixed { cluster: "c".into(), issuers: vec![] },
         roots: watch::Sender::new(Some("PEM".into())).subscribe(),
         worlds: watch::Sender::new(None),
