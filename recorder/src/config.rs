@@ -20,6 +20,8 @@ use s3::S3Config;
 pub const LISTEN_PLAIN: &str = "PODWITNESS_LISTEN_PLAIN";
 /// Variable of `--issuers`.
 pub const ISSUERS: &str = "PODWITNESS_ISSUERS";
+/// Variable of `--join`.
+pub const JOIN: &str = "PODWITNESS_JOIN";
 
 /// What `--help` says about the environment.
 pub const HELP: &str = "\
@@ -41,12 +43,14 @@ Settings come from the environment:
   PODWITNESS_S3_KEEP_LOCAL       how long files stay on the volume once they are in the bucket [24h]
 ingest:
   PODWITNESS_ADMIN               address of health and metrics [[::]:8080]
-  PODWITNESS_CONTROL             NAME[:PORT][=IP,...] of the control API; without it there is no tunnel
+  PODWITNESS_CONTROL             NAME[:PORT][=IP,...] of the control API, of a replica in a cluster, or
+  PODWITNESS_JOIN                join file, of a recorder outside; without either there is no tunnel
+  PODWITNESS_ENDPOINT            HOST:PORT at which pods reach a recorder outside, for the printed manifest
   PODWITNESS_CONTROL_CA          PEM root of the control API, or
   PODWITNESS_CONTROL_CA_FILE     a file that holds it
   PODWITNESS_TOKEN               file of the token to enrol with [/var/run/podwitness/identity/token]
-  PODWITNESS_STATE               private directory that keeps the tunnel's key over a restart
-  PODWITNESS_ISSUERS             file that names further issuers of assertions
+  PODWITNESS_STATE               private directory that keeps the tunnel's key over a restart; required to join
+  PODWITNESS_ISSUERS             file that names further issuers of assertions, beside PODWITNESS_CONTROL
   PODWITNESS_TUNNEL_PORT         UDP port of WireGuard [51820]
   PODWITNESS_LISTEN_PLAIN        address of a listener for clients that bring their own tunnel
   PODWITNESS_ACK                 what an acknowledgement survives: process, volume, or object with a bucket [process]
@@ -94,16 +98,41 @@ pub struct IngestConfig {
 /// How ingest comes to a tunnel.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TunnelConfig {
+    /// How it becomes known to those who send.
+    pub way: Way,
+    /// Where the key is kept.
+    pub state: Option<PathBuf>,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// How a recorder becomes known to pods, and pods to it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// A replica in a cluster enrols.
+    Enrol(Enrolment),
+    /// A recorder outside is named by an admin, and has a join file.
+    Join(Joining),
+}
+
+/// How a replica enrols.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Enrolment {
     /// The control API.
     pub control: ControlAddress,
     /// Its root.
     pub root: Root,
     /// File of the token.
     pub token: PathBuf,
-    /// Where the key is kept.
-    pub state: Option<PathBuf>,
-    /// UDP port.
-    pub port: u16,
+}
+
+/// How a recorder outside joins.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Joining {
+    /// The join file.
+    pub file: PathBuf,
+    /// HOST:PORT at which pods reach it, if somebody has said.
+    pub endpoint: Option<String>,
 }
 
 /// Where the root of the control API comes from.
@@ -163,9 +192,26 @@ impl IngestConfig {
 impl TunnelConfig {
     /// The inner option is absent where there is to be no tunnel, which is a mistake if it is `needed`.
     fn read(read: &mut Reader<'_>, needed: bool) -> Option<Option<Self>> {
-        const CONTROL: &str = "PODWITNESS_CONTROL";
+        let join = read.optional(JOIN, "a file", path)?;
+        let way = match join {
+            Some(file) => Some(Way::Join(Joining::read(read, file)?)),
+            None => Enrolment::read(read, needed)?.map(Way::Enrol),
+        };
+        let Some(way) = way else { return Some(None) };
+        // What an admin has named has to keep its key.
+        let state = match way {
+            Way::Join(_) => read.required(STATE, "a directory that stays", path).map(Some),
+            Way::Enrol(_) => read.optional(STATE, "a directory", path),
+        }?;
+        let port = read.or("PODWITNESS_TUNNEL_PORT", "a UDP port", TUNNEL_PORT, parse::from_str);
+        Some(Some(Self { way, state, port: port? }))
+    }
+}
+
+impl Enrolment {
+    fn read(read: &mut Reader<'_>, needed: bool) -> Option<Option<Self>> {
         let control = if needed {
-            read.required(CONTROL, AUTHORITY, control).map(Some)
+            read.required(CONTROL, "NAME[:PORT][=IP,...], or else PODWITNESS_JOIN a file", control).map(Some)
         } else {
             read.optional(CONTROL, AUTHORITY, control)
         }?;
@@ -176,9 +222,18 @@ impl TunnelConfig {
             None => read.required("PODWITNESS_CONTROL_CA_FILE", "a file", path).map(Root::File),
         };
         let token = read.or("PODWITNESS_TOKEN", "a file", PathBuf::from(MOUNT_IDENTITY).join("token"), path);
-        let state = read.optional("PODWITNESS_STATE", "a directory", path);
-        let port = read.or("PODWITNESS_TUNNEL_PORT", "a UDP port", TUNNEL_PORT, parse::from_str);
-        Some(Some(Self { control, root: root?, token: token?, state: state?, port: port? }))
+        Some(Some(Self { control, root: root?, token: token? }))
+    }
+}
+
+impl Joining {
+    fn read(read: &mut Reader<'_>, file: PathBuf) -> Option<Self> {
+        // Each says whom to believe; two words would have to be compared.
+        for beside in [CONTROL, ISSUERS] {
+            read.optional(beside, "absent where PODWITNESS_JOIN is set", |_| None::<()>)?;
+        }
+        let endpoint = read.optional("PODWITNESS_ENDPOINT", "HOST:PORT", authority)?;
+        Some(Self { file, endpoint })
     }
 }
 
@@ -217,6 +272,8 @@ const ACK: &str = "PODWITNESS_ACK";
 const LEVELS: &str = "process, volume, or object with a bucket";
 const ADDRESS: &str = "an address with port, such as [::]:8080";
 const AUTHORITY: &str = "NAME[:PORT][=IP,...]";
+const CONTROL: &str = "PODWITNESS_CONTROL";
+const STATE: &str = "PODWITNESS_STATE";
 const SIZE: &str = "a size such as 128Mi";
 
 fn path(text: &str) -> Option<PathBuf> {
@@ -235,6 +292,14 @@ fn ack_level(text: &str) -> Option<AckLevel> {
         "volume" => Some(AckLevel::Volume),
         _ => None,
     }
+}
+
+/// A host or address with a port; what is in it goes into YAML between quotes.
+fn authority(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    let fits = !host.is_empty() && host.chars().all(named) && port.parse::<u16>().is_ok();
+    fits.then(|| text.to_owned())
 }
 
 /// The form of a sidecar's variable, in which port and addresses may be left out where there is a DNS.
@@ -268,7 +333,11 @@ mod tests {
         ]))
         .unwrap();
         let tunnel = config.tunnel.unwrap();
-        assert_eq!((tunnel.control.port, tunnel.port, tunnel.control.addresses.len()), (8444, 51820, 0));
+        let Way::Enrol(enrolment) = tunnel.way else { panic!("it enrols") };
+        assert_eq!(
+            (enrolment.control.port, tunnel.port, enrolment.control.addresses.len()),
+            (8444, 51820, 0)
+        );
         assert_eq!((config.plain, config.ack), (None, AckLevel::Process));
         assert_eq!(config.common.store, PathBuf::from("/data/recordings"));
     }
@@ -278,6 +347,24 @@ mod tests {
         assert_eq!(IngestConfig::read(&env(&[])).unwrap_err().0.len(), 1);
         let plain = IngestConfig::read(&env(&[(LISTEN_PLAIN, "127.0.0.1:80")])).unwrap();
         assert_eq!((plain.tunnel, plain.plain.unwrap().port()), (None, 80));
+    }
+
+    #[test]
+    fn outside_a_cluster_a_file_and_a_place_for_the_key_are_enough() {
+        let joined = |pairs: &[(&'static str, &'static str)]| {
+            let all = [&[(JOIN, "/etc/podwitness/join.json"), (STATE, "/state")], pairs].concat();
+            IngestConfig::read(&env(&all))
+        };
+        let tunnel = joined(&[("PODWITNESS_ENDPOINT", "vault.example:4500")]).unwrap().tunnel.unwrap();
+        let file = "/etc/podwitness/join.json".into();
+        let expected = Joining { file, endpoint: Some("vault.example:4500".into()) };
+        assert_eq!((tunnel.way, tunnel.state), (Way::Join(expected), Some("/state".into())));
+        assert!(IngestConfig::read(&env(&[(JOIN, "/j")])).is_err(), "without a place for the key");
+        assert!(joined(&[(CONTROL, "control.example")]).is_err());
+        assert!(joined(&[(ISSUERS, "/issuers")]).is_err());
+        for endpoint in ["vault.example", "vault\": x:1", ":1", "vault:70000"] {
+            assert!(joined(&[("PODWITNESS_ENDPOINT", endpoint)]).is_err(), "{endpoint}");
+        }
     }
 
     #[test]

@@ -1,17 +1,21 @@
-//! How a recorder comes to a tunnel: a key that outlives the process, its enrolment at the control API, and the
-//! issuers whose assertions it believes.
+//! How a recorder comes to a tunnel: a key that outlives the process, its enrolment at the control API or the join file
+//! in its place, and the issuers whose assertions it believes.
 
 pub mod issuers;
+pub mod join;
 pub mod key;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use podwitness_agent::{Agent, AgentError, Driver, Link, Options, dial_direct};
 use podwitness_runtime::readiness::BlockReady;
 use podwitness_tunnel::{PrivateKey, PublicKey};
 use thiserror::Error;
 
-use crate::config::{Root, TunnelConfig};
+use crate::config::{Enrolment, Root, TunnelConfig};
 
 /// Name of the kept netmap in the state directory.
 const NETMAP_FILE: &str = "netmap.json";
@@ -33,6 +37,9 @@ pub enum EnrolError {
     /// The agent cannot begin.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The join file cannot be used.
+    #[error(transparent)]
+    Join(#[from] join::JoinError),
 }
 
 /// The key to open the tunnel with: the kept one, or a new one.
@@ -47,7 +54,11 @@ pub fn key(config: &TunnelConfig) -> Result<PrivateKey, EnrolError> {
 ///
 /// # Errors
 /// Where the root cannot be read or the agent not begin.
-pub fn agent(config: &TunnelConfig, key: &PublicKey) -> Result<(Agent, Driver), EnrolError> {
+pub fn agent(
+    config: &Enrolment,
+    state: Option<&Path>,
+    key: &PublicKey,
+) -> Result<(Agent, Driver), EnrolError> {
     let roots = match &config.root {
         Root::Pem(pem) => pem.clone(),
         Root::File(path) => {
@@ -59,7 +70,7 @@ pub fn agent(config: &TunnelConfig, key: &PublicKey) -> Result<(Agent, Driver), 
         roots,
         token: config.token.clone(),
         public_key: key.to_string(),
-        cache: config.state.as_ref().map(|state| state.join(NETMAP_FILE)),
+        cache: state.map(|state| state.join(NETMAP_FILE)),
         dial: dial_direct(),
         notices: None,
     })?)

@@ -93,6 +93,8 @@ pub struct Ingest {
     /// The writer of events, and what tells it that no more come.
     writing: TaskTracker,
     finish: CancellationToken,
+    /// When an unknown issuer was told of.
+    told: authorise::Told,
 }
 
 /// Which form of the protocol an upload has.
@@ -138,7 +140,15 @@ impl Ingest {
         let (writing, finish) = (TaskTracker::new(), CancellationToken::new());
         let (events, writer) = events::Writer::new(backing.clone());
         writing.spawn(writer.run(log, finish.clone()));
-        Arc::new(Self { parts, backing, room: Room::new(), events, writing, finish })
+        Arc::new(Self {
+            parts,
+            backing,
+            room: Room::new(),
+            events,
+            writing,
+            finish,
+            told: authorise::Told::default(),
+        })
     }
 
     /// Publishes the events that have come. Nothing is to be served any more.
@@ -258,7 +268,11 @@ impl Ingest {
     }
 
     fn refuse(&self, from: IpAddr, refused: &authorise::Refused) -> Response<Answer> {
-        tracing::debug!(%from, %refused, "a request is refused");
+        if refused.is_of_unknown_issuer() && self.told.is_due() {
+            tracing::warn!(%from, %refused, "a pod of a cluster that this recorder does not know is served nothing");
+        } else {
+            tracing::debug!(%from, %refused, "a request is refused");
+        }
         self.parts.metrics.refused(refused.reason());
         empty(StatusCode::FORBIDDEN)
     }

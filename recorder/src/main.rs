@@ -1,6 +1,10 @@
 //! `podwitness-recorder ingest|view`: parses the command line and hands over to the role.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Parser, Subcommand};
 use podwitness_recorder::{
@@ -34,6 +38,9 @@ enum Role {
         /// File that names further issuers whose assertions are believed.
         #[arg(long, value_name = "FILE")]
         issuers: Option<String>,
+        /// Join file: this recorder is outside the clusters that it names, and believes them.
+        #[arg(long, value_name = "FILE")]
+        join: Option<String>,
     },
     /// Show recordings on loopback.
     View,
@@ -49,10 +56,11 @@ fn main() -> ExitCode {
     };
     tls::install_provider();
     let outcome = match cli.role {
-        Role::Ingest { listen_plain, issuers } => {
+        Role::Ingest { listen_plain, issuers, join } => {
             let settings = move |name: &str| match name {
                 config::LISTEN_PLAIN if listen_plain.is_some() => listen_plain.clone(),
                 config::ISSUERS if issuers.is_some() => issuers.clone(),
+                config::JOIN if join.is_some() => join.clone(),
                 _ => Env.get(name),
             };
             IngestConfig::read(&settings).map(ingest)
@@ -68,7 +76,14 @@ fn ingest(config: IngestConfig) -> anyhow::Result<()> {
     let privileged = config.tunnel.as_ref().map(|_| PrivilegedThread::start()).transpose()?;
     let privileged = privileged.map(|thread| Arc::new(thread) as Arc<dyn Privileged>);
     Runtime::new()?.block_on(async {
-        app::ingest::bind(config, privileged).await?.run(shutdown_signal()).await?;
+        let bound = app::ingest::bind(config, privileged).await?;
+        if let Some(manifest) = &bound.manifest {
+            // Logs go to the other stream, so that this can be piped; whoever reads it may be gone.
+            if let Err(error) = io::stdout().write_all(manifest.as_bytes()) {
+                tracing::warn!(%error, "cannot print the manifest of this recorder");
+            }
+        }
+        bound.run(shutdown_signal()).await?;
         Ok(())
     })
 }

@@ -1,5 +1,7 @@
 //! Metrics of ingest. Labels are outcomes and reasons only.
 
+pub mod peers;
+
 use std::{sync::Arc, time::Duration};
 
 use podwitness_runtime::metrics::SharedRegistry;

@@ -21,17 +21,21 @@ use podwitness_runtime::{
     metrics::SharedRegistry,
     readiness::Readiness,
 };
-use podwitness_tunnel::{Options, Privileged, ProvisionalLimits, RecorderTunnel, Tunnel};
+use podwitness_tunnel::{Options, Privileged, ProvisionalLimits, PublicKey, Rate, RecorderTunnel, Tunnel};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::spawn_blocking};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     bucket::open::{OpenError, open},
-    config::IngestConfig,
-    enrol::{self, EnrolError, issuers::Issuers},
+    config::{IngestConfig, Joining, TunnelConfig, Way},
+    enrol::{
+        self, EnrolError,
+        issuers::{Issuers, List},
+        join,
+    },
     ingest::{Door, Ingest, Parts, recover, state},
-    metrics::Metrics,
+    metrics::{self, Metrics},
     peers::{Caps, Peers},
     privileged::PrivilegeError,
     ship::{Setup, Shipper},
@@ -40,6 +44,10 @@ use crate::{
 
 /// Before the drain's deadline uploads that are left get an error frame, and this much time to take it.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Unknown keys from one source, of a recorder outside: all pods of a cluster may come from one address there, and come
+/// at once after a restart.
+const PER_NETWORK: Rate = Rate { per_second: 200.0, burst: 500.0 };
 
 /// Why ingest cannot begin, or cannot go on.
 #[derive(Debug, Error)]
@@ -86,6 +94,8 @@ pub struct Bound {
     pub plain: Option<SocketAddr>,
     /// Recordings, through our tunnel.
     pub tunnel: Option<SocketAddr>,
+    /// By what the clusters name a recorder outside, for their admins.
+    pub manifest: Option<String>,
     admin_server: admin::Bound,
     listeners: Vec<(TcpListener, Door)>,
     opened: Option<RecorderTunnel>,
@@ -101,7 +111,9 @@ pub struct Bound {
 
 /// What is shared while ingest is put together.
 struct Assembly {
+    registry: SharedRegistry,
     readiness: Readiness,
+    manifest: Option<String>,
     background: Vec<AbortOnDropHandle<()>>,
     listeners: Vec<(TcpListener, Door)>,
 }
@@ -117,8 +129,13 @@ pub async fn bind(
     let (drain, watch) = Drain::new();
     let registry = SharedRegistry::new();
     let readiness = Readiness::new();
-    let mut assembly =
-        Assembly { readiness: readiness.clone(), background: Vec::new(), listeners: Vec::new() };
+    let mut assembly = Assembly {
+        registry: registry.clone(),
+        readiness: readiness.clone(),
+        manifest: None,
+        background: Vec::new(),
+        listeners: Vec::new(),
+    };
     let store = Arc::new(Store::open(&config.common.store, config.free_space)?);
     let events = store.events()?;
     let admin_server = Admin { registry: registry.clone(), readiness }.bind(config.admin).await?;
@@ -151,6 +168,7 @@ pub async fn bind(
         admin: admin_server.addr,
         plain,
         tunnel,
+        manifest: assembly.manifest,
         admin_server,
         listeners: assembly.listeners,
         opened: opened.map(|(opened, _)| opened),
@@ -207,17 +225,46 @@ impl Assembly {
         };
         let privileged = privileged.ok_or(PrivilegeError::Missing)?;
         let key = enrol::key(tunnel)?;
-        let (agent, driver) = enrol::agent(tunnel, &key.public())?;
+        let public = key.public();
+        if let Way::Join(joining) = &tunnel.way {
+            self.introduce(joining, &public, tunnel.port)?;
+        }
         let mut options = Options::new(INTERFACE, key);
         options.listen_port = Some(tunnel.port);
-        let opened = Tunnel::open_recorder(&options, ProvisionalLimits::default(), privileged)
-            .await
-            .map_err(IngestError::Tunnel)?;
+        let opened =
+            Tunnel::open_recorder(&options, limits(tunnel), privileged).await.map_err(IngestError::Tunnel)?;
         let address = self.listen(&opened).await?;
-        // Enrolled only now: whoever learns of this recorder finds it listening.
-        self.spawn(driver.run());
-        self.spawn(enrol::enrolled(agent.clone(), self.readiness.block("enrolment")));
-        let (issuers, known) = Issuers::new(Some(agent), config.issuers.clone());
+        metrics::peers::register(&self.registry, opened.gate.clone());
+        // Known only now: whoever learns of this recorder finds it listening.
+        let issuers = self.believe(config, tunnel, &public)?;
+        Ok((Some((opened, address)), issuers))
+    }
+
+    /// Says who it is, and looks whether the join file can be used at all.
+    fn introduce(&mut self, joining: &Joining, key: &PublicKey, port: u16) -> Result<(), EnrolError> {
+        let clusters = join::read(&joining.file)?;
+        tracing::info!(%key, clusters = clusters.len(), "this recorder is outside the clusters that send to it");
+        self.manifest = Some(join::manifest(&clusters, &key.to_string(), joining.endpoint.as_deref(), port));
+        Ok(())
+    }
+
+    /// Enrols, or follows the join file: whom to believe. Ready once that is anybody.
+    fn believe(
+        &mut self,
+        config: &IngestConfig,
+        tunnel: &TunnelConfig,
+        key: &PublicKey,
+    ) -> Result<watch::Receiver<Arc<[Issuer]>>, EnrolError> {
+        let (agent, list) = match &tunnel.way {
+            Way::Join(joining) => (None, Some(List::Join(joining.file.clone()))),
+            Way::Enrol(enrolment) => {
+                let (agent, driver) = enrol::agent(enrolment, tunnel.state.as_deref(), key)?;
+                self.spawn(driver.run());
+                self.spawn(enrol::enrolled(agent.clone(), self.readiness.block("enrolment")));
+                (Some(agent), config.issuers.clone().map(List::Issuers))
+            }
+        };
+        let (issuers, known) = Issuers::new(agent, list);
         self.spawn(issuers.run());
         let (mut first, ready) = (known.clone(), self.readiness.block("issuers"));
         self.spawn(async move {
@@ -225,7 +272,7 @@ impl Assembly {
             let _ = first.wait_for(|issuers| !issuers.is_empty()).await;
             ready.clear();
         });
-        Ok((Some((opened, address)), known))
+        Ok(known)
     }
 
     async fn listen(&mut self, opened: &RecorderTunnel) -> Result<SocketAddr, IngestError> {
@@ -238,6 +285,14 @@ impl Assembly {
 
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.background.push(AbortOnDropHandle::new(tokio::spawn(task)));
+    }
+}
+
+fn limits(tunnel: &TunnelConfig) -> ProvisionalLimits {
+    let limits = ProvisionalLimits::default();
+    match tunnel.way {
+        Way::Join(_) => ProvisionalLimits { per_source: PER_NETWORK, ..limits },
+        Way::Enrol(_) => limits,
     }
 }
 

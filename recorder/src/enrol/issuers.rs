@@ -1,4 +1,5 @@
-//! Whose assertions are believed: the issuers that the netmap names and those of a file, such as a mounted ConfigMap.
+//! Whose assertions are believed: the issuers that the netmap names and those of a file: a mounted ConfigMap, or the
+//! join file of a recorder outside the clusters.
 //!
 //! Invariant: an issuer that is once known stays until a source that can be read says otherwise; a file that is
 //! missing or broken changes nothing.
@@ -15,16 +16,27 @@ use podwitness_core::control::Issuer;
 use podwitness_runtime::tls::watch::Directory;
 use tokio::sync::watch;
 
+use super::join::{self, JoinError};
+
 /// Cap on the file.
 const MAX_FILE: u64 = 1 << 20;
 /// How often the file's directory is looked at.
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// A file that names issuers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum List {
+    /// A list of them.
+    Issuers(PathBuf),
+    /// A join file.
+    Join(PathBuf),
+}
+
 /// Gathers issuers for as long as it runs.
 #[derive(Debug)]
 pub struct Issuers {
     agent: Option<Agent>,
-    file: Option<PathBuf>,
+    file: Option<List>,
     from_file: Vec<Issuer>,
     known: watch::Sender<Arc<[Issuer]>>,
 }
@@ -32,7 +44,7 @@ pub struct Issuers {
 impl Issuers {
     /// Issuers of both sources, either of which may be missing.
     #[must_use]
-    pub fn new(agent: Option<Agent>, file: Option<PathBuf>) -> (Self, watch::Receiver<Arc<[Issuer]>>) {
+    pub fn new(agent: Option<Agent>, file: Option<List>) -> (Self, watch::Receiver<Arc<[Issuer]>>) {
         let known = watch::Sender::new(Arc::from([]));
         let receiver = known.subscribe();
         (Self { agent, file, from_file: Vec::new(), known }, receiver)
@@ -40,8 +52,7 @@ impl Issuers {
 
     /// Runs until it is dropped.
     pub async fn run(mut self) {
-        let mut directory =
-            self.file.as_deref().and_then(Path::parent).map(|parent| Directory::new(parent, PERIOD));
+        let mut directory = self.file.as_ref().map(|list| Directory::new(parent(list.path()), PERIOD));
         if let Some(directory) = &mut directory {
             directory.note().await;
         }
@@ -56,15 +67,17 @@ impl Issuers {
     }
 
     async fn read_file(&mut self) {
-        let Some(path) = self.file.clone() else { return };
-        let shown = path.display().to_string();
-        match tokio::task::spawn_blocking(move || read(&path)).await {
+        let Some(list) = self.file.clone() else { return };
+        let shown = list.path().display().to_string();
+        match tokio::task::spawn_blocking(move || list.read()).await {
             Ok(Ok(issuers)) => self.from_file = issuers,
             // A ConfigMap that is yet to be made; what was known stays known.
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(path = shown, "there is no list of issuers");
             }
-            Ok(Err(error)) => tracing::warn!(path = shown, %error, "the list of issuers cannot be read"),
+            Ok(Err(error)) => {
+                tracing::warn!(path = shown, %error, "the list of issuers cannot be read; what was known stays");
+            }
             // The runtime is going down.
             Err(_) => {}
         }
@@ -85,6 +98,29 @@ impl Issuers {
             changed
         });
     }
+}
+
+impl List {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Issuers(path) | Self::Join(path) => path,
+        }
+    }
+
+    fn read(&self) -> io::Result<Vec<Issuer>> {
+        match self {
+            Self::Issuers(path) => read(path),
+            Self::Join(path) => join::read(path).map(join::issuers).map_err(|error| match error {
+                JoinError::Read(_, error) => error,
+                error => io::Error::other(error),
+            }),
+        }
+    }
+}
+
+/// The directory of a file; a bare name is in the current one.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 async fn netmap_changed(agent: &mut Option<Agent>) {
@@ -142,7 +178,7 @@ mod tests {
             assertion: watch::channel(None).1,
             link: watch::channel(Link::Offline).1,
         };
-        let (issuers, mut known) = Issuers::new(Some(agent), Some(path.clone()));
+        let (issuers, mut known) = Issuers::new(Some(agent), Some(List::Issuers(path.clone())));
         tokio::spawn(issuers.run());
         eventually(&mut known, &["b"]).await;
         netmap.send_replace(Some(Arc::new(Netmap {
@@ -159,12 +195,36 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("issuers.json");
         fs::write(&path, serde_json::to_vec(&[issuer("a")]).unwrap()).unwrap();
-        let (issuers, mut known) = Issuers::new(None, Some(path.clone()));
+        let (issuers, mut known) = Issuers::new(None, Some(List::Issuers(path.clone())));
         tokio::spawn(issuers.run());
         eventually(&mut known, &["a"]).await;
         fs::write(&path, "[{").unwrap();
         assert!(timeout(Duration::from_secs(60), known.changed()).await.is_err());
         fs::write(&path, serde_json::to_vec(&[issuer("z")]).unwrap()).unwrap();
         eventually(&mut known, &["z"]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clusters_join_and_leave_with_the_join_file() {
+        let entry = |cluster: &str| {
+            let key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+            serde_json::json!({"recorder": "vault", "issuers": [{"id": cluster, "cluster": cluster, "publicKey": key}]})
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("join.json");
+        let write = |json: serde_json::Value| fs::write(&path, json.to_string()).unwrap();
+        write(entry("a"));
+        let (issuers, mut known) = Issuers::new(None, Some(List::Join(path.clone())));
+        tokio::spawn(issuers.run());
+        eventually(&mut known, &["a"]).await;
+        write(serde_json::json!([entry("a"), entry("b")]));
+        eventually(&mut known, &["a", "b"]).await;
+        write(serde_json::json!([entry("b"), entry("b")]));
+        assert!(
+            timeout(Duration::from_secs(60), known.changed()).await.is_err(),
+            "a mistake changed something"
+        );
+        write(entry("b"));
+        eventually(&mut known, &["b"]).await;
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +19,9 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::store::meta::Owner;
+
+/// How often a warning about unknown issuers is repeated.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the tunnel knows of its peers; a seam for tests.
 pub trait Gatekeeper: Send + Sync + 'static {
@@ -83,9 +86,33 @@ impl Refused {
         match self {
             Self::NoPeer(_) | Self::Gone => "no_peer",
             Self::NoAssertion => "no_assertion",
+            Self::Assertion(AssertionError::UnknownIssuer(_)) => "unknown_issuer",
             Self::Assertion(_) => "bad_assertion",
             Self::OtherKey => "other_key",
         }
+    }
+}
+
+impl Refused {
+    /// Whether nobody we know has signed the assertion: a list of issuers may be out of date.
+    pub(super) const fn is_of_unknown_issuer(&self) -> bool {
+        matches!(self, Self::Assertion(AssertionError::UnknownIssuer(_)))
+    }
+}
+
+/// Keeps a warning that strangers can cause from filling the log.
+#[derive(Debug, Default)]
+pub(super) struct Told(Mutex<Option<Instant>>);
+
+impl Told {
+    /// Whether it is time to tell again.
+    pub(super) fn is_due(&self) -> bool {
+        let (mut last, now) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let due = last.is_none_or(|last| now >= last + TELL_AGAIN);
+        if due {
+            *last = Some(now);
+        }
+        due
     }
 }
 

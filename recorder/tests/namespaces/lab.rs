@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{Empty, Full, combinators::BoxBody};
+use http_body_util::{BodyExt as _, Empty, Full, combinators::BoxBody};
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -137,12 +137,17 @@ pub struct Sidecar {
 impl Sidecar {
     /// Opens a tunnel to the recorder of that key, as its only peer.
     pub async fn open(recorder: PublicKey) -> Self {
+        Self::open_at(recorder, &format!("{RECORDER}:{TUNNEL_PORT}")).await
+    }
+
+    /// The same to a recorder elsewhere.
+    pub async fn open_at(recorder: PublicKey, endpoint: &str) -> Self {
         let private = PrivateKey::generate().unwrap();
         let key = private.public();
         let options =
             Options { backends: vec![Backend::Tun], ..Options::new(format!("pw{:08x}", random()), private) };
         let tunnel = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
-        let endpoint = format!("{RECORDER}:{TUNNEL_PORT}").parse().unwrap();
+        let endpoint = endpoint.parse().unwrap();
         tunnel.set_peers(vec![Peer { key: recorder, endpoint, keepalive: None }]).await.unwrap();
         Self { tunnel, key, to: SocketAddrV6::new(address(&recorder), RECORD_PORT, 0, 0) }
     }
@@ -174,14 +179,22 @@ pub async fn ask(
 
 /// Status of a GET over HTTP/1.1; `None` where nobody answers.
 pub async fn status(to: SocketAddr, path: &str) -> Option<u16> {
+    get(to, path).await.map(|(status, _)| status)
+}
+
+/// Status and body of a GET over HTTP/1.1; `None` where nobody answers.
+pub async fn get(to: SocketAddr, path: &str) -> Option<(u16, String)> {
     let io = TokioIo::new(TcpStream::connect(to).await.ok()?);
     let (mut sender, connection) = http1::handshake(io).await.ok()?;
     tokio::spawn(connection);
     let request = Request::get(path).header("host", "x").body(Empty::<Bytes>::new()).unwrap();
-    Some(sender.send_request(request).await.ok()?.status().as_u16())
+    let answer = sender.send_request(request).await.ok()?;
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.ok()?.to_bytes();
+    Some((status, String::from_utf8(body.to_vec()).ok()?))
 }
 
-fn find(dir: &Path, found: &mut Vec<PathBuf>) {
+pub fn find(dir: &Path, found: &mut Vec<PathBuf>) {
     for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
             find(&path, found);

@@ -59,11 +59,17 @@ impl Control {
     /// A control plane that begins with this netmap.
     #[must_use]
     pub fn new(netmap: Netmap) -> Arc<Self> {
+        Self::of(CLUSTER, netmap)
+    }
+
+    /// The control plane of the cluster of that id.
+    #[must_use]
+    pub fn of(cluster: &str, netmap: Netmap) -> Arc<Self> {
         let pair = Ed25519KeyPair::generate().unwrap();
         let public_key = STANDARD.encode(pair.public_key().as_ref());
         let control = Self {
             authority: Authority::new("podwitness"),
-            issuer: Issuer { id: "k".into(), cluster: CLUSTER.into(), public_key },
+            issuer: Issuer { id: format!("k-{cluster}"), cluster: cluster.into(), public_key },
             pkcs8: AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref().to_vec(),
             netmap: watch::Sender::default(),
             enrolled: watch::Sender::default(),
@@ -89,7 +95,7 @@ impl Control {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
         let of = |text: &str| text.to_owned();
         let claims = Claims {
-            cluster: of(CLUSTER),
+            cluster: self.issuer.cluster.clone(),
             namespace: of("shop"),
             pod: of("till"),
             pod_uid: of("uid-till"),
@@ -100,6 +106,18 @@ impl Control {
             exp: now + 3600,
         };
         sign(&claims, &self.issuer.id, &self.pkcs8).unwrap()
+    }
+
+    /// Id of its cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.issuer.cluster
+    }
+
+    /// An entry of a join file.
+    #[must_use]
+    pub fn entry(&self, recorder: &str) -> serde_json::Value {
+        serde_json::json!({"recorder": recorder, "issuers": [self.issuer]})
     }
 
     /// Serves until the runtime ends.

@@ -108,6 +108,7 @@ fn everyone_else_is_refused_and_admits_nobody() {
         lab.sign(&claims)
     };
     let forged = sign(&lab.claims(), "k", &Lab::new().pkcs8).unwrap();
+    let unknown = sign(&lab.claims(), "another", &Lab::new().pkcs8).unwrap();
     let mut tampered = valid.clone();
     let other = if tampered.remove(40) == 'A' { 'B' } else { 'A' };
     tampered.insert(40, other);
@@ -117,6 +118,7 @@ fn everyone_else_is_refused_and_admits_nobody() {
         ("garbage", headers(&["a.b.c"]), "bad_assertion"),
         ("huge", headers(&[&"x".repeat(5000)]), "bad_assertion"),
         ("of another issuer", headers(&[&forged]), "bad_assertion"),
+        ("of an issuer that nobody knows", headers(&[&unknown]), "unknown_issuer"),
         ("tampered with", headers(&[&tampered]), "bad_assertion"),
         ("expired", with(|claims| (claims.iat, claims.exp) = (NOW - 600, NOW)), "bad_assertion"),
         ("not yet valid", with(|claims| (claims.iat, claims.exp) = (NOW + 120, NOW + 600)), "bad_assertion"),
@@ -165,4 +167,12 @@ fn the_plain_door_believes_nobody() {
     let from = "::ffff:10.0.0.1".parse().unwrap();
     let owner = Door::Plain.owner(from, &lab.sign(&lab.claims()), &[], NOW).unwrap();
     assert_eq!(owner, Owner::Unverified { address: "10.0.0.1".parse().unwrap() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_do_not_fill_the_log() {
+    let told = Told::default();
+    assert!(told.is_due() && !told.is_due());
+    tokio::time::advance(TELL_AGAIN).await;
+    assert!(told.is_due() && !told.is_due());
 }
