@@ -3,8 +3,12 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn key(number: u16) -> PublicKey {
+    one_of_many(u32::from(number))
+}
+
+fn one_of_many(number: u32) -> PublicKey {
     let mut bytes = [7; 32];
-    bytes[..2].copy_from_slice(&number.to_be_bytes());
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
     PublicKey::from_bytes(bytes)
 }
 
@@ -108,4 +112,30 @@ fn only_so_many_are_admitted_and_the_rest_is_told() {
     assert_eq!(table.admit(&key(1), until, now), Ok(()), "a renewal needs no new place");
     assert_eq!(table.admit(&key(4), until, now), Err(AdmitError::Unknown));
     assert_eq!(sizes(&table), (1, 2));
+}
+
+#[test]
+fn of_a_hundred_thousand_keys_only_the_live_ones_are_held() {
+    const KEYS: u32 = 100_000;
+    let (mut table, begin) = (Table::new(ProvisionalLimits::default()), Instant::now());
+    let idle = ProvisionalLimits::default().idle;
+    // Ten pods a second record something and fall silent, with an hour left of their assertions.
+    let at = |number: u32| begin + Duration::from_millis(100) * number;
+    let live = usize::try_from(idle.as_secs() * 10).unwrap();
+    let mut most = 0;
+    for number in 0..KEYS {
+        let (key, now) = (one_of_many(number), at(number));
+        table.add(key, now).unwrap();
+        table.heard(&key, now);
+        table.admit(&key, now + 3600 * SECOND, now).unwrap();
+        if number % 100 == 0 {
+            table.expire(now);
+            most = most.max(table.sizes().admitted);
+        }
+    }
+    assert!(most <= live + 1, "{most} peers were held, and {live} lived");
+    assert_eq!(table.addresses.len(), table.provisional.len() + table.admitted.len());
+    assert!(table.admitted.capacity() <= 4 * live, "room for {} peers", table.admitted.capacity());
+    table.expire(at(KEYS) + idle);
+    assert_eq!((sizes(&table), table.addresses.len()), ((0, 0), 0));
 }
