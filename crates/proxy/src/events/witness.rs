@@ -79,7 +79,7 @@ impl Witness {
         opens: Opens,
         headers: &HeaderMap,
     ) -> Self {
-        let content_type = text(headers, &CONTENT_TYPE);
+        let content_type = media_type(headers);
         let looks = matches!(event.kubernetes.verb.as_str(), "create" | "update" | "patch")
             && event.kubernetes.is_resource_request;
         Self {
@@ -144,7 +144,7 @@ impl Witness {
         self.answer = Some(Answered {
             code: status.as_u16(),
             latency: self.elapsed(),
-            content_type: text(headers, &CONTENT_TYPE),
+            content_type: media_type(headers),
             ..Answered::default()
         });
         let begins = status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS;
@@ -224,6 +224,11 @@ impl Drop for Witness {
         }
         self.write(Stage::Complete);
     }
+}
+
+/// What stands behind the type may be any text, and is not kept.
+fn media_type(headers: &HeaderMap) -> String {
+    text(headers, &CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 fn millis(time: Duration) -> u64 {

@@ -209,6 +209,18 @@ async fn of_a_body_the_fields_are_named_and_no_value_is_kept() {
 }
 
 #[tokio::test]
+async fn of_a_media_type_no_parameter_is_kept() {
+    let lab = Lab::new(false);
+    let mut request = request("POST", "/api/v1/namespaces/n/secrets", "secret");
+    request.headers_mut().insert("content-type", "Application/JSON ; password=hunter2".parse().unwrap());
+    *request.body_mut() = full("{}");
+    lab.ask(request).await;
+    let [event] = lab.events(1).await.try_into().unwrap();
+    assert_eq!(event.podwitness.body.unwrap().content_type, "application/json");
+    assert!(!String::from_utf8(lab.recorder.uploads()[0].body.clone()).unwrap().contains("hunter2"));
+}
+
+#[tokio::test]
 async fn a_watch_has_an_event_at_its_start_and_one_at_its_end() {
     let lab = Lab::new(false);
     let mut client = lab.pod.http2().await;
