@@ -150,6 +150,6 @@ impl Control {
             let line = serde_json::to_string(&Update::Netmap(netmap)).unwrap() + "\n";
             Some((Ok(Frame::data(Bytes::from(line))), netmaps))
         });
-        Response::new(BodyExt::boxed(StreamBody::new(lines)))
+        Response::new(StreamBody::new(lines).boxed())
     }
 }

@@ -4,7 +4,7 @@ use std::{convert::Infallible, io, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::{
     Request, Response,
     body::{Frame, Incoming},
@@ -16,7 +16,7 @@ use podwitness_lab::https::{Body, full};
 use podwitness_wire::ws::{Opcode, close, encode};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, sink},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, sink},
     time::timeout,
 };
 
