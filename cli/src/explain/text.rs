@@ -34,7 +34,7 @@ impl fmt::Display for Answer {
             writeln!(f, "\nWhat follows\n{follows}")?;
         }
         for (index, note) in self.notes.iter().enumerate() {
-            let gap = if index == 0 && self.follows.is_none() { "\n" } else { "" };
+            let gap = if index == 0 { "\n" } else { "" };
             writeln!(f, "{gap}Note: {note}")?;
         }
         Ok(())
