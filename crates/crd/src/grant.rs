@@ -3,6 +3,8 @@
 //! The specification *is* [`podwitness_core::grant::GrantSpec`]; what is added here are the rules by which the API
 //! server refuses a grant that could not mean what its author thinks.
 
+#![expect(clippy::duplicated_attributes, reason = "each printed column has a type of its own")]
+
 use kube::CustomResource;
 use podwitness_core::grant::{Grant as NamedGrant, GrantSpec, MAX_LEAD};
 use schemars::{JsonSchema, Schema};
