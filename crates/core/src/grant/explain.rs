@@ -1,4 +1,4 @@
-//! Why each grant applies or does not: the answer of [`evaluate`](super::evaluate), grant by grant.
+//! Why each grant applies or does not: the answer of [`evaluate`](super::evaluate()), grant by grant.
 
 use super::{Grant, Grants, Rule, evaluate::rules_for, select};
 use crate::{identity::Caller, request_info::RequestInfo};
