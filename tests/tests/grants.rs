@@ -93,7 +93,7 @@ async fn status_says_where_recordings_go_or_why_nowhere() -> Result<()> {
         };
         with_grant(&grant(&ns.name, &dst, &json!({"recorder": ["tag:podwitness"]})), async || {
             is("Resolved", "Resolved", "tag:podwitness: ").await?;
-            is("Ready", "Ready", "replicas are ready").await?;
+            is("Ready", "Ready", "recorder ").await?;
             is("Effective", "Effective", "").await?;
             let table = Kubectl::default().run(&["get", "grant", &ns.name]).await?.ok()?.text();
             for word in ["DEFAULT", "FAILS", "RECORDERS", "READY", "open", "(1)", "True"] {
