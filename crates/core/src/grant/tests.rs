@@ -168,7 +168,7 @@ fn a_session_through_a_node_is_in_the_scope_of_what_it_does_in_a_pod() {
     }
 }
 
-fn rules(rules: serde_json::Value) -> serde_json::Value {
+fn rules(rules: &serde_json::Value) -> serde_json::Value {
     serde_json::json!({"src": ["*"], "app": {"tailscale.com/cap/kubernetes": rules}})
 }
 
@@ -179,7 +179,7 @@ fn without_a_capability_nothing_is_asked_for() {
     let network = grant("network", serde_json::json!({"src": ["*"], "dst": ["*"], "ip": ["tcp:443"]}));
     assert_eq!(evaluate(std::slice::from_ref(&network), &ana, &exec()), None);
     // A grant without rules does not stand in the way of default ones either.
-    let mut shipped = rules(serde_json::json!([{"recorder": ["tag:d"]}]));
+    let mut shipped = rules(&serde_json::json!([{"recorder": ["tag:d"]}]));
     shipped["default"] = true.into();
     let found = evaluate(&[network, grant("shipped", shipped)], &ana, &exec()).unwrap();
     assert_eq!(found.grants, ["shipped"]);
@@ -188,7 +188,7 @@ fn without_a_capability_nothing_is_asked_for() {
 #[test]
 fn an_empty_rule_is_a_match_that_asks_for_nothing() {
     let found =
-        evaluate(&[grant("g", rules(serde_json::json!([{}])))], &caller("ana", &[], true), &exec()).unwrap();
+        evaluate(&[grant("g", rules(&serde_json::json!([{}])))], &caller("ana", &[], true), &exec()).unwrap();
     assert_eq!(
         found,
         Obligation {
@@ -210,9 +210,9 @@ fn the_rules_of_one_grant_and_of_several_are_taken_together() {
     let a = serde_json::json!({"recorder": ["tag:x", "tag:y"], "maskFlags": ["-p", "--token"], "opaque": "allow"});
     let b = serde_json::json!({"recorder": ["tag:y", "tag:z"], "enforceRecorder": true, "enableEvents": true,
         "maskFlags": ["--token", "PGPASSWORD"], "opaque": "allow", "lead": 100, "requireAck": "object"});
-    let one = evaluate(&[grant("a", rules(serde_json::json!([a, b])))], &ana, &exec()).unwrap();
+    let one = evaluate(&[grant("a", rules(&serde_json::json!([a, b])))], &ana, &exec()).unwrap();
     let two = evaluate(
-        &[grant("b", rules(serde_json::json!([b]))), grant("a", rules(serde_json::json!([a])))],
+        &[grant("b", rules(&serde_json::json!([b]))), grant("a", rules(&serde_json::json!([a])))],
         &ana,
         &exec(),
     )
@@ -233,7 +233,7 @@ fn opaque_upgrades_pass_only_where_every_rule_lets_them() {
         (serde_json::json!([{"opaque": "allow"}, {}]), Opaque::Refuse),
         (serde_json::json!([{"opaque": "allow"}, {"opaque": "refuse"}]), Opaque::Refuse),
     ] {
-        let grants = [grant("g", rules(rule_list.clone()))];
+        let grants = [grant("g", rules(&rule_list))];
         let found = evaluate(&grants, &caller("ana", &[], true), &exec()).unwrap();
         assert_eq!(found.opaque, expected, "{rule_list}");
     }
@@ -245,16 +245,16 @@ fn rules_out_of_scope_count_for_nothing() {
         {"recorder": ["tag:a"], "resources": ["pods/exec"]},
         {"recorder": ["tag:b"], "enforceRecorder": true, "resources": ["pods/attach"]},
     ]);
-    let found = evaluate(&[grant("g", rules(both))], &caller("ana", &[], true), &exec()).unwrap();
+    let found = evaluate(&[grant("g", rules(&both))], &caller("ana", &[], true), &exec()).unwrap();
     assert_eq!(found.recorders, [RecorderChoice { tag: "tag:a".into(), enforced: false }]);
     assert!(!found.enforce);
 }
 
 #[test]
 fn default_grants_are_asked_again_for_each_request() {
-    let mut shipped = rules(serde_json::json!([{"recorder": ["tag:d"], "enableEvents": true}]));
+    let mut shipped = rules(&serde_json::json!([{"recorder": ["tag:d"], "enableEvents": true}]));
     shipped["default"] = true.into();
-    let only_exec = rules(serde_json::json!([{"recorder": ["tag:s"], "resources": ["pods/exec"]}]));
+    let only_exec = rules(&serde_json::json!([{"recorder": ["tag:s"], "resources": ["pods/exec"]}]));
     let grants = [grant("shipped", shipped), grant("sessions", only_exec)];
     let of = |target| {
         let request = RequestInfo::parse("GET", target).unwrap();
@@ -267,7 +267,7 @@ fn default_grants_are_asked_again_for_each_request() {
 #[test]
 fn priorities_count_downwards_and_names_as_text() {
     let at = |name: &str, priority: i32| {
-        let mut spec = rules(serde_json::json!([{}]));
+        let mut spec = rules(&serde_json::json!([{}]));
         spec["priority"] = priority.into();
         grant(name, spec)
     };
