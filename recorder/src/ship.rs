@@ -24,7 +24,11 @@ pub mod status;
 pub use follow::Shipment;
 pub use part::{PartShip, ShipError};
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use podwitness_core::grant::AckLevel;
@@ -34,7 +38,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     bucket::{Bucket, BucketError, Put},
-    store::{Part, Store, walk::Place},
+    store::{Part, Store, layout::PartName, walk::Place},
 };
 use status::Status;
 
@@ -129,7 +133,7 @@ impl Shipper {
     ///
     /// # Errors
     /// Where the bucket does not take it; it is tried again in the background.
-    pub async fn events(&self, file: &std::path::Path) -> Result<(), ShipError> {
+    pub async fn events(&self, file: &Path) -> Result<(), ShipError> {
         backlog::events(self, file).await
     }
 
@@ -151,7 +155,7 @@ impl Shipper {
         match &done {
             Err(ShipError::Bucket(error)) => self.status.failed(error),
             Err(error @ ShipError::Local { .. }) => tracing::warn!(%error, "a recording cannot be shipped"),
-            Ok(_) => {}
+            Ok(_) => self.status.succeeded(),
         }
         done
     }
@@ -164,15 +168,15 @@ impl Shipper {
             {
                 return Err(BucketError::conflict(key).into());
             }
-            self.status.succeeded(size);
             Ok(())
         })
-        .await
+        .await?;
+        self.status.shipped_bytes(size);
+        Ok(())
     }
 
-    fn place(&self, part: &Part) -> Option<Place> {
-        let path = part.path();
-        let name = crate::store::layout::PartName::of_file(path.file_name()?.to_str()?, "cast")?;
+    fn place(path: &Path) -> Option<Place> {
+        let name = PartName::of_file(path.file_name()?.to_str()?, "cast")?;
         Some(Place { directory: path.parent()?.to_owned(), name })
     }
 }

@@ -102,7 +102,7 @@ mod tests {
         status.failed(&BucketError::test(Class::Denied));
         look(5000).await;
         assert!(is("degraded") && readiness.is_ready());
-        status.succeeded(1);
+        status.succeeded();
         look(5000).await;
         assert!(is("accepting"));
         task.abort();

@@ -36,6 +36,10 @@ const FOUND: usize = 1024;
 /// How long a file rests of which nothing can become soon, and how many are remembered.
 const CONFLICT: Duration = Duration::from_secs(600);
 const LATER: usize = 16 << 10;
+/// The same where it is the volume that failed.
+const LOCAL: Duration = Duration::from_secs(60);
+/// When the volume is looked at again after the bucket failed; the gate makes it later.
+const RETRY: Duration = Duration::from_secs(2);
 /// Files that are brought to their end at a time.
 const AT_ONCE: usize = 8;
 
@@ -56,14 +60,14 @@ pub(super) async fn run(
     recovered: CancellationToken,
 ) {
     let stop = shipper.stop.clone();
-    let mut backlog = Backlog { shipper, tasks: JoinSet::new(), later: HashMap::new() };
+    let mut backlog = Backlog { shipper, tasks: JoinSet::new(), later: HashMap::new(), failed: false };
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
         () = backlog.work(queue, Keep::new(keep), &recovered) => return,
     }
     let Backlog { shipper, later, .. } = backlog;
-    let mut backlog = Backlog { shipper: shipper.clone(), tasks: JoinSet::new(), later };
+    let mut backlog = Backlog { shipper: shipper.clone(), tasks: JoinSet::new(), later, failed: false };
     // Nothing is written any more: what was, is all at rest.
     let last = async { while backlog.sweep().await {} };
     if timeout(LAST, last).await.is_err() || shipper.status.backlog().bytes > 0 {
@@ -78,6 +82,8 @@ struct Backlog {
     tasks: JoinSet<(PathBuf, Done)>,
     /// What is not to be tried before.
     later: HashMap<PathBuf, Instant>,
+    /// Whether the bucket failed since the last look.
+    failed: bool,
 }
 
 /// What came of a file.
@@ -99,6 +105,9 @@ impl Backlog {
                 biased;
                 Some(done) = self.tasks.join_next() => {
                     self.done(done);
+                    if self.failed {
+                        look_at = look_at.min(Instant::now() + RETRY);
+                    }
                 }
                 ended = queue.recv(), if self.tasks.len() < AT_ONCE => {
                     let Some(ended) = ended else { return };
@@ -120,7 +129,12 @@ impl Backlog {
                     }
                     let more = self.sweep().await;
                     retire::retire(&self.shipper, keep).await;
-                    look_at = if more { Instant::now() } else { Instant::now() + EVERY };
+                    let pause = match (more, self.failed) {
+                        (true, _) => Duration::ZERO,
+                        (false, true) => RETRY,
+                        (false, false) => EVERY,
+                    };
+                    look_at = Instant::now() + pause;
                 }
             }
         }
@@ -129,6 +143,7 @@ impl Backlog {
     /// Looks at the volume and brings to its end what it finds. True where there is more to do at once.
     async fn sweep(&mut self) -> bool {
         self.later.retain(|_, until| *until > Instant::now());
+        self.failed = false;
         let Some(found) = self.look().await else { return false };
         let full = found.parts.len().saturating_add(found.events.len()) >= FOUND;
         let mut shipped = false;
@@ -175,6 +190,10 @@ impl Backlog {
     fn done(&mut self, done: Result<(PathBuf, Done), JoinError>) -> bool {
         match done {
             Ok((_, Done::Shipped)) => true,
+            Ok((_, Done::Failed)) => {
+                self.failed = true;
+                false
+            }
             Ok((path, Done::Later(pause))) if self.later.len() < LATER => {
                 self.later.insert(path, Instant::now() + pause);
                 false
@@ -190,7 +209,8 @@ impl From<Result<(), ShipError>> for Done {
             Ok(()) => Self::Shipped,
             // The bucket holds something else, and will the next time.
             Err(ShipError::Bucket(error)) if error.class() == Class::Conflict => Self::Later(CONFLICT),
-            Err(_) => Self::Failed,
+            Err(ShipError::Local { .. }) => Self::Later(LOCAL),
+            Err(ShipError::Bucket(_)) => Self::Failed,
         }
     }
 }
@@ -211,7 +231,7 @@ async fn part(shipper: &Shipper, place: Place) -> Done {
             };
             resumed.await.into()
         }
-        Err(_) => Done::Failed,
+        Err(_) => Done::Later(LOCAL),
     }
 }
 
@@ -265,15 +285,17 @@ async fn try_close(shipper: &Shipper, ship: &mut PartShip) -> Result<Option<Meta
         return Ok(None);
     }
     let waits = shipper.status.waits();
-    loop {
-        // With what was torn: it is in no acknowledgement, and in the file.
-        waits.bytes(length.saturating_sub(ship.shipped()));
+    waits.bytes(length.saturating_sub(ship.shipped()));
+    // With what was torn: it is in no acknowledgement, and in the file. An empty one has a beginning, too.
+    while ship.shipped() < length || length == 0 {
         let size = shipper.ask(async || ship.segment(length).await).await?;
-        shipper.status.succeeded(size);
-        if ship.shipped() >= length {
-            return Ok(Some(meta));
+        shipper.status.shipped_bytes(size);
+        waits.left(length.saturating_sub(ship.shipped()));
+        if length == 0 {
+            break;
         }
     }
+    Ok(Some(meta))
 }
 
 /// One published file of events.

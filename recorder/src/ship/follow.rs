@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
-use super::{Ended, PartShip, Shipper, segment::MAX_SEGMENT, status::Waits};
-use crate::store::Part;
+use super::{Ended, PartShip, ShipError, Shipper, segment::MAX_SEGMENT, status::Waits};
+use crate::{bucket::Class, store::Part};
 
 /// How long bytes wait for company.
 pub(super) const GATHER: Duration = Duration::from_secs(5);
@@ -52,8 +52,7 @@ struct Follower {
 
 pub(super) fn start(shipper: &Shipper, part: &Part) -> Shipment {
     let ((written, reader), (sender, shipped)) = (watch::channel(0), watch::channel(0));
-    let ship = shipper
-        .place(part)
+    let ship = Shipper::place(part.path())
         .map(|place| PartShip::new(shipper.bucket.clone(), shipper.store.root(), place, part.meta()));
     if let Some(Ok(ship)) = ship {
         let waits = shipper.status.waits();
@@ -85,15 +84,13 @@ impl Follower {
             // What failed is tried again, when the gate lets it; a volume that cannot be read, at the next look.
             match done {
                 Ok(size) => {
-                    self.shipper.status.succeeded(size);
+                    self.shipper.status.shipped_bytes(size);
                     self.shipped.send_replace(self.ship.shipped());
-                    self.waits.bytes(limit.saturating_sub(self.ship.shipped()));
+                    self.waits.left(limit.saturating_sub(self.ship.shipped()));
                 }
-                Err(super::ShipError::Local { .. }) => tokio::time::sleep(GATHER).await,
-                Err(super::ShipError::Bucket(error)) if error.class() == crate::bucket::Class::Conflict => {
-                    return;
-                }
-                Err(super::ShipError::Bucket(_)) => {}
+                Err(ShipError::Local { .. }) => sleep(GATHER).await,
+                Err(ShipError::Bucket(error)) if error.class() == Class::Conflict => return,
+                Err(ShipError::Bucket(_)) => {}
             }
         }
     }

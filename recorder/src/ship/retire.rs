@@ -114,6 +114,8 @@ async fn part(shipper: &Shipper, place: Place, key: &str) -> Result<(), ShipErro
         for path in [place.cast(), place.meta(), mark::path(&place)] {
             fs::remove_file(&path).map_err(failed)?;
         }
+        // Left where a process died between its last two steps.
+        let _ = fs::remove_file(mark::notes(&place));
         remove_empty(&root, &place.directory);
         Ok(())
     })

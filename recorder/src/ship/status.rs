@@ -112,9 +112,13 @@ impl Status {
         }
     }
 
-    /// A request was served.
-    pub(crate) fn succeeded(&self, bytes: u64) {
+    /// So many bytes are in the bucket now.
+    pub(super) fn shipped_bytes(&self, bytes: u64) {
         self.0.shipped.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A request was served.
+    pub(crate) fn succeeded(&self) {
         let last = std::mem::take(&mut *self.gate()).last;
         if last.is_some() {
             tracing::info!("the bucket takes recordings again");
@@ -167,6 +171,12 @@ impl Status {
 }
 
 impl Waits {
+    /// Some were shipped, and so many, which came later, still wait.
+    pub(super) fn left(&self, bytes: u64) {
+        self.bytes(0);
+        self.bytes(bytes);
+    }
+
     /// So many bytes wait; since when is kept while any do.
     pub(super) fn bytes(&self, bytes: u64) {
         let mut waiting = self.status.waiting();
@@ -215,7 +225,8 @@ mod tests {
         assert!(before >= LONGEST / 2);
         assert_eq!((status.failing(), status.is_well()), (Some(Class::Throttled), false));
         assert_eq!(status.failures(), [(Class::Throttled, 24)]);
-        status.succeeded(7);
+        status.succeeded();
+        status.shipped_bytes(7);
         let begun = Instant::now();
         status.open().await;
         assert_eq!((begun.elapsed(), status.failing(), status.shipped()), (Duration::ZERO, None, 7));
@@ -231,6 +242,9 @@ mod tests {
         two.bytes(1);
         one.bytes(20);
         assert_eq!(status.backlog(), Backlog { bytes: 21, age: Duration::from_secs(5) });
+        // What goes on for ever is not old.
+        one.left(20);
+        assert_eq!(status.backlog(), Backlog { bytes: 21, age: Duration::ZERO });
         status.found(100, Duration::from_secs(70));
         assert_eq!(status.backlog(), Backlog { bytes: 121, age: Duration::from_secs(70) });
         assert!(!status.is_well());

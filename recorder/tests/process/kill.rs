@@ -18,9 +18,10 @@ async fn many_kills_under_load_leave_every_acknowledged_byte_and_an_end_to_every
     let mut all: Vec<Sent> = Vec::new();
     for round in 0..ROUNDS {
         let progress = Arc::new(AtomicU64::new(0));
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| client(recorder.plain, format!("s-{round}-{number}"), Arc::clone(&progress)))
-            .collect();
+        let mut clients = Vec::new();
+        for number in 0..CLIENTS {
+            clients.push(client(recorder.plain, format!("s-{round}-{number}"), Arc::clone(&progress)).await);
+        }
         // Another moment each time.
         let until = 1 + round * 37_003;
         eventually("progress", async || (progress.load(Ordering::Relaxed) >= until).then_some(())).await;

@@ -288,9 +288,9 @@ pub struct Sent {
 }
 
 /// Uploads without end, until the recorder is gone; acknowledged bytes are counted in `progress`.
-pub fn client(to: SocketAddr, session: String, progress: Arc<AtomicU64>) -> JoinHandle<Sent> {
+pub async fn client(to: SocketAddr, session: String, progress: Arc<AtomicU64>) -> JoinHandle<Sent> {
+    let (writer, answer) = upload(to).await;
     tokio::spawn(async move {
-        let (writer, answer) = upload(to).await;
         let mut content = header(&session);
         let sending = async {
             let mut open = writer.send(&content).await;

@@ -104,9 +104,10 @@ async fn what_is_acknowledged_as_in_the_bucket_survives_the_loss_of_the_volume()
     let mut all = Vec::new();
     for round in 0..4_u64 {
         let progress = Arc::new(AtomicU64::new(0));
-        let clients: Vec<_> = (0..4)
-            .map(|number| client(recorder.plain, format!("s-{round}-{number}"), Arc::clone(&progress)))
-            .collect();
+        let mut clients = Vec::new();
+        for number in 0..4 {
+            clients.push(client(recorder.plain, format!("s-{round}-{number}"), Arc::clone(&progress)).await);
+        }
         let until = 1 + round * 600_001;
         eventually("progress", async || (progress.load(Ordering::Relaxed) >= until).then_some(())).await;
         recorder.signal(Signal::KILL);

@@ -35,7 +35,10 @@ fn meta() -> Meta {
 
 /// A store in which an upload was cut off, and the file of it. The process that wrote it is gone.
 fn left(dir: &Path, session: &str, content: &[u8]) -> PathBuf {
-    let store = Store::open(dir, 0).unwrap();
+    left_in(&Store::open(dir, 0).unwrap(), session, content)
+}
+
+fn left_in(store: &Store, session: &str, content: &[u8]) -> PathBuf {
     let mut part = store.create(&PartName::new(session, 0).unwrap(), meta(), 1_700_000_000).unwrap();
     part.append(content).unwrap();
     part.path().to_owned()
@@ -64,22 +67,24 @@ fn boundaries(content: &[u8]) -> Vec<usize> {
 /// Every byte at which a crash can cut a file: every line that was whole counts, and no byte is changed.
 #[test]
 fn a_file_cut_at_any_byte_keeps_every_whole_line() {
-    let content = whole();
-    for cut in 0..=content.len() {
-        let dir = tempfile::tempdir().unwrap();
-        let cast = left(dir.path(), "s", &content[..cut]);
-        let (store, recovered) = again(dir.path());
-        assert_eq!(recovered, Recovered { completed: 1, failed: 0 }, "{cut}");
+    let (content, dir) = (whole(), tempfile::tempdir().unwrap());
+    let store = Store::open(dir.path(), 0).unwrap();
+    let cuts = 0..=content.len();
+    let casts: Vec<_> = cuts.map(|cut| (cut, left_in(&store, &format!("s{cut}"), &content[..cut]))).collect();
+    drop(store);
+    let (store, recovered) = again(dir.path());
+    assert_eq!(recovered, Recovered { completed: casts.len() as u64, failed: 0 });
+    for (cut, cast) in casts {
         let end = end_of(&cast);
         let safe = boundaries(&content).into_iter().filter(|end| *end <= cut).max().unwrap();
         // A last line without its newline may be whole.
         assert!(end.bytes == safe as u64 || end.bytes == cut as u64, "{cut}: {} of {safe}", end.bytes);
         assert_eq!((end.outcome, end.bytes + end.torn, end.damaged), (Outcome::Interrupted, cut as u64, 0));
         assert_eq!(fs::read(&cast).unwrap(), &content[..cut]);
-        assert_eq!(store.quarantine().count(), 0);
-        // The next process finds nothing to do.
-        assert_eq!(again(dir.path()).1, Recovered::default());
     }
+    assert_eq!(store.quarantine().count(), 0);
+    // The next process finds nothing to do.
+    assert_eq!(again(dir.path()).1, Recovered::default());
 }
 
 /// The same with a tail of zeros or of anything else, as a loss of power leaves it.
@@ -109,20 +114,25 @@ fn what_the_lines_say_is_in_the_end() {
 /// One bit at a time: whatever is damaged, recovery ends, no byte is lost, and the sound lines count.
 #[test]
 fn no_flipped_bit_takes_a_sound_line_away() {
-    let content = whole();
-    let ends = boundaries(&content);
-    for bit in 0..content.len() * 8 {
-        let dir = tempfile::tempdir().unwrap();
+    let (content, dir) = (whole(), tempfile::tempdir().unwrap());
+    let store = Store::open(dir.path(), 0).unwrap();
+    let flip = |bit: usize| {
         let mut damaged = content.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        let cast = left(dir.path(), "s", &damaged);
-        let (store, recovered) = again(dir.path());
-        assert_eq!((recovered.completed, store.quarantine().count()), (1, 0), "{bit}");
-        assert_eq!(fs::read(&cast).unwrap(), damaged);
+        damaged
+    };
+    let bits = 0..content.len() * 8;
+    let casts: Vec<_> = bits.map(|bit| (bit, left_in(&store, &format!("s{bit}"), &flip(bit)))).collect();
+    drop(store);
+    let (store, recovered) = again(dir.path());
+    assert_eq!((recovered.completed, store.quarantine().count()), (casts.len() as u64, 0));
+    let ends = boundaries(&content);
+    for (bit, cast) in casts {
+        assert_eq!(fs::read(&cast).unwrap(), flip(bit));
         let end = end_of(&cast);
         let hit = ends.iter().rposition(|end| *end <= bit / 8).unwrap();
-        if hit + 2 < ends.len() {
-            // Behind the damage there are sound lines.
+        // A newline that is none any more takes the next line along.
+        if hit + 3 < ends.len() {
             assert_eq!(end.bytes, content.len() as u64, "{bit}");
         } else {
             assert!(end.bytes >= ends[hit] as u64, "{bit}");
@@ -133,31 +143,39 @@ fn no_flipped_bit_takes_a_sound_line_away() {
 /// Metadata is damaged at any bit: either it still reads, or both files lie in the quarantine, whole.
 #[test]
 fn damaged_metadata_is_quarantined_and_hurts_nobody() {
-    let dir = tempfile::tempdir().unwrap();
-    let content = whole();
-    let probe = left(dir.path(), "probe", &content);
-    let text = fs::read(probe.with_extension("json")).unwrap();
-    for bit in (0..text.len() * 8).step_by(7) {
-        let dir = tempfile::tempdir().unwrap();
-        let cast = left(dir.path(), "s", &content);
-        let other = left(dir.path(), "t", &content);
+    let (content, dir) = (whole(), tempfile::tempdir().unwrap());
+    let store = Store::open(dir.path(), 0).unwrap();
+    let other = left_in(&store, "other", &content);
+    let text = fs::read(other.with_extension("json")).unwrap();
+    let flip = |bit: usize| {
         let mut damaged = text.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        fs::write(cast.with_extension("json"), &damaged).unwrap();
-        let (store, recovered) = again(dir.path());
-        let below = cast.strip_prefix(dir.path()).unwrap();
-        let aside = dir.path().join(QUARANTINE).join(below);
-        match store.quarantine().count() {
-            0 => assert_eq!(fs::read(&cast).unwrap(), content),
-            2 => {
-                assert_eq!(fs::read(&aside).unwrap(), content);
-                assert_eq!(fs::read(aside.with_extension("json")).unwrap(), damaged);
-            }
-            count => panic!("{bit}: {count} files are quarantined"),
+        damaged
+    };
+    let left = |bit: usize| {
+        let cast = left_in(&store, &format!("s{bit}"), &content);
+        fs::write(cast.with_extension("json"), flip(bit)).unwrap();
+        (bit, cast)
+    };
+    let casts: Vec<_> = (0..text.len() * 8).map(left).collect();
+    drop(store);
+    let (store, recovered) = again(dir.path());
+    let mut quarantined = 0;
+    for (bit, cast) in &casts {
+        let aside = dir.path().join(QUARANTINE).join(cast.strip_prefix(dir.path()).unwrap());
+        if cast.exists() {
+            assert_eq!(fs::read(cast).unwrap(), content, "{bit}");
+            assert_eq!(end_of(cast).bytes, content.len() as u64, "{bit}");
+        } else {
+            quarantined += 1;
+            assert_eq!(fs::read(&aside).unwrap(), content, "{bit}");
+            assert_eq!(fs::read(aside.with_extension("json")).unwrap(), flip(*bit), "{bit}");
         }
-        assert!(recovered.completed >= 1 && recovered.failed == 0);
-        assert_eq!(end_of(&other).bytes, content.len() as u64);
     }
+    assert_eq!(store.quarantine().count(), 2 * quarantined);
+    assert_eq!(recovered, Recovered { completed: casts.len() as u64 + 1 - quarantined, failed: 0 });
+    assert!(quarantined > 0 && recovered.completed > 1);
+    assert_eq!(end_of(&other).bytes, content.len() as u64);
 }
 
 #[test]
