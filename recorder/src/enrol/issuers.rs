@@ -76,7 +76,12 @@ impl Issuers {
                 tracing::info!(path = shown, "there is no list of issuers");
             }
             Ok(Err(error)) => {
-                tracing::warn!(path = shown, %error, "the list of issuers cannot be read; what was known stays");
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    path = shown,
+                    error,
+                    "the list of issuers cannot be read; what was known stays"
+                );
             }
             // The runtime is going down.
             Err(_) => {}
