@@ -112,8 +112,10 @@ impl Cluster {
             .nft(&["add table ip nat; add chain ip nat post { type nat hook postrouting priority 100; }; \
              add rule ip nat post oifname out counter masquerade"]);
         // Nothing that was not asked for comes in.
-        router.nft(&["add table ip edge; add chain ip edge fwd { type filter hook forward priority 0; }; \
-             add rule ip edge fwd iifname out ct state new drop"]);
+        router.nft(&[
+            "add table ip edge; add chain ip edge passing { type filter hook forward priority 0; }; \
+             add rule ip edge passing iifname out ct state new drop",
+        ]);
         Self { control: Control::of(id, Netmap::default()), router, pod }
     }
 
