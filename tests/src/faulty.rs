@@ -1,15 +1,14 @@
 //! Recorders of one test, beside the one that is installed: those that go wrong on command (`tests/faulty`), and real
-//! ones whose volume is small. Their Deployments are that of the installed recorder, changed where they differ.
+//! ones whose volume is small. Each is a `Recorder` of its own, whose pods the control plane makes.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{Forward, Kubectl, SYSTEM, Viewer, eventually};
+use crate::{Forward, Kubectl, SYSTEM, Viewer, recorders};
 
 /// Port on the pod's loopback where the fault is chosen.
 const COMMAND_PORT: u16 = 8082;
-const INSTALLED: &str = "podwitness-recorder";
 /// Tag of the installed recorder.
 pub const INSTALLED_TAG: &str = "tag:podwitness";
 
@@ -46,39 +45,23 @@ impl TestRecorder {
         };
         let result = result.await;
         if result.is_err() {
-            let args = ["logs", &format!("deployment/{name}"), "--all-containers", "--tail=60", "--prefix"];
+            let args = ["logs", &format!("statefulset/{name}"), "--all-containers", "--tail=60", "--prefix"];
             if let Ok(run) = system().run(&args).await {
                 println!("--- recorder {name}:\n{}{}", run.text(), run.stderr);
             }
         }
-        for object in ["deployment", "recorder"] {
-            let args = ["delete", object, name, "--ignore-not-found", "--wait=false"];
-            let _ = system().run(&args).await;
-        }
+        let args = ["delete", "recorder", name, "--ignore-not-found", "--wait=false"];
+        let _ = system().run(&args).await;
         result
     }
 
     async fn deploy(name: &str, kind: Kind) -> Result<Self> {
         let tag = format!("tag:{name}");
-        let recorder = json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder",
-            "metadata": {"name": name}, "spec": {"tags": [&tag]}});
-        system().create(&recorder, &[]).await?.ok()?;
-        let installed = system().get(&["deployment", INSTALLED]).await?;
-        system().create(&deployment(&installed, name, kind)?, &[]).await?.ok()?;
-        eventually("the recorder of the test is ready", async || {
-            let recorder = system().get(&["recorder", name]).await?;
-            let conditions = recorder.pointer("/status/conditions").cloned().unwrap_or_default();
-            let ready = |condition: &Value| {
-                condition.get("type") == Some(&json!("Ready"))
-                    && condition.get("status") == Some(&json!("True"))
-            };
-            ensure!(conditions.as_array().is_some_and(|all| all.iter().any(ready)), "{conditions}");
-            Ok(())
-        })
-        .await?;
+        system().create(&recorder(name, &tag, kind), &[]).await?.ok()?;
+        recorders::condition(name, "Ready", "True").await?;
         let viewer = Viewer::of(name).await?;
         let command = match kind {
-            Kind::Faulty => Some(Forward::open(&format!("deployment/{name}"), COMMAND_PORT).await?),
+            Kind::Faulty => Some(Forward::open(&format!("statefulset/{name}"), COMMAND_PORT).await?),
             Kind::Small => None,
         };
         Ok(Self { name: name.to_owned(), tag, viewer, command })
@@ -132,37 +115,17 @@ fn system() -> Kubectl {
     Kubectl::with(&["-n", SYSTEM])
 }
 
-/// The Deployment of a recorder of this name, made of the installed one.
-fn deployment(installed: &Value, name: &str, kind: Kind) -> Result<Value> {
-    let mut spec = installed.get("spec").context("no spec")?.clone();
-    *at(&mut spec, "/selector/matchLabels")? = json!({"app.kubernetes.io/name": name});
-    *at(&mut spec, "/template/metadata/labels/app.kubernetes.io~1name")? = name.into();
-    *at(&mut spec, "/template/metadata/labels/podwitness.dev~1recorder")? = name.into();
-    *at(&mut spec, "/template/spec/terminationGracePeriodSeconds")? = 1.into();
-    let container = named(&mut spec, "/template/spec/containers", "ingest")?;
-    match kind {
-        Kind::Faulty => {
-            *at(container, "/image")? = "podwitness.dev/faulty-recorder:dev".into();
-            *at(container, "/args")? = json!([]);
-        }
-        Kind::Small => {
-            let env = at(container, "/env")?.as_array_mut().context("env is no list")?;
-            env.push(json!({"name": "PODWITNESS_FREE_SPACE", "value": "1Mi"}));
-            let volume = named(&mut spec, "/template/spec/volumes", "recordings")?;
-            *volume = json!({"name": "recordings", "emptyDir": {"medium": "Memory", "sizeLimit": "1280Ki"}});
-        }
-    }
-    Ok(json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec,
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "podwitness"}}}))
-}
-
-fn at<'a>(value: &'a mut Value, pointer: &str) -> Result<&'a mut Value> {
-    value.pointer_mut(pointer).with_context(|| format!("the installed recorder has no {pointer}"))
-}
-
-/// The object of this name in a list.
-fn named<'a>(value: &'a mut Value, pointer: &str, name: &str) -> Result<&'a mut Value> {
-    let list = at(value, pointer)?.as_array_mut().context("it is no list")?;
-    let found = list.iter_mut().find(|entry| entry.get("name") == Some(&json!(name)));
-    found.with_context(|| format!("nothing in {pointer} is called {name}"))
+/// A recorder of this name.
+fn recorder(name: &str, tag: &str, kind: Kind) -> Value {
+    let container = match kind {
+        Kind::Faulty => json!({"image": "podwitness.dev/faulty-recorder:dev"}),
+        Kind::Small => json!({"env": [{"name": "PODWITNESS_FREE_SPACE", "value": "1Mi"}]}),
+    };
+    let storage = match kind {
+        Kind::Faulty => json!({}),
+        Kind::Small => json!({"filesystem": {"emptyDir": {"medium": "Memory", "sizeLimit": "1280Ki"}}}),
+    };
+    let spec = json!({"tags": [tag], "enableUI": true, "storage": storage,
+        "statefulSet": {"pod": {"container": container}}});
+    json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder", "metadata": {"name": name}, "spec": spec})
 }

@@ -20,7 +20,7 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Opens the way to a port of an object that has pods, such as `deployment/NAME`.
+    /// Opens the way to a port of an object that has pods, such as `statefulset/NAME`.
     ///
     /// # Errors
     /// Where there is no such pod, or it cannot be reached.

@@ -4,15 +4,16 @@
 //! It needs `KUBECONFIG` and `kubectl` as `hack/cluster env` prints them, and Podwitness as `hack/install` leaves it.
 #![expect(clippy::print_stdout, reason = "a test tells its story on standard output")]
 
-pub mod deployments;
 pub mod events;
 pub mod faulty;
 pub mod forward;
 pub mod grants;
 pub mod kubectl;
 pub mod namespace;
+pub mod parts;
 pub mod pods;
 pub mod pty;
+pub mod recorders;
 pub mod recordings;
 pub mod stage;
 mod talk;

@@ -29,15 +29,15 @@ impl Viewer {
     /// # Errors
     /// Where there is no recorder, or it cannot be reached.
     pub async fn open() -> Result<Self> {
-        Self::of("podwitness-recorder").await
+        Self::of("podwitness").await
     }
 
-    /// Opens the way to that of another recorder's Deployment.
+    /// Opens the way to that of another Recorder.
     ///
     /// # Errors
     /// As [`Viewer::open`].
-    pub async fn of(deployment: &str) -> Result<Self> {
-        Ok(Self(Forward::open(&format!("deployment/{deployment}"), VIEW_PORT).await?))
+    pub async fn of(recorder: &str) -> Result<Self> {
+        Ok(Self(Forward::open(&format!("statefulset/{recorder}"), VIEW_PORT).await?))
     }
 
     /// Every session whose recorded pod is in `namespace`.

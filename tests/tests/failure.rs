@@ -4,10 +4,9 @@
 use anyhow::{Result, ensure};
 use podwitness_core::{inject::MOUNT_SPOOL, labels};
 use podwitness_e2e::{
-    Namespace, Viewer,
-    deployments::without,
-    eventually,
+    Namespace, Viewer, eventually,
     grants::{self, enforced, with_grant},
+    parts::{CONTROL, RECORDER, without},
     pods::{beside, overseer, sleeper},
 };
 use serde_json::Value;
@@ -32,7 +31,7 @@ async fn fail_open_goes_on_and_the_recording_comes_later() -> Result<()> {
         ns.start(&sleeper("witness")).await?;
         settled(ns, "witness").await?;
         let script = format!("kubectl -n {} exec witness -- sh -c 'echo unseen for now; exit 3'", ns.name);
-        without("podwitness-recorder", async || {
+        without(RECORDER, async || {
             let run = ns.shell("witness", &script).await?;
             ensure!(run.code == 3 && run.text() == "unseen for now\n", "{run:?}");
             Ok(())
@@ -77,7 +76,7 @@ async fn fail_closed_never_starts_the_command() -> Result<()> {
         .await?;
         with_grant(&enforced(&ns.name, "tag:podwitness"), async || {
             eventually("it is recorded again", async || ns.shell("witness", &script).await?.ok()).await?;
-            without("podwitness-recorder", async || refused("asks for a recording, and no").await).await
+            without(RECORDER, async || refused("asks for a recording, and no").await).await
         })
         .await?;
         eventually("it works again", async || ns.shell("witness", &script).await?.ok()).await?;
@@ -92,7 +91,7 @@ async fn pods_start_and_work_while_the_control_plane_is_away() -> Result<()> {
     Namespace::with(&[(labels::INJECT, "required")], async |ns| {
         ns.allow_all().await?;
         let script = format!("kubectl -n {} exec witness -- echo before the netmap", ns.name);
-        without("podwitness-control", async || {
+        without(CONTROL, async || {
             ns.start(&sleeper("witness")).await?;
             let run = ns.shell("witness", &script).await?.ok()?;
             ensure!(run.text() == "before the netmap\n", "{run:?}");
@@ -115,7 +114,7 @@ async fn refuses_before_its_netmap(
     Namespace::with(&[(labels::INJECT, "required")], async |ns| {
         ns.allow_all().await?;
         with_grant(&grant(&ns.name), async || {
-            without("podwitness-control", async || {
+            without(CONTROL, async || {
                 // Admission learns of the grant by its own watch.
                 eventually("admission stamps the pod", async || {
                     let run =
@@ -183,7 +182,7 @@ async fn a_recording_outlives_the_sidecar_that_made_it() -> Result<()> {
         let witness = ns.kubectl.get(&["pod", "witness"]).await?;
         plain.start(&overseer("overseer", &witness)?).await?;
         let exec = format!("kubectl -n {} exec target -- sh -c", plain.name);
-        without("podwitness-recorder", async || {
+        without(RECORDER, async || {
             let run = ns.shell("witness", &format!("{exec} 'echo ended before'")).await?.ok()?;
             ensure!(run.text() == "ended before\n", "{run:?}");
             let live = format!("{exec} 'echo under way; exec sleep 600'");

@@ -20,7 +20,8 @@ admit:
   PODWITNESS_SPOOL_SIZE          size limit of the spool volume, of which half is used [512Mi]
 control:
   PODWITNESS_LISTEN              address of the control API [[::]:8444]
-  PODWITNESS_SIDECAR_IMAGE       images of sidecars that may enrol, separated by commas; tags do not matter (required)";
+  PODWITNESS_SIDECAR_IMAGE       images of sidecars that may enrol, separated by commas; tags do not matter (required)
+  PODWITNESS_RECORDER_IMAGE      image of recorders whose Recorder names none (required)";
 
 /// What both roles need.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,6 +62,8 @@ pub struct ControlConfig {
     pub listen: SocketAddr,
     /// Images of sidecars that may enrol; tags do not matter.
     pub images: Vec<String>,
+    /// Image of recorders whose Recorder names none.
+    pub recorder_image: String,
 }
 
 impl AdmitConfig {
@@ -100,7 +103,10 @@ impl ControlConfig {
         let common = Common::read(&mut read);
         let listen = listen(&mut read, CONTROL_PORT);
         let images = read.required("PODWITNESS_SIDECAR_IMAGE", "image references separated by commas", names);
-        let complete = (|| Some(Self { common: common?, listen: listen?, images: images? }))();
+        let recorder_image = read.required("PODWITNESS_RECORDER_IMAGE", "an image reference", parse::text);
+        let complete = (|| {
+            Some(Self { common: common?, listen: listen?, images: images?, recorder_image: recorder_image? })
+        })();
         read.finish(complete)
     }
 }
@@ -165,6 +171,6 @@ mod tests {
             ("PODWITNESS_SPOOL_SIZE", "1Ki"),
         ]);
         assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 6);
-        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 4);
+        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 5);
     }
 }

@@ -85,6 +85,7 @@ pub async fn run(config: ControlConfig) -> Result<(), ControlError> {
     let parts = start::Setup {
         client,
         namespace: config.common.namespace,
+        recorder_image: config.recorder_image,
         images: config.images.iter().map(|image| role::repository(image).to_owned()).collect(),
         clock: Arc::new(SystemClock),
         registry: sockets.registry,

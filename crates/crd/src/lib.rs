@@ -5,7 +5,7 @@
 
 mod condition;
 mod grant;
-mod recorder;
+pub mod recorder;
 mod schema;
 mod state;
 

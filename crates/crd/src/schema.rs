@@ -56,6 +56,28 @@ pub fn range(root: &mut Schema, path: &[&str], low: u64, high: u64) {
     }
 }
 
+/// Makes the number at `path` one of 32 bits, within bounds.
+pub fn int32(root: &mut Schema, path: &[&str], low: u64, high: u64) {
+    range(root, path, low, high);
+    if let Some(node) = at(root, path) {
+        node.insert("format".into(), json!("int32"));
+    }
+}
+
+/// Lets the text at `path` be only what fits.
+pub fn pattern(root: &mut Schema, path: &[&str], pattern: &str) {
+    if let Some(node) = at(root, path) {
+        node.insert("pattern".into(), json!(pattern));
+    }
+}
+
+/// Caps the map at `path`.
+pub fn cap_map(root: &mut Schema, path: &[&str], entries: u64) {
+    if let Some(node) = at(root, path) {
+        node.insert("maxProperties".into(), json!(entries));
+    }
+}
+
 /// Adds a CEL rule with its message at `path`.
 pub fn rule(root: &mut Schema, path: &[&str], rule: &str, message: &str) {
     let Some(node) = at(root, path) else { return };

@@ -43,12 +43,27 @@ fn every_rule_found_its_place_in_the_schema() {
     }
     assert_eq!(grant.len(), 14);
     let recorder = messages(serde_json::to_value(Recorder::crd()).unwrap());
-    for word in ["tag:NAME", "no grant", "belong together", "plaintext: true where", "goes with an address"] {
+    for word in [
+        "belong together",
+        "plaintext: true where",
+        "goes with an address",
+        "tag:NAME",
+        "no grant",
+        "at most 52",
+        "replicas: 1",
+        "tailnet is immutable",
+        "emptyDir and volumeClaimTemplate",
+        "kmsKey",
+        "ack: volume",
+        "installation itself",
+        "configMap or secret",
+    ] {
         assert!(says(&recorder, word), "no rule of Recorder speaks of {word}: {recorder:?}");
     }
     for field in ["publicKey", "endpoint", "address"] {
         assert!(recorder.iter().any(|message| message.starts_with(&format!("{field} is "))), "{recorder:?}");
     }
+    assert_eq!(recorder.len(), 16);
 }
 
 #[test]
@@ -91,6 +106,74 @@ fn a_recorder_without_tags_has_the_tag_of_the_shipped_grant() {
     )
     .unwrap();
     assert_eq!(recorder.spec.tags, [DEFAULT_TAG]);
+}
+
+/// A manifest of `tailscale.com/v1alpha1`, whose apiVersion alone was changed, with every field there is.
+const REFERENCE: &str = "
+apiVersion: podwitness.dev/v1alpha1
+kind: Recorder
+metadata: {name: recorder}
+spec:
+  enableUI: true
+  replicas: 2
+  tags: [tag:k8s]
+  tailnet: corp
+  storage: {s3: {endpoint: s3.us-east-1.amazonaws.com, bucket: recordings, credentials: {secret: {name: s3-auth}}}}
+  statefulSet:
+    labels: {a: b}
+    annotations: {a: b}
+    pod:
+      labels: {a: b}
+      annotations: {a: b}
+      affinity: {nodeAffinity: {x: y}}
+      securityContext: {runAsUser: 1000}
+      imagePullSecrets: [{name: registry}]
+      nodeSelector: {a: b}
+      tolerations: [{operator: Exists}]
+      serviceAccount: {name: writer, annotations: {a: b}}
+      container:
+        env: [{name: A, value: b}]
+        image: tailscale/tsrecorder:v1.80.0
+        imagePullPolicy: Always
+        resources: {limits: {memory: 1Gi}}
+        securityContext: {privileged: false}
+";
+
+#[test]
+fn every_field_of_the_reference_is_kept_under_its_name() {
+    let written: Value = serde_yaml_ng::from_str(REFERENCE).unwrap();
+    let recorder: Recorder = serde_json::from_value(written.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&recorder.spec).unwrap(), written["spec"]);
+    let definition = serde_json::to_value(Recorder::crd()).unwrap();
+    known(&written["spec"], &definition.pointer(SPEC).unwrap().clone(), "spec");
+}
+
+const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+
+/// The schema knows what is written, so that the API server does not drop it.
+fn known(value: &Value, schema: &Value, path: &str) {
+    if schema["x-kubernetes-preserve-unknown-fields"] == true {
+        return;
+    }
+    match value {
+        Value::Object(map) => {
+            for (key, child) in map {
+                let of_child = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
+                known(child, of_child, &format!("{path}.{key}"));
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|child| known(child, &schema["items"], path)),
+        _ => assert!(schema["type"].is_string(), "the schema does not know {path}: {schema}"),
+    }
+}
+
+#[test]
+fn a_recorder_has_the_defaults_of_the_reference() {
+    let spec = RecorderSpec::default();
+    assert_eq!((spec.enable_ui, spec.replicas), (false, 1));
+    let definition = serde_json::to_value(Recorder::crd()).unwrap();
+    let of = |field: &str| definition.pointer(SPEC).unwrap()["properties"][field]["default"].clone();
+    assert_eq!((of("enableUI"), of("replicas")), (Value::from(false), Value::from(1)));
 }
 
 fn collect(value: &Value, found: &mut BTreeSet<String>) {

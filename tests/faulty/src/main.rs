@@ -2,7 +2,7 @@
 //! disturbs its connections. What it takes is stored by the real store, so the durable offset is that of the product.
 //!
 //! `tunnel --connection--> serve --bytes--> carry | impostor`; settings are those of `podwitness-recorder ingest`, the
-//! fault is [`command`]ed. For tests only.
+//! fault is [`command`]ed. As `view` it is the product's viewer, which does nothing wrong. For tests only.
 
 mod carry;
 mod command;
@@ -12,7 +12,11 @@ mod serve;
 
 use std::{process::ExitCode, sync::Arc};
 
-use podwitness_recorder::{app, config::IngestConfig, privileged::PrivilegedThread};
+use podwitness_recorder::{
+    app,
+    config::{IngestConfig, ViewConfig},
+    privileged::PrivilegedThread,
+};
 use podwitness_runtime::{
     config::{Env, exit_usage},
     drain::shutdown_signal,
@@ -25,7 +29,11 @@ use fault::Faults;
 
 fn main() -> ExitCode {
     tls::install_provider();
-    match IngestConfig::read(&Env).map(run) {
+    let outcome = match std::env::args().nth(1).as_deref() {
+        Some("view") => ViewConfig::read(&Env).map(view),
+        _ => IngestConfig::read(&Env).map(run),
+    };
+    match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("podwitness-faulty-recorder: {error:#}");
@@ -33,6 +41,14 @@ fn main() -> ExitCode {
         }
         Err(mistakes) => exit_usage(&mistakes),
     }
+}
+
+fn view(config: ViewConfig) -> anyhow::Result<()> {
+    telemetry::init(&config.common.log, config.common.json)?;
+    Runtime::new()?.block_on(async {
+        app::view::bind(config).await?.run(shutdown_signal()).await;
+        Ok(())
+    })
 }
 
 fn run(config: IngestConfig) -> anyhow::Result<()> {

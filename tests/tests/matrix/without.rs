@@ -3,10 +3,9 @@
 use anyhow::{Result, ensure};
 use podwitness_core::{inject::ADMIN_PORT, labels};
 use podwitness_e2e::{
-    Kubectl, Namespace,
-    deployments::without,
-    eventually,
+    Kubectl, Namespace, eventually,
     faulty::{Kind, TestRecorder},
+    parts::{CONTROL, without},
     pods::sleeper,
 };
 use serde_json::json;
@@ -50,7 +49,7 @@ async fn there_never_was_a_netmap() -> Result<()> {
             begun = start(lab, &LANES, Fate::TooEarly).await?;
             anyhow::Ok(())
         };
-        without("podwitness-control", early).await?;
+        without(CONTROL, early).await?;
         in_the_end(lab, &begun, Fate::TooEarly).await
     })
     .await

@@ -10,13 +10,8 @@ use std::{
 
 use http::HeaderMap;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
-use kube::{
-    Api, Client,
-    api::PostParams,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::{Api, Client, api::PostParams};
 use podwitness_core::inject::TOKEN_AUDIENCE;
-use podwitness_crd::Recorder;
 use podwitness_runtime::clock::Clock;
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -26,7 +21,7 @@ use super::{
     pod::Pod,
     pods::Pods,
     refusal::Refusal,
-    role::{self, Role, Rules},
+    role::{self, Owners, Role, Rules},
     token::{self, Bound},
 };
 
@@ -57,7 +52,7 @@ pub struct Access {
     reviews: Api<TokenReview>,
     turns: Semaphore,
     pods: Pods,
-    recorders: Store<Recorder>,
+    owners: Owners,
     system_namespace: String,
     images: Vec<String>,
     clock: Arc<dyn Clock>,
@@ -76,19 +71,13 @@ pub struct Ours {
 impl Access {
     /// Checks callers against these caches and the API server.
     #[must_use]
-    pub fn new(
-        client: Client,
-        pods: Pods,
-        recorders: Store<Recorder>,
-        ours: Ours,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(client: Client, pods: Pods, owners: Owners, ours: Ours, clock: Arc<dyn Clock>) -> Self {
         Self {
             keys: Keys::new(client.clone()),
             reviews: Api::all(client),
             turns: Semaphore::new(AT_A_TIME),
             pods,
-            recorders,
+            owners,
             system_namespace: ours.system_namespace,
             images: ours.images,
             clock,
@@ -108,8 +97,7 @@ impl Access {
         bound.confirmed_by(&self.review(token).await?)?;
         let pod = self.pods.find(&bound.namespace, &bound.pod, &bound.pod_uid).await?;
         let rules = Rules { system_namespace: &self.system_namespace, images: &self.images };
-        let exists = |name: &str| self.recorders.get(&ObjectRef::new(name)).is_some();
-        let role = role::of_pod(&bound, &pod, rules, exists)?;
+        let role = role::of_pod(&bound, &pod, rules, &self.owners)?;
         Ok(Caller { bound, pod, role })
     }
 

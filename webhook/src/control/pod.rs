@@ -8,13 +8,15 @@ use serde::{Deserialize, Serialize};
 
 /// Volume of a recorder pod on which recordings lie.
 pub const RECORDINGS_VOLUME: &str = "recordings";
+/// Label of a recorder pod: what its acknowledgements survive.
+pub const ACK_LABEL: &str = "podwitness.dev/ack";
 
 /// A pod.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Resource, Serialize)]
 #[resource(inherit = core::Pod)]
 #[serde(default)]
 pub struct Pod {
-    /// Name, namespace, uid, and of the labels only ours.
+    /// Name, namespace, uid, owners, and of the labels only ours.
     pub metadata: ObjectMeta,
     /// What was asked for.
     pub spec: PodSpec,
@@ -173,12 +175,19 @@ impl Pod {
         }
     }
 
-    /// What an acknowledgement of a recorder in this pod survives: a claim outlives the pod, anything else does not.
+    /// What an acknowledgement of a recorder in this pod survives: where it acknowledges what is in its bucket, the
+    /// node; a claim outlives the pod, anything else does not.
     #[must_use]
     pub fn ack_level(&self) -> AckLevel {
+        let label = self.metadata.labels.as_ref().and_then(|labels| labels.get(ACK_LABEL));
+        if label.is_some_and(|level| level == AckLevel::Object.as_str()) {
+            return AckLevel::Object;
+        }
         let lasting =
             |volume: &Volume| volume.name == RECORDINGS_VOLUME && volume.persistent_volume_claim.is_some();
-        if self.spec.volumes.iter().any(lasting) { AckLevel::Volume } else { AckLevel::Process }
+        let chosen_less = label.is_some_and(|level| level == AckLevel::Process.as_str());
+        let lasts = self.spec.volumes.iter().any(lasting) && !chosen_less;
+        if lasts { AckLevel::Volume } else { AckLevel::Process }
     }
 
     fn condition(&self, kind: &str) -> Option<&PodCondition> {
@@ -187,10 +196,19 @@ impl Pod {
 
     /// Drops what is not needed.
     fn strip(mut self) -> Self {
-        let ObjectMeta { name, namespace, uid, resource_version, deletion_timestamp, labels, .. } =
-            self.metadata;
-        let labels =
-            labels.map(|labels| labels.into_iter().filter(|(key, _)| key == labels::RECORDER).collect());
+        let is_replica = self.recorder().is_some();
+        let ObjectMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            deletion_timestamp,
+            labels,
+            owner_references,
+            ..
+        } = self.metadata;
+        let ours = |key: &str| [labels::RECORDER, ACK_LABEL].contains(&key);
+        let labels = labels.map(|labels| labels.into_iter().filter(|(key, _)| ours(key)).collect());
         self.metadata = ObjectMeta {
             name,
             namespace,
@@ -198,6 +216,8 @@ impl Pod {
             resource_version,
             deletion_timestamp,
             labels,
+            // Only of recorders: those of other pods tell nothing, and there are many.
+            owner_references: owner_references.filter(|_| is_replica),
             ..ObjectMeta::default()
         };
         self.spec.init_containers.retain(|container| container.name == inject::CONTAINER);
@@ -265,9 +285,11 @@ pub(crate) mod testing {
     /// A running replica of the recorder `podwitness`.
     pub fn replica() -> Value {
         json!({
-            "metadata": {"name": "podwitness-recorder-a", "namespace": "podwitness-system", "uid": "uid-rec",
-                "labels": {"podwitness.dev/recorder": "podwitness"}},
-            "spec": {"nodeName": "n2", "serviceAccountName": "podwitness-recorder",
+            "metadata": {"name": "podwitness-0", "namespace": "podwitness-system", "uid": "uid-rec",
+                "labels": {"podwitness.dev/recorder": "podwitness"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "podwitness",
+                    "uid": "uid-set", "controller": true}]},
+            "spec": {"nodeName": "n2", "serviceAccountName": "podwitness",
                 "volumes": [{"name": "recordings", "emptyDir": {}}, {"name": "other", "emptyDir": {}}]},
             "status": {"phase": "Running", "podIP": "10.0.1.9", "conditions": [
                 {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}]}
@@ -332,6 +354,13 @@ mod tests {
         let mut claimed = replica();
         claimed["spec"]["volumes"][0] =
             json!({"name": "recordings", "persistentVolumeClaim": {"claimName": "c"}});
-        assert_eq!(pod(claimed).ack_level(), AckLevel::Volume);
+        assert_eq!(pod(claimed.clone()).ack_level(), AckLevel::Volume);
+        claimed["metadata"]["labels"][ACK_LABEL] = json!("process");
+        assert_eq!(pod(claimed.clone()).ack_level(), AckLevel::Process);
+        claimed["metadata"]["labels"][ACK_LABEL] = json!("object");
+        assert_eq!(pod(claimed).ack_level(), AckLevel::Object);
+        let mut volatile = replica();
+        volatile["metadata"]["labels"][ACK_LABEL] = json!("volume");
+        assert_eq!(pod(volatile).ack_level(), AckLevel::Process);
     }
 }

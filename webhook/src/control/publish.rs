@@ -21,7 +21,10 @@ use super::{
     watch::Caches,
     world::{Published, World},
 };
-use crate::{grants, recorders};
+use crate::{
+    grants,
+    recorders::{self, Outcomes},
+};
 
 /// How long changes are gathered.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -61,6 +64,8 @@ pub struct Publisher {
     pub clock: Arc<dyn Clock>,
     /// Counts.
     pub metrics: Metrics,
+    /// What came of making the objects of recorders.
+    pub outcomes: Outcomes,
     /// Writes status.
     pub client: Client,
 }
@@ -106,7 +111,13 @@ impl Publisher {
         self.prune(&pods);
         self.publish(self.build(&pods));
         let now = self.clock.now_unix();
-        recorders::reconcile(&self.client, &recorders, &self.enrolments, &pods, &self.endpoints, now).await;
+        let seen = recorders::Seen {
+            enrolments: &self.enrolments,
+            outcomes: &self.outcomes,
+            endpoints: &self.endpoints,
+            pods: &pods,
+        };
+        recorders::reconcile(&self.client, &recorders, &seen, now).await;
         grants::reconcile(&self.client, &grants, &recorders, now).await;
         Ok(())
     }

@@ -1,17 +1,28 @@
 //! What a pod is to us: a sidecar, a replica of a recorder, or nothing that may enrol.
 //!
 //! The caller says none of this; it follows from objects that only their admins can write.
+//!
+//! A replica is a pod that the StatefulSet of a `Recorder` controls, by uid at each step: Recorder, StatefulSet, pod. A
+//! label alone makes nobody one. Whoever may write pods in the system namespace could forge such owners, too, but may as
+//! well mount the key with which assertions are signed: that right is the installation's own.
 
+use k8s_openapi::{
+    api::apps::v1::StatefulSet,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{
+    core::PartialObjectMeta,
+    runtime::reflector::{ObjectRef, Store},
+};
 use podwitness_core::inject;
+use podwitness_crd::Recorder;
 
 use super::{
     pod::{Container, Pod},
     refusal::Refusal,
     token::Bound,
 };
-
-/// Service account under which replicas of recorders run, in the system namespace.
-pub const RECORDER_SERVICE_ACCOUNT: &str = "podwitness-recorder";
+use crate::recorders::objects;
 
 /// What a pod is to us.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -55,12 +66,7 @@ impl Role {
 ///
 /// # Errors
 /// Where the pod is another than the token's, has ended, or is nothing that may enrol.
-pub fn of_pod(
-    bound: &Bound,
-    pod: &Pod,
-    rules: Rules<'_>,
-    recorder_exists: impl FnOnce(&str) -> bool,
-) -> Result<Role, Refusal> {
+pub fn of_pod(bound: &Bound, pod: &Pod, rules: Rules<'_>, owners: &Owners) -> Result<Role, Refusal> {
     if pod.uid() != bound.pod_uid || pod.spec.service_account_name != bound.service_account {
         return Err(Refusal::Unauthenticated("the token is bound to a pod that is gone"));
     }
@@ -69,21 +75,51 @@ pub fn of_pod(
     }
     let system = pod.namespace() == rules.system_namespace;
     match pod.recorder().filter(|_| system) {
-        Some(name) => replica(pod, name, recorder_exists),
+        Some(name) => owners.replica(pod, name),
         None => sidecar(pod, rules.images),
     }
 }
 
-fn replica(pod: &Pod, name: &str, recorder_exists: impl FnOnce(&str) -> bool) -> Result<Role, Refusal> {
-    if pod.spec.service_account_name != RECORDER_SERVICE_ACCOUNT {
-        return Err(Refusal::Forbidden(format!(
-            "a replica of a recorder runs under the service account {RECORDER_SERVICE_ACCOUNT}"
-        )));
+/// Recorders and their StatefulSets, as far as they tell whose replica a pod is.
+#[derive(Clone)]
+pub struct Owners {
+    /// Recorders.
+    pub recorders: Store<Recorder>,
+    /// StatefulSets of the system namespace.
+    pub stateful_sets: Store<PartialObjectMeta<StatefulSet>>,
+}
+
+impl Owners {
+    /// The role of a pod of the system namespace that says it is a replica of the Recorder `name`.
+    fn replica(&self, pod: &Pod, name: &str) -> Result<Role, Refusal> {
+        let Some(recorder) = self.recorders.get(&ObjectRef::new(name)) else {
+            return Err(Refusal::Forbidden(format!("there is no Recorder {name:?}; create it")));
+        };
+        let set = self.stateful_sets.get(&ObjectRef::new(name).within(pod.namespace()));
+        let by_set = set.as_ref().is_some_and(|set| controls("StatefulSet", &set.metadata, &pod.metadata));
+        let by_recorder =
+            set.as_ref().is_some_and(|set| controls("Recorder", &recorder.metadata, &set.metadata));
+        if !by_set || !by_recorder || !is_of_set(pod.name(), name) {
+            return Err(Refusal::Forbidden(format!(
+                "the pod is not controlled by the StatefulSet of the Recorder {name:?}"
+            )));
+        }
+        Ok(Role::Recorder(name.to_owned()))
     }
-    if !recorder_exists(name) {
-        return Err(Refusal::Forbidden(format!("there is no Recorder {name:?}; create it")));
-    }
-    Ok(Role::Recorder(name.to_owned()))
+}
+
+/// Whether an object, of this kind, controls another one.
+fn controls(kind: &str, object: &ObjectMeta, other: &ObjectMeta) -> bool {
+    let is_it = |owner: &&OwnerReference| {
+        owner.kind == kind && owner.uid == object.uid.as_deref().unwrap_or("-") && !owner.uid.is_empty()
+    };
+    objects::controller(other).filter(is_it).is_some()
+}
+
+/// Whether a pod's name is one that the StatefulSet `set` gives: no two pods have it at a time.
+fn is_of_set(pod: &str, set: &str) -> bool {
+    let number = pod.strip_prefix(set).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn sidecar(pod: &Pod, images: &[String]) -> Result<Role, Refusal> {
@@ -125,11 +161,34 @@ pub fn repository(image: &str) -> &str {
 }
 
 #[cfg(test)]
+pub(super) mod testing {
+    use kube::runtime::{reflector::store, watcher::Event};
+    use serde_json::json;
+
+    use super::*;
+
+    /// The Recorder `podwitness`, and its StatefulSet with this uid, which says that it is of the Recorder `recorder`.
+    pub fn owners(set: &str, recorder: &str) -> Owners {
+        let (recorders, mut writer) = store();
+        let mut object = Recorder::new("podwitness", podwitness_crd::RecorderSpec::default());
+        object.metadata.uid = Some("uid-recorder".into());
+        writer.apply_watcher_event(&Event::Apply(object));
+        let (stateful_sets, mut writer) = store();
+        let set = json!({"metadata": {"name": "podwitness", "namespace": "podwitness-system", "uid": set,
+            "ownerReferences": [{"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder", "name": "podwitness",
+                "uid": recorder, "controller": true}]}});
+        writer.apply_watcher_event(&Event::Apply(serde_json::from_value(set).unwrap()));
+        Owners { recorders, stateful_sets }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::{
         super::pod::testing::{injected, pod, replica},
+        testing::owners,
         *,
     };
 
@@ -147,7 +206,7 @@ mod tests {
     fn role(token: &Bound, live: Value) -> Result<Role, Refusal> {
         let images = ["podwitness.dev/sidecar".to_owned()];
         let rules = Rules { system_namespace: "podwitness-system", images: &images };
-        of_pod(token, &pod(live), rules, |name| name == "podwitness")
+        of_pod(token, &pod(live), rules, &owners("uid-set", "uid-recorder"))
     }
 
     fn edited(mut pod: Value, pointer: &str, value: Value) -> Value {
@@ -199,10 +258,34 @@ mod tests {
     fn nobody_is_a_replica_by_a_label_alone() {
         let elsewhere = edited(replica(), "/metadata/namespace", json!("shop"));
         assert!(role(&bound(&elsewhere), elsewhere).unwrap_err().to_string().contains("injected"));
-        let account = edited(replica(), "/spec/serviceAccountName", json!("default"));
-        assert!(role(&bound(&account), account).unwrap_err().to_string().contains("service account"));
         let unknown = edited(replica(), "/metadata/labels/podwitness.dev~1recorder", json!("other"));
         assert!(role(&bound(&unknown), unknown).unwrap_err().to_string().contains("no Recorder \"other\""));
+        for (pointer, value) in [
+            ("/metadata/ownerReferences", json!([])),
+            ("/metadata/ownerReferences/0/uid", json!("uid-of-another-set")),
+            ("/metadata/ownerReferences/0/uid", json!("")),
+            ("/metadata/ownerReferences/0/kind", json!("ReplicaSet")),
+            ("/metadata/ownerReferences/0/controller", json!(false)),
+            ("/metadata/name", json!("podwitness-x")),
+            ("/metadata/name", json!("podwitness-")),
+            ("/metadata/name", json!("mine")),
+        ] {
+            let forged = edited(replica(), pointer, value);
+            let refusal = role(&bound(&forged), forged).unwrap_err();
+            assert_eq!(refusal.label(), "forbidden");
+            assert!(refusal.to_string().contains("StatefulSet"), "{pointer}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn the_statefulset_has_to_be_the_one_of_the_recorder_that_is_there_now() {
+        let images: [String; 0] = [];
+        let rules = Rules { system_namespace: "podwitness-system", images: &images };
+        for (set, owner) in [("uid-older-set", "uid-recorder"), ("uid-set", "uid-of-an-earlier-recorder")] {
+            let refusal =
+                of_pod(&bound(&replica()), &pod(replica()), rules, &owners(set, owner)).unwrap_err();
+            assert!(refusal.to_string().contains("StatefulSet"), "{refusal}");
+        }
     }
 
     #[test]

@@ -32,10 +32,14 @@ use super::{
     metrics::Metrics,
     pods::Pods,
     publish::{Fixed, Publisher},
-    watch::Caches,
+    role::Owners,
+    watch::{Caches, Changed},
     world::Published,
 };
-use crate::failures::Failures;
+use crate::{
+    failures::Failures,
+    recorders::{Controller, Outcomes, Settings},
+};
 
 /// Namespace whose uid is the cluster's id.
 const CLUSTER_NAMESPACE: &str = "kube-system";
@@ -49,6 +53,7 @@ pub(super) struct Setup {
     pub(super) client: Client,
     pub(super) namespace: String,
     pub(super) images: Vec<String>,
+    pub(super) recorder_image: String,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) registry: SharedRegistry,
     pub(super) readiness: Readiness,
@@ -104,8 +109,10 @@ impl Setup {
         first_world: BlockReady,
         tasks: &mut JoinSet<()>,
     ) -> Server {
-        let changed = Arc::new(Notify::new());
-        let caches = Caches::start(&self.client, &changed, tasks);
+        let changed = Changed::default();
+        let caches = Caches::start(&self.client, &self.namespace, &changed, tasks);
+        let outcomes = Outcomes::default();
+        tasks.spawn(self.recorders(&caches, &changed, &outcomes).run());
         let metrics = Metrics::register(&self.registry);
         let enrolments = Enrolments::default();
         let worlds = channel::Sender::new(None);
@@ -113,12 +120,12 @@ impl Setup {
         let (events, events_publisher) = events::channel(self.client.clone());
         tasks.spawn(events_publisher.run());
         let assertions = Assertions::new(signer, Arc::clone(&self.clock));
-        let parts = self.parts(&caches, &assertions, &enrolments, &changed, worlds.subscribe());
+        let parts = self.parts(&caches, &assertions, &enrolments, &changed.world, worlds.subscribe());
         let endpoints = Endpoints::default();
-        tasks.spawn(endpoints.clone().follow(Arc::clone(&changed)));
+        tasks.spawn(endpoints.clone().follow(Arc::clone(&changed.world)));
         let publisher = Publisher {
             caches,
-            changed,
+            changed: changed.world,
             enrolments,
             endpoints,
             fixed: Fixed { cluster, issuers: vec![assertions.issuer().clone()] },
@@ -127,11 +134,24 @@ impl Setup {
             hold: Hold::new(self.client.clone()),
             clock: Arc::clone(&self.clock),
             metrics: metrics.clone(),
+            outcomes,
             client: self.client.clone(),
         };
         tasks.spawn(publisher.run());
         let (access, enrol, feeds) = parts;
         Server::new(Parts { access, enrol, feeds, events, metrics, clock: Arc::clone(&self.clock) })
+    }
+
+    fn recorders(&self, caches: &Caches, changed: &Changed, outcomes: &Outcomes) -> Controller {
+        Controller {
+            recorders: caches.recorders.clone(),
+            caches: caches.objects.clone(),
+            settings: Settings { namespace: self.namespace.clone(), image: self.recorder_image.clone() },
+            changed: Arc::clone(&changed.recorders),
+            outcomes: outcomes.clone(),
+            report: Arc::clone(&changed.world),
+            client: self.client.clone(),
+        }
     }
 
     fn parts(
@@ -144,8 +164,11 @@ impl Setup {
     ) -> (Access, Enrol, Feeds) {
         let pods = Pods::new(caches.pods.clone(), self.client.clone());
         let ours = Ours { system_namespace: self.namespace.clone(), images: self.images.clone() };
-        let recorders = caches.recorders.clone();
-        let access = Access::new(self.client.clone(), pods.clone(), recorders, ours, Arc::clone(&self.clock));
+        let owners = Owners {
+            recorders: caches.recorders.clone(),
+            stateful_sets: caches.objects.stateful_sets.clone(),
+        };
+        let access = Access::new(self.client.clone(), pods.clone(), owners, ours, Arc::clone(&self.clock));
         let enrol = Enrol {
             enrolments: enrolments.clone(),
             assertions: assertions.clone(),

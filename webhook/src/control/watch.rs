@@ -6,9 +6,12 @@
 use std::{fmt::Debug, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _, future::ready};
-use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Service},
-    discovery::v1::EndpointSlice,
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        core::v1::{Namespace, Node, Service},
+        discovery::v1::EndpointSlice,
+    },
 };
 use kube::{
     Api, Client, Resource,
@@ -25,7 +28,10 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::pod::{Pod, relevant};
-use crate::failures::Failures;
+use crate::{
+    failures::Failures,
+    recorders::{desired::MANAGER, objects},
+};
 
 /// Namespace and name of the Service of the API server, whose EndpointSlices carry its name in a label.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
@@ -53,13 +59,25 @@ pub struct Caches {
     pub slices: Store<EndpointSlice>,
     /// Nodes: labels.
     pub nodes: Store<NodeMeta>,
+    /// Objects of recorders.
+    pub objects: objects::Caches,
+}
+
+/// Who is told of changes.
+#[derive(Clone, Default)]
+pub struct Changed {
+    /// Of everything that worlds are made of.
+    pub world: Arc<Notify>,
+    /// Of recorders and their objects.
+    pub recorders: Arc<Notify>,
 }
 
 impl Caches {
     /// Starts all watches in `tasks`; `changed` is told of every change.
-    pub fn start(client: &Client, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) -> Self {
+    pub fn start(client: &Client, system: &str, changed: &Changed, tasks: &mut JoinSet<()>) -> Self {
         let (namespace, name) = API_SERVER;
-        let client = || client.clone();
+        let all = client.clone();
+        let client = || all.clone();
         let services: Api<Service> = Api::namespaced(client(), namespace);
         let slices: Api<EndpointSlice> = Api::namespaced(client(), namespace);
         let of_service = Config::default().fields(&format!("metadata.name={name}"));
@@ -67,22 +85,21 @@ impl Caches {
         let pods = watcher::<Pod>(Api::all(client()), Config::default())
             .filter_map(|event| ready(event.map(relevant).transpose()));
         // A node changes every few minutes and its zone never: what is looked at again without a change will do.
-        let unheard = Arc::new(Notify::new());
-        let nodes = Tasks { changed: &unheard, tasks: &mut *tasks }.watch(
-            "watch nodes",
-            Api::all(client()),
-            Config::default(),
+        let nodes =
+            Tasks { tell: vec![], tasks }.watch("watch nodes", Api::all(client()), Config::default());
+        let mut world = Tasks { tell: vec![Arc::clone(&changed.world)], tasks };
+        let (pods, namespaces, grants, services, slices) = (
+            world.keep("watch pods", pods),
+            world.watch("watch namespaces", Api::all(client()), Config::default()),
+            world.watch("watch grants", Api::all(client()), Config::default()),
+            world.watch("watch the API server's Service", services, of_service),
+            world.watch("watch the API server's endpoints", slices, of_slices),
         );
-        let mut tasks = Tasks { changed, tasks };
-        Self {
-            nodes,
-            pods: tasks.keep("watch pods", pods),
-            namespaces: tasks.watch("watch namespaces", Api::all(client()), Config::default()),
-            grants: tasks.watch("watch grants", Api::all(client()), Config::default()),
-            recorders: tasks.watch("watch recorders", Api::all(client()), Config::default()),
-            services: tasks.watch("watch the API server's Service", services, of_service),
-            slices: tasks.watch("watch the API server's endpoints", slices, of_slices),
-        }
+        let both = vec![Arc::clone(&changed.world), Arc::clone(&changed.recorders)];
+        let recorders =
+            Tasks { tell: both, tasks }.watch("watch recorders", Api::all(client()), Config::default());
+        let objects = Tasks { tell: vec![Arc::clone(&changed.recorders)], tasks }.objects(&client(), system);
+        Self { pods, namespaces, grants, recorders, services, slices, nodes, objects }
     }
 
     /// Completes when every cache has been filled once.
@@ -98,7 +115,8 @@ impl Caches {
 }
 
 struct Tasks<'a> {
-    changed: &'a Arc<Notify>,
+    /// Who is told of each change.
+    tell: Vec<Arc<Notify>>,
     tasks: &'a mut JoinSet<()>,
 }
 
@@ -110,13 +128,34 @@ impl Tasks<'_> {
         self.keep(what, watcher(api, config))
     }
 
+    /// Watches what carries our label in the system namespace.
+    fn objects(&mut self, client: &Client, system: &str) -> objects::Caches {
+        objects::Caches {
+            service_accounts: self.ours("watch service accounts of recorders", client, system),
+            services: self.ours("watch Services of recorders", client, system),
+            network_policies: self.ours("watch network policies of recorders", client, system),
+            budgets: self.ours("watch disruption budgets of recorders", client, system),
+            stateful_sets: self.ours("watch StatefulSets of recorders", client, system),
+        }
+    }
+
+    fn ours<K>(&mut self, what: &'static str, client: &Client, system: &str) -> Store<PartialObjectMeta<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), system);
+        let of_ours = Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
+        self.watch(what, api, of_ours)
+    }
+
     fn keep<K, S>(&mut self, what: &'static str, events: S) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
         S: Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     {
         let (cache, writer) = store();
-        let changed = Arc::clone(self.changed);
+        let changed = self.tell.clone();
         let events = events.default_backoff().reflect(writer);
         self.tasks.spawn(follow(what, events, changed));
         cache
@@ -127,7 +166,7 @@ impl Tasks<'_> {
 async fn follow<K>(
     what: &'static str,
     events: impl Stream<Item = watcher::Result<Event<K>>>,
-    changed: Arc<Notify>,
+    changed: Vec<Arc<Notify>>,
 ) {
     let mut events = std::pin::pin!(events);
     let mut failures = Failures::of(what);
@@ -136,7 +175,7 @@ async fn follow<K>(
             Ok(Event::Init | Event::InitApply(_)) => {}
             Ok(_) => {
                 failures.clear();
-                changed.notify_one();
+                changed.iter().for_each(|changed| changed.notify_one());
             }
             Err(error) => failures.note(&error),
         }

@@ -1,7 +1,6 @@
-//! Access in front of a test API server that knows the pods `shop/till` and `podwitness-system/podwitness-recorder-a`.
+//! Access in front of a test API server that knows the pods `shop/till` and `podwitness-system/podwitness-0`.
 
 use http::header::AUTHORIZATION;
-use kube::runtime::{reflector::store, watcher::Event};
 use podwitness_runtime::clock::ManualClock;
 use serde_json::{Value, json};
 
@@ -9,6 +8,7 @@ use super::{
     super::{
         pod::testing::{injected, pod, replica},
         pods,
+        role::testing::owners,
         testing::Api as TestApi,
         token::testing::{Cluster, NOW, claims, review},
     },
@@ -33,7 +33,7 @@ pub fn setup() -> Setup {
         Ours { system_namespace: "podwitness-system".into(), images: vec!["podwitness.dev/sidecar".into()] };
     let pods = pods::testing::pods(vec![pod(injected()), pod(replica())], api.client());
     let clock = Arc::new(ManualClock::at(NOW));
-    let access = Access::new(api.client(), pods, recorders(&["podwitness"]), ours, clock);
+    let access = Access::new(api.client(), pods, owners("uid-set", "uid-recorder"), ours, clock);
     Setup { api, cluster, access }
 }
 
@@ -45,26 +45,16 @@ pub fn accept(api: &TestApi, status: &Value) {
 /// Claims and review of the recorder's replica.
 pub fn as_replica() -> (Value, Value) {
     let (mut claims, mut review) = (claims(), review());
-    let user = "system:serviceaccount:podwitness-system:podwitness-recorder";
+    let user = "system:serviceaccount:podwitness-system:podwitness";
     claims["sub"] = json!(user);
     claims["kubernetes.io"]["namespace"] = json!("podwitness-system");
-    claims["kubernetes.io"]["serviceaccount"]["name"] = json!("podwitness-recorder");
-    claims["kubernetes.io"]["pod"] = json!({"name": "podwitness-recorder-a", "uid": "uid-rec"});
+    claims["kubernetes.io"]["serviceaccount"]["name"] = json!("podwitness");
+    claims["kubernetes.io"]["pod"] = json!({"name": "podwitness-0", "uid": "uid-rec"});
     review["user"]["username"] = json!(user);
     review["user"]["extra"] = json!({
-        "authentication.kubernetes.io/pod-name": ["podwitness-recorder-a"],
+        "authentication.kubernetes.io/pod-name": ["podwitness-0"],
         "authentication.kubernetes.io/pod-uid": ["uid-rec"]});
     (claims, review)
-}
-
-/// A cache of recorders of these names.
-pub fn recorders(names: &[&str]) -> Store<Recorder> {
-    let (cache, mut writer) = store();
-    for name in names {
-        let recorder = Recorder::new(name, podwitness_crd::RecorderSpec::default());
-        writer.apply_watcher_event(&Event::Apply(recorder));
-    }
-    cache
 }
 
 /// Headers with this token.

@@ -14,6 +14,7 @@ use super::{
     },
     *,
 };
+use crate::recorders::objects::testing::empty;
 
 const GRANTS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/grants.podwitness.dev";
 const RECORDERS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/recorders.podwitness.dev";
@@ -39,7 +40,7 @@ fn grants(names: &[&str]) -> Store<Grant> {
 
 fn remembering() -> Recorder {
     let mut recorder = Recorder::new("podwitness", RecorderSpec::default());
-    recorder.status = serde_json::from_value(json!({"replicas": [{"pod": "podwitness-recorder-a",
+    recorder.status = serde_json::from_value(json!({"replicas": [{"pod": "podwitness-0",
         "podUID": "uid-rec", "key": KEY, "address": "fd70::1", "endpoint": "10.0.1.9:51820"}]}))
     .unwrap();
     recorder
@@ -58,6 +59,7 @@ fn publisher(api: &Api) -> Publisher {
         services: cache(vec![serde_json::from_value(service).unwrap()]),
         slices: cache(vec![]),
         nodes: cache(vec![]),
+        objects: empty(),
     };
     Publisher {
         caches,
@@ -70,6 +72,7 @@ fn publisher(api: &Api) -> Publisher {
         hold: Hold::new(api.client()),
         clock: Arc::new(ManualClock::at(1_800_000_000)),
         metrics: Metrics::default(),
+        outcomes: Outcomes::default(),
         client: api.client(),
     }
 }
