@@ -25,6 +25,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.logging.LogManager;
 
 /**
  * Runs one session, or a few requests, with the fabric8 client; the exit code is that of the command.
@@ -51,6 +52,8 @@ final class Client {
     private String[] command = {};
 
     public static void main(String[] arguments) {
+        // What the client logs of itself, of a slow machine for example, is none of what a session says.
+        LogManager.getLogManager().reset();
         int code = 1;
         try {
             code = new Client(arguments).run();
