@@ -12,6 +12,8 @@ pub struct RecorderState {
     pub name: String,
     /// Whether any replica can take recordings.
     pub ready: bool,
+    /// Whether it is outside the cluster, where no pod is its replica.
+    pub external: bool,
     /// Pods that have enrolled.
     pub replicas: Vec<String>,
     /// What acknowledgements of its replicas survive, at best; `None` where they do not say.
@@ -31,6 +33,7 @@ impl RecorderState {
         Self {
             name: recorder.name_any(),
             ready: ready.is_some_and(|condition| condition.status == ConditionStatus::True),
+            external: recorder.spec.external.is_some(),
             replicas: replicas().map(|replica| replica.pod.clone()).collect(),
             ack: replicas().filter_map(|replica| replica.ack).max().filter(|_| !silent),
             message: ready.map_or_else(

@@ -111,7 +111,9 @@ impl Findings {
     pub(super) fn recording(&self) -> String {
         let mut shown: Vec<String> = Vec::new();
         for recorder in self.tags.iter().flat_map(|tag| &tag.recorders) {
-            let text = format!("{} ({})", recorder.name, recorder.replicas.len());
+            let where_to =
+                if recorder.external { "external".to_owned() } else { recorder.replicas.len().to_string() };
+            let text = format!("{} ({where_to})", recorder.name);
             if !shown.contains(&text) {
                 shown.push(text);
             }

@@ -139,6 +139,15 @@ fn the_columns_say_where_recordings_go() {
 }
 
 #[test]
+fn a_recorder_outside_the_cluster_has_no_replicas() {
+    let mut outside = (*recorder("far", "tag:far", true, 0)).clone();
+    let external = json!({"publicKey": "k", "endpoint": "recorder.example.com:51820"});
+    outside.spec.external = serde_json::from_value(external).unwrap();
+    let status = desired(&grant(&rule(&json!({"recorder": ["tag:far"]}))), &[Arc::new(outside)], NOW);
+    assert_eq!(status.recording, "far (external)");
+}
+
+#[test]
 fn a_status_that_is_right_is_not_written_again() {
     let recorders = [recorder("a", "tag:a", true, 1)];
     let mut grant = grant(&rule(&json!({"recorder": ["tag:a"]})));
