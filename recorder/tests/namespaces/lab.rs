@@ -94,8 +94,10 @@ impl Lab {
         let listener = TcpListener::bind((POD, 8444)).await.unwrap();
         tokio::spawn(Arc::clone(&self.control).serve(listener));
         let mut enrolled = self.control.enrolled.subscribe();
-        let key = timeout(PATIENCE, enrolled.wait_for(|all| !all.is_empty())).await.unwrap().unwrap();
-        let key = key[0].key.parse().unwrap();
+        let key = {
+            let all = timeout(PATIENCE, enrolled.wait_for(|all| !all.is_empty())).await.unwrap().unwrap();
+            all[0].key.parse().unwrap()
+        };
         let ready = async {
             while status(format!("{RECORDER}:8080").parse().unwrap(), "/readyz").await != Some(200) {
                 sleep(Duration::from_millis(20)).await;

@@ -121,8 +121,8 @@ impl Server {
 
 impl Transport {
     /// WebSocket where nothing is said.
-    pub fn parse(text: Option<String>) -> Result<Self> {
-        match text.as_deref() {
+    pub fn parse(text: Option<&str>) -> Result<Self> {
+        match text {
             None | Some("websocket") => Ok(Self::WebSocket),
             Some("spdy") => Ok(Self::Spdy),
             Some(other) => bail!("{other:?} is neither websocket nor spdy"),

@@ -39,9 +39,9 @@ async fn main() -> Result<()> {
     let mut next = |what| args.next().with_context(|| format!("{what} is missing"));
     let what = next("what to do")?;
     if what == "serve" {
-        let dir = next("DIR")?.into();
+        let dir = next("DIR")?;
         let (api, control, recorder) = (next("API")?, next("CONTROL")?, next("RECORDER")?);
-        return serve::run(dir, serve::Addresses::parse(&api, &control, &recorder)?).await;
+        return serve::run(dir.as_ref(), &serve::Addresses::parse(&api, &control, &recorder)?).await;
     }
     let server = Server::new(next("ADDRESS")?, next("NAME")?)?;
     let (path, count) = (next("PATH")?, next("COUNT")?.parse()?);
@@ -59,11 +59,13 @@ async fn main() -> Result<()> {
         "watches" => watches::run(&server, &path, count, next("CREDENTIALS")?.parse()?).await?,
         "echo" => print_percentiles(echo::run(&server, &path, count).await?),
         "sessions" => {
-            let transport = Transport::parse(args.next())?;
+            let transport = Transport::parse(args.next().as_deref())?;
             let bytes = args.next().map(|bytes| bytes.parse()).transpose()?.unwrap_or_default();
             sessions::keep(server, path, count, transport, bytes).await?;
         }
-        "output" => print(&sessions::read(server, path, count, Transport::parse(args.next())?).await?),
+        "output" => {
+            print(&sessions::read(server, path, count, Transport::parse(args.next().as_deref())?).await?)
+        }
         other => bail!("{other:?} is none of requests, load, watches, echo, sessions, output, serve"),
     }
     Ok(())

@@ -3,7 +3,7 @@
 
 mod api;
 
-use std::{fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use podwitness_core::{
@@ -55,21 +55,21 @@ impl Addresses {
 }
 
 /// Serves until standard input ends.
-pub async fn run(dir: PathBuf, addresses: Addresses) -> Result<()> {
+pub async fn run(dir: &Path, addresses: &Addresses) -> Result<()> {
     // An error says that there is one already.
     let _ = aws_lc_rs::default_provider().install_default();
     let authority = Authority::new("kubernetes");
     let key = authority.leaf(&["kubernetes", "kubernetes.default.svc", &addresses.api.ip().to_string()]);
-    let control = Control::new(netmap(&addresses, Policy::Nothing, &[]));
+    let control = Control::new(netmap(addresses, Policy::Nothing, &[]));
     fs::write(dir.join("ca.crt"), authority.pem())?;
     fs::write(dir.join("control-ca.crt"), control.root())?;
-    write_environment(&dir, &addresses, control.root())?;
+    write_environment(dir, addresses, control.root())?;
     let (api, listener) =
         (TcpListener::bind(addresses.api).await?, TcpListener::bind(addresses.control).await?);
     tokio::spawn(https::serve(api, key, api::answer));
     tokio::spawn(Arc::clone(&control).serve(listener));
     println!("{}", json!({"serving": true}));
-    follow(&addresses, &control).await
+    follow(addresses, &control).await
 }
 
 /// Publishes a netmap at each enrolment and at each line of the input.

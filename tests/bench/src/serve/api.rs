@@ -69,17 +69,19 @@ pub async fn answer(mut request: Request<Incoming>) -> Response<Body> {
         let line = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{line}\n"))))]);
         let body = StreamBody::new(line.chain(stream::pending()));
         let mut answer = Response::new(BodyExt::boxed(body));
-        answer.headers_mut().insert(CONTENT_TYPE, JSON);
+        answer.headers_mut().insert(CONTENT_TYPE, media_type());
         return answer;
     }
     json_answer(OBJECT.clone())
 }
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+fn media_type() -> HeaderValue {
+    HeaderValue::from_static("application/json")
+}
 
 fn json_answer(body: impl Into<Bytes>) -> Response<Body> {
     let mut answer = Response::new(full(body));
-    answer.headers_mut().insert(CONTENT_TYPE, JSON);
+    answer.headers_mut().insert(CONTENT_TYPE, media_type());
     answer
 }
 
