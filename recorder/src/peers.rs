@@ -35,10 +35,11 @@ impl Default for Caps {
         Self {
             connections: 256,
             strange_connections: 2,
-            sessions: 256,
-            all_sessions: 4096,
-            burst: 100,
-            refill: Duration::from_millis(50),
+            // What one sidecar can carry.
+            sessions: 2048,
+            all_sessions: 8192,
+            burst: 256,
+            refill: Duration::from_millis(20),
             peers: 16 << 10,
         }
     }
