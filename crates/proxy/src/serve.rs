@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use futures_util::FutureExt as _;
 use http::{Method, Request, Response};
 use hyper::{
     body::Incoming,
@@ -51,7 +52,9 @@ pub(crate) struct Client {
 /// Serves a terminated connection to its end.
 pub(crate) async fn serve(proxy: &Arc<Proxy>, io: ServerIo, client: Arc<Client>) {
     let is_http2 = io.0.get_ref().1.alpn_protocol() == Some(b"h2");
-    let service = service_fn(|request| handle(Arc::clone(proxy), Arc::clone(&client), request));
+    // HTTP/2 keeps the room of this future for as long as the answer's body lasts, and a watch may last for days: all
+    // that it takes to come to an answer is given back with it.
+    let service = service_fn(|request| handle(Arc::clone(proxy), Arc::clone(&client), request).boxed());
     let io = TokioIo::new(io);
     let ended = if is_http2 {
         let connection = http2().serve_connection(io, service);
