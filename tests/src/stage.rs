@@ -2,7 +2,7 @@
 //! What it prints, and how it ends, has to be what it is without the sidecar, and the recording what it printed, byte for
 //! byte.
 //!
-//! The commands that it runs there stand in one script, [`DO`], so that nothing has to be quoted twice.
+//! The commands that it runs there stand in one script, `DO`, so that nothing has to be quoted twice.
 
 use anyhow::{Context as _, Result, ensure};
 use podwitness_core::labels;

@@ -196,7 +196,10 @@ fn two_clusters_share_a_recorder_outside_and_a_third_is_served_nothing() {
     assert!(metrics.contains("podwitness_recorder_refused_total{reason=\"unknown_issuer\"} 1"), "{metrics}");
 
     for cluster in [&one, &two] {
-        assert_eq!(cluster.records(outside.key, |key| Some(cluster.control.assertion(&key.to_string()))), 200);
+        assert_eq!(
+            cluster.records(outside.key, |key| Some(cluster.control.assertion(&key.to_string()))),
+            200
+        );
         let counted = cluster.router.nft(&["list", "table", "ip", "nat"]);
         assert!(!counted.contains("packets 0 "), "nothing was masqueraded: {counted}");
     }

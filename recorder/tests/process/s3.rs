@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use podwitness_wire::ack::Ack;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -180,7 +182,9 @@ async fn a_bucket_whose_objects_are_locked_serves() {
     let lab = Lab::new().await;
     lab.server.request("PUT", "/locked", &["x-amz-bucket-object-lock-enabled: true"], "");
     let rule = "<ObjectLockConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>GOVERNANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
-    lab.server.request("PUT", "/locked?object-lock=", &[], rule);
+    let sum = STANDARD.encode(digest(&SHA256, rule.as_bytes()));
+    let checksum = format!("x-amz-checksum-sha256: {sum}");
+    lab.server.request("PUT", "/locked?object-lock=", &[&checksum], rule);
     let mut recorder =
         lab.recorder("locked", &[("PODWITNESS_ACK", "object"), ("PODWITNESS_S3_KEEP_LOCAL", "0s")]);
     let content = session(&recorder, "s").await;

@@ -77,7 +77,7 @@ mod tests {
         leaving.join(vec![one.clone()]);
         leaving.join(vec![]);
         let moved = Peer { endpoint: "192.0.2.2:51820".parse().unwrap(), ..one };
-        assert_eq!(leaving.join(vec![moved.clone()]), [moved.clone()]);
+        assert_eq!(leaving.join(vec![moved.clone()]), std::slice::from_ref(&moved));
         tokio::time::advance(2 * STAYS).await;
         assert_eq!(leaving.join(vec![moved.clone()]), [moved]);
     }

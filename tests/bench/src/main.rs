@@ -64,7 +64,7 @@ async fn main() -> Result<()> {
             sessions::keep(server, path, count, transport, bytes).await?;
         }
         "output" => {
-            print(&sessions::read(server, path, count, Transport::parse(args.next().as_deref())?).await?)
+            print(&sessions::read(server, path, count, Transport::parse(args.next().as_deref())?).await?);
         }
         other => bail!("{other:?} is none of requests, load, watches, echo, sessions, output, serve"),
     }

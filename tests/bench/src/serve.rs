@@ -104,6 +104,8 @@ fn netmap(addresses: &Addresses, policy: Policy, enrolled: &[Enrolled]) -> Netma
             port: RECORD_PORT,
             endpoint: addresses.recorder,
             ack: None,
+            zone: None,
+            plaintext: None,
         })
     });
     let rule = |enforce_recorder| Rule {

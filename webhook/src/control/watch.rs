@@ -85,8 +85,7 @@ impl Caches {
         let pods = watcher::<Pod>(Api::all(client()), Config::default())
             .filter_map(|event| ready(event.map(relevant).transpose()));
         // A node changes every few minutes and its zone never: what is looked at again without a change will do.
-        let nodes =
-            Tasks { tell: vec![], tasks }.watch("watch nodes", Api::all(client()), Config::default());
+        let nodes = Tasks { tell: vec![], tasks }.watch("watch nodes", Api::all(client()), Config::default());
         let mut world = Tasks { tell: vec![Arc::clone(&changed.world)], tasks };
         let (pods, namespaces, grants, services, slices) = (
             world.keep("watch pods", pods),

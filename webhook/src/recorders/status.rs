@@ -12,10 +12,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use podwitness_core::address;
-use podwitness_crd::{
-    Condition, ConditionStatus, Recorder, RecorderStatus, Replica,
-    recorder::Device,
-};
+use podwitness_crd::{Condition, ConditionStatus, Recorder, RecorderStatus, Replica, recorder::Device};
 use serde_json::json;
 use tokio::time::timeout;
 

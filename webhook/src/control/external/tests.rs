@@ -5,18 +5,18 @@ use super::*;
 
 const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 
-fn recorder(external: Value) -> Arc<Recorder> {
+fn recorder(external: &Value) -> Arc<Recorder> {
     let object = json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder", "metadata": {"name": "vault"},
         "spec": {"tags": ["tag:vault"], "external": external}});
     Arc::new(serde_json::from_value(object).unwrap())
 }
 
 fn tunnel(endpoint: &str) -> Arc<Recorder> {
-    recorder(json!({"publicKey": KEY, "endpoint": endpoint}))
+    recorder(&json!({"publicKey": KEY, "endpoint": endpoint}))
 }
 
 fn plain(address: &str) -> Arc<Recorder> {
-    recorder(json!({"address": address, "plaintext": true}))
+    recorder(&json!({"address": address, "plaintext": true}))
 }
 
 fn ready(recorder: &Recorder, endpoints: &Endpoints) -> (ConditionStatus, &'static str) {
@@ -60,10 +60,10 @@ fn nothing_is_sent_where_a_pod_would_reach_itself_or_the_tunnel() {
     }
     assert_eq!(ready(&tunnel("127.0.0.1:51820"), &Endpoints::default()).1, "Unresolved");
     let zero = recorder(
-        json!({"publicKey": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "endpoint": "192.0.2.1:1"}),
+        &json!({"publicKey": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "endpoint": "192.0.2.1:1"}),
     );
     assert_eq!(ready(&zero, &Endpoints::default()).1, "Invalid");
-    assert_eq!(ready(&recorder(json!({"address": "192.0.2.1:1"})), &Endpoints::default()).1, "Invalid");
+    assert_eq!(ready(&recorder(&json!({"address": "192.0.2.1:1"})), &Endpoints::default()).1, "Invalid");
 }
 
 #[test]
