@@ -14,6 +14,7 @@ pub mod enrolments;
 pub mod events;
 pub mod external;
 pub mod feed;
+pub mod filled;
 pub mod hold;
 pub mod http;
 pub mod issuer;

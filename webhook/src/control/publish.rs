@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     enrolments::{Enrolments, Remembered},
     external::Endpoints,
+    filled::Filled,
     hold::{Held, Hold},
     metrics::Metrics,
     pod::Pod,
@@ -46,6 +47,8 @@ pub struct Fixed {
 pub struct Publisher {
     /// Where objects come from.
     pub caches: Caches,
+    /// Whether they are there.
+    pub filled: Filled,
     /// Told of every change.
     pub changed: Arc<Notify>,
     /// Keys of pods.
@@ -73,7 +76,7 @@ pub struct Publisher {
 impl Publisher {
     /// Publishes for as long as it runs; the caches are waited for first.
     pub async fn run(mut self) {
-        self.caches.filled().await;
+        self.filled.wait().await;
         // An error says that the certificate's keeper is gone, which ends the program elsewhere.
         let _ = self.roots.wait_for(Option::is_some).await;
         self.remember();

@@ -26,6 +26,7 @@ use super::{
     events,
     external::Endpoints,
     feed::Feeds,
+    filled::Filled,
     hold::Hold,
     http::{Parts, Server},
     issuer::{self, Signer},
@@ -112,7 +113,8 @@ impl Setup {
         let changed = Changed::default();
         let caches = Caches::start(&self.client, &self.namespace, &changed, tasks);
         let outcomes = Outcomes::default();
-        tasks.spawn(self.recorders(&caches, &changed, &outcomes).run());
+        let filled = Filled::after(caches.filling(), tasks);
+        tasks.spawn(self.recorders(&caches, &filled, &changed, &outcomes).run());
         let metrics = Metrics::register(&self.registry);
         let enrolments = Enrolments::default();
         let worlds = channel::Sender::new(None);
@@ -125,6 +127,7 @@ impl Setup {
         tasks.spawn(endpoints.clone().follow(Arc::clone(&changed.world)));
         let publisher = Publisher {
             caches,
+            filled,
             changed: changed.world,
             enrolments,
             endpoints,
@@ -142,10 +145,17 @@ impl Setup {
         Server::new(Parts { access, enrol, feeds, events, metrics, clock: Arc::clone(&self.clock) })
     }
 
-    fn recorders(&self, caches: &Caches, changed: &Changed, outcomes: &Outcomes) -> Controller {
+    fn recorders(
+        &self,
+        caches: &Caches,
+        filled: &Filled,
+        changed: &Changed,
+        outcomes: &Outcomes,
+    ) -> Controller {
         Controller {
             recorders: caches.recorders.clone(),
             caches: caches.objects.clone(),
+            filled: filled.clone(),
             settings: Settings { namespace: self.namespace.clone(), image: self.recorder_image.clone() },
             changed: Arc::clone(&changed.recorders),
             outcomes: outcomes.clone(),

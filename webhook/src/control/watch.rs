@@ -101,15 +101,18 @@ impl Caches {
         Self { pods, namespaces, grants, recorders, services, slices, nodes, objects }
     }
 
-    /// Completes when every cache has been filled once.
-    pub async fn filled(&self) {
-        // An error says that the watch is gone, which ends the program elsewhere.
-        let _ = self.pods.wait_until_ready().await;
-        let _ = self.namespaces.wait_until_ready().await;
-        let _ = self.grants.wait_until_ready().await;
-        let _ = self.recorders.wait_until_ready().await;
-        let _ = self.services.wait_until_ready().await;
-        let _ = self.slices.wait_until_ready().await;
+    /// Completes when every cache that worlds are made of has been filled once. Nobody else may wait for these.
+    pub(super) fn filling(&self) -> impl Future<Output = ()> + Send + use<> {
+        let Self { pods, namespaces, grants, recorders, services, slices, .. } = self.clone();
+        async move {
+            // An error says that the watch is gone, which ends the program elsewhere.
+            let _ = pods.wait_until_ready().await;
+            let _ = namespaces.wait_until_ready().await;
+            let _ = grants.wait_until_ready().await;
+            let _ = recorders.wait_until_ready().await;
+            let _ = services.wait_until_ready().await;
+            let _ = slices.wait_until_ready().await;
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     outcome::{Outcomes, Problem},
     valid,
 };
-use crate::control::FIELD_MANAGER;
+use crate::control::{FIELD_MANAGER, filled::Filled};
 
 /// Keeps a Recorder until its objects are gone.
 pub const FINALIZER: &str = "podwitness.dev/recorder";
@@ -44,6 +44,8 @@ pub struct Controller {
     pub recorders: Store<Recorder>,
     /// Their objects.
     pub caches: Caches,
+    /// Whether the Recorders are known.
+    pub filled: Filled,
     /// What is the same for all.
     pub settings: Settings,
     /// Told of every change of a Recorder or an object.
@@ -69,8 +71,7 @@ type Memory = HashMap<(Kind, String), Made>;
 impl Controller {
     /// Works for as long as it runs; the caches are waited for first.
     pub async fn run(self) {
-        // An error says that the watch is gone, which ends the program elsewhere.
-        let _ = self.recorders.wait_until_ready().await;
+        self.filled.wait().await;
         self.caches.filled().await;
         let (mut memory, mut forget) = (Memory::new(), Instant::now() + AGAIN);
         loop {

@@ -84,7 +84,7 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Completes when every cache has been filled once.
+    /// Completes when every cache has been filled once. Only one may wait for that.
     pub async fn filled(&self) {
         // An error says that the watch is gone, which ends the program elsewhere.
         let _ = self.service_accounts.wait_until_ready().await;

@@ -63,6 +63,7 @@ fn publisher(api: &Api) -> Publisher {
     };
     Publisher {
         caches,
+        filled: Filled::at_once(),
         changed: Arc::new(Notify::new()),
         enrolments: Enrolments::default(),
         endpoints: Endpoints::default(),

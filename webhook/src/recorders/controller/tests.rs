@@ -54,6 +54,7 @@ fn setup(recorder: Recorder) -> Setup {
     let controller = Controller {
         recorders,
         caches: testing::empty(),
+        filled: Filled::at_once(),
         settings: Settings { namespace: "podwitness-system".into(), image: "i".into() },
         changed: Arc::default(),
         outcomes: Outcomes::default(),
