@@ -117,10 +117,12 @@ impl Controller {
         } else {
             Vec::new()
         };
+        // One that cannot be made keeps none of the others.
+        let mut done = Ok(());
         for object in &wanted {
-            self.put(object, uid, memory).await?;
+            done = done.and(self.put(object, uid, memory).await);
         }
-        self.sweep(uid, &wanted, memory).await
+        done.and(self.sweep(uid, &wanted, memory).await)
     }
 
     /// Makes an object, unless it is as it was made.

@@ -163,7 +163,18 @@ impl Objects {
             // Not by force: who makes one of that name at this moment keeps it.
             None => PatchParams::apply(FIELD_MANAGER),
         };
-        let applied = within(api.patch(name, &params, &Patch::Apply(&body))).await;
+        let applied = match within(api.patch(name, &params, &Patch::Apply(&body))).await {
+            Err(kube::Error::Api(status))
+                if status.code == 422 && live.is_some() && *kind == Kind::Service =>
+            {
+                // Ports are known by their number: one that somebody else has renumbered stays beside ours, under the
+                // same name. A merge replaces the list.
+                let params =
+                    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+                within(api.patch(name, &params, &Patch::Merge(&body))).await
+            }
+            applied => applied,
+        };
         Ok(applied.map_err(|error| refused(&error))?.metadata)
     }
 
