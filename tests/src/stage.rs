@@ -208,7 +208,7 @@ impl Stage<'_> {
     /// Where something differs.
     pub async fn attach(&self, client: &Client) -> Result<()> {
         let name = client.name;
-        let echo = "while read -r x; do echo heard $x; [ $x != quit ] || { sleep 1; exit 0; }; done";
+        let echo = "while read -r x; do echo heard $x; [ $x != quit ] || { sleep 3; exit 0; }; done";
         for side in ["plain", "witnessed"] {
             let mut pod = running(&format!("{name}-{side}"), TOOLBOX, echo);
             let container = pod.pointer_mut("/spec/containers/0").and_then(Value::as_object_mut);
