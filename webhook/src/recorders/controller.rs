@@ -110,19 +110,16 @@ impl Controller {
         if recorder.meta().deletion_timestamp.is_some() {
             return self.take_away(recorder, uid, memory).await;
         }
-        let wanted = if runs_in_cluster(&recorder.spec) {
+        if runs_in_cluster(&recorder.spec) {
             valid::check(recorder)?;
             self.finalizer(recorder, true).await?;
-            desired(recorder, &self.settings)
-        } else {
-            Vec::new()
-        };
-        // One that cannot be made keeps none of the others.
-        let mut done = Ok(());
-        for object in &wanted {
-            done = done.and(self.put(object, uid, memory).await);
         }
-        done.and(self.sweep(uid, &wanted, memory).await)
+        let wanted = desired(recorder, &self.settings);
+        for object in &wanted {
+            // Pods come last, and not where the service account that they name is somebody else's.
+            self.put(object, uid, memory).await?;
+        }
+        self.sweep(uid, &wanted, memory).await
     }
 
     /// Makes an object, unless it is as it was made.
