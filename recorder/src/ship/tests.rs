@@ -20,7 +20,7 @@ use crate::store::{
     events::Draft,
     layout::PartName,
     mark,
-    meta::{End, Facts, Meta, Outcome, Owner, Pod},
+    meta::testing::{self, end},
 };
 
 const HEADER: &str = "{\"version\":2,\"width\":80,\"height\":24}\n";
@@ -141,32 +141,8 @@ impl Lab {
     }
 }
 
-fn meta() -> Meta {
-    let pod = Pod { cluster: "c".into(), namespace: "shop".into(), pod: "till".into(), ..Pod::default() };
-    Meta {
-        owner: Owner::Pod(pod),
-        received: 1_700_000_000_123,
-        offset: 0,
-        header_bytes: HEADER.len() as u64,
-        facts: Facts::default(),
-        end: None,
-    }
-}
-
-fn end() -> End {
-    End {
-        outcome: Outcome::Complete,
-        message: String::new(),
-        at: 0,
-        bytes: 0,
-        duration: 1.0,
-        exit: None,
-        session_end: None,
-        session_outcome: None,
-        gap: 0,
-        torn: 0,
-        damaged: 0,
-    }
+fn meta() -> crate::store::meta::Meta {
+    testing::meta(1_700_000_000_123, HEADER.len())
 }
 
 fn key(session: &str) -> String {

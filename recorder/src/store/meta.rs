@@ -213,6 +213,8 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests {
     use super::*;
 

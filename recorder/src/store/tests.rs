@@ -1,34 +1,14 @@
 use super::{
-    meta::{End, Facts, Outcome, Pod},
+    meta::{End, testing},
     *,
 };
 
 fn meta() -> Meta {
-    let pod = Pod { cluster: "c".into(), namespace: "shop".into(), pod: "till".into(), ..Pod::default() };
-    Meta {
-        owner: Owner::Pod(pod),
-        received: 1_700_000_000_000,
-        offset: 0,
-        header_bytes: 2,
-        facts: Facts::default(),
-        end: None,
-    }
+    testing::meta(1_700_000_000_000, 2)
 }
 
 fn end() -> End {
-    End {
-        outcome: Outcome::Complete,
-        message: String::new(),
-        at: 1_700_000_001_000,
-        bytes: 0,
-        duration: 1.5,
-        exit: Some("0".into()),
-        session_end: None,
-        session_outcome: None,
-        gap: 0,
-        torn: 0,
-        damaged: 0,
-    }
+    End { at: 1_700_000_001_000, duration: 1.5, exit: Some("0".into()), ..testing::end() }
 }
 
 fn name() -> PartName {

@@ -6,11 +6,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::{
-    layout::PartName,
-    meta::{Facts, Owner, Pod},
-    quarantine::QUARANTINE,
-};
+use crate::store::{layout::PartName, meta::testing, quarantine::QUARANTINE};
 
 const HEADER: &str = "{\"version\":2,\"width\":80,\"height\":24,\"timestamp\":1700000000}\n";
 const LINES: [&str; 5] = [
@@ -21,19 +17,11 @@ const LINES: [&str; 5] = [
     "[3,\"o\",\"last\"]\n",
 ];
 
+/// A store in which an upload was cut off, and the file of it. The process that wrote it is gone.
 fn meta() -> Meta {
-    let pod = Pod { cluster: "c".into(), namespace: "shop".into(), pod: "till".into(), ..Pod::default() };
-    Meta {
-        owner: Owner::Pod(pod),
-        received: 1_700_000_000_000,
-        offset: 0,
-        header_bytes: HEADER.len() as u64,
-        facts: Facts::default(),
-        end: None,
-    }
+    testing::meta(1_700_000_000_000, HEADER.len())
 }
 
-/// A store in which an upload was cut off, and the file of it. The process that wrote it is gone.
 fn left(dir: &Path, session: &str, content: &[u8]) -> PathBuf {
     left_in(&Store::open(dir, 0).unwrap(), session, content)
 }

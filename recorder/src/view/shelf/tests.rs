@@ -19,7 +19,10 @@ use crate::{
     store::{
         Store,
         layout::PartName,
-        meta::{End, Facts, Outcome, Owner, Pod},
+        meta::{
+            Facts,
+            testing::{self, end},
+        },
         walk::Place,
     },
 };
@@ -39,32 +42,8 @@ fn done() -> CancellationToken {
 }
 
 fn meta(start: i64, offset: u64) -> Meta {
-    let pod = Pod {
-        cluster: "c".into(),
-        namespace: "shop".into(),
-        pod: "till".into(),
-        uid: "u".into(),
-        ..Pod::default()
-    };
     let facts = Facts { start, ..Facts::default() };
-    let header_bytes = HEADER.len() as u64;
-    Meta { owner: Owner::Pod(pod), received: start * 1000, offset, header_bytes, facts, end: None }
-}
-
-fn end() -> End {
-    End {
-        outcome: Outcome::Complete,
-        message: String::new(),
-        at: 0,
-        bytes: 0,
-        duration: 1.0,
-        exit: None,
-        session_end: None,
-        session_outcome: None,
-        gap: 0,
-        torn: 0,
-        damaged: 0,
-    }
+    Meta { offset, facts, ..testing::meta(start * 1000, HEADER.len()) }
 }
 
 /// Another recorder with a volume of its own.
