@@ -10,6 +10,7 @@ mod error;
 mod gather;
 mod health;
 mod heard;
+mod order;
 mod part;
 pub(crate) mod pick;
 mod posts;
