@@ -4,7 +4,7 @@ use anyhow::Result;
 use podwitness_e2e::faulty::Kind;
 use serde_json::{Value, json};
 
-use crate::{
+use super::{
     lab::Lab,
     row::{Fate, in_the_end, midway, start},
     session::Lane,

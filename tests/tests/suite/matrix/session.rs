@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use podwitness_e2e::{Kubectl, Run, pty::on_terminal};
 
-use crate::lab::Lab;
+use super::lab::Lab;
 
 /// Exit code of every script.
 pub const EXIT: i32 = 3;

@@ -10,7 +10,7 @@ use podwitness_e2e::{
 };
 use serde_json::json;
 
-use crate::{
+use super::{
     lab::{CLUSTER, Lab, start as start_pods, start_target, with_grants, with_namespaces},
     row::{Fate, in_the_end, start},
     session::Lane,

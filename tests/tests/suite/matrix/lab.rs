@@ -11,7 +11,7 @@ use podwitness_e2e::{
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
-use crate::session::{AT_LAST, AT_LAST_TEXT, BRIEF, Case, FLOOD, Lane};
+use super::session::{AT_LAST, AT_LAST_TEXT, BRIEF, Case, FLOOD, Lane};
 
 /// Bytes that may be shown before they are acknowledged.
 pub const LEAD: usize = 256 << 10;

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use podwitness_e2e::Recording;
 
-use crate::{
+use super::{
     lab::{LEAD, Lab, grant_name, without_returns},
     session::{BEGUN, BRIEF, Case, EXIT, FLOOD, Lane, Seen},
 };
