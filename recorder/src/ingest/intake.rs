@@ -4,6 +4,7 @@
 //! good before a bad line is given out before the error.
 
 use bytes::{Bytes, BytesMut};
+use memchr::memchr;
 use podwitness_wire::cast::{Event, Line, MAX_HEADER};
 use thiserror::Error;
 
@@ -126,7 +127,7 @@ impl Intake {
     /// Index behind the next newline at or after `from`.
     fn next_end(&mut self, from: usize) -> Option<usize> {
         let from = from.max(self.searched);
-        let at = self.held.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n'));
+        let at = self.held.get(from..).and_then(|rest| memchr(b'\n', rest));
         if at.is_none() {
             self.searched = self.held.len();
         }
@@ -148,7 +149,7 @@ pub(super) fn look(line: &[u8], lines: &mut u64, progress: &mut Progress) -> Res
     if line.len() > MAX_LINE {
         return Err(Refusal::TooLong(*lines));
     }
-    let line = Line::parse(line).map_err(|error| Refusal::Line(*lines, error.to_string()))?;
+    let line = Line::check(line).map_err(|error| Refusal::Line(*lines, error.to_string()))?;
     if line.at < 0.0 {
         return Err(Refusal::Line(*lines, "its time is before the start".to_owned()));
     }

@@ -13,7 +13,7 @@ fuzz_target!(|input: (usize, &[u8])| {
     let (head, tail) = bytes.split_at(cut % (bytes.len() + 1));
     assert_eq!(acks(&[head, tail]), acks(&[bytes]));
 
-    let _ = Line::parse(bytes);
+    assert_eq!(Line::check(bytes).is_ok(), Line::parse(bytes).is_ok());
     let _ = line::is_additive(bytes);
     if let Some(speaks) = preface::sniff(head) {
         assert_eq!(preface::sniff(bytes), Some(speaks), "an answer changed with more bytes");

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use memchr::memmem;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{Stream, Sum};
@@ -71,6 +73,24 @@ impl Line {
         let (at, code, text): (f64, Cow<'_, str>, String) = serde_json::from_slice(line)?;
         Ok(Self { at, event: event(&code, text)? })
     }
+
+    /// As [`Line::parse`], for those who only pass output on: its text is known to be whole and stays unread, so the
+    /// event is an empty [`Event::Output`]. Nearly every byte of a recording is in such a line.
+    ///
+    /// # Errors
+    /// Where it is no event line.
+    pub fn check(line: &[u8]) -> Result<Self, LineError> {
+        match serde_json::from_slice(line) {
+            Ok((at, "o", text)) if is_whole(text) => Ok(Self { at, event: Event::Output(String::new()) }),
+            _ => Self::parse(line),
+        }
+    }
+}
+
+/// Whether a value is a text, and one without surrogates: those have to come in pairs, which only reading it shows.
+fn is_whole(value: &RawValue) -> bool {
+    let surrogate = |escape: usize| matches!(value.get().as_bytes().get(escape + 2), Some(b'd' | b'D'));
+    value.get().starts_with('"') && !memmem::find_iter(value.get().as_bytes(), b"\\u").any(surrogate)
 }
 
 fn event(code: &str, text: String) -> Result<Event, LineError> {

@@ -199,7 +199,45 @@ fn every_code_is_read_back() {
     }
 }
 
+/// Pieces of lines, good and bad, which in a row are seldom either.
+const SHREDS: [&[u8]; 20] = [
+    b"[1,\"o\",\"",
+    b"[1,\"o\",",
+    b"[1,\"r\",\"",
+    b"[\"1\",\"o\",\"",
+    b"\"]\n",
+    b"\"]",
+    b"]",
+    b"\"",
+    b"a",
+    b"\\",
+    b"\\n",
+    b"\\u0041",
+    b"\\ud83d\\ude00",
+    b"\\uD83d",
+    b"\\ude00",
+    b"\\u12",
+    b"\xc3\xa9",
+    b"\xc3",
+    b"\n",
+    b"7",
+];
+
 proptest! {
+    #[test]
+    fn what_is_checked_is_what_can_be_read(shreds in prop::collection::vec(prop::sample::select(&SHREDS[..]), 0..6)) {
+        let line = shreds.concat();
+        let (checked, read) = (Line::check(&line), Line::parse(&line));
+        prop_assert_eq!(checked.is_ok(), read.is_ok(), "{:?}", String::from_utf8_lossy(&line));
+        if let (Ok(checked), Ok(read)) = (checked, read) {
+            prop_assert_eq!(checked.at, read.at);
+            match read.event {
+                Event::Output(_) => prop_assert!(matches!(checked.event, Event::Output(_))),
+                event => prop_assert_eq!(checked.event, event),
+            }
+        }
+    }
+
     #[test]
     fn the_exact_bytes_come_back(bytes in prop::collection::vec(any::<u8>(), 0..600), cuts in prop::collection::vec(0usize..600, 0..8)) {
         let pieces: Vec<(Stream, &[u8])> = in_pieces(&bytes, &cuts).into_iter().map(|p| (Stream::Stdout, p)).collect();
