@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 use podwitness_recorder::{
     app,
     config::{self, Common, IngestConfig, ViewConfig},
@@ -19,6 +20,10 @@ use podwitness_runtime::{
 };
 use podwitness_tunnel::Privileged;
 use tokio::runtime::Runtime;
+
+/// What many sessions took is given back when they have ended.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Takes recordings in, and shows them.
 #[derive(Parser)]
