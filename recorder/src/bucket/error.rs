@@ -8,6 +8,16 @@ use object_store::{
 };
 use thiserror::Error;
 
+/// Codes that say that a bucket takes no more bytes. Some servers give them a status that means something else: a quota
+/// is often refused like a request that is not allowed.
+const FULL: [&str; 5] = [
+    "InsufficientStorage",
+    "InsufficientStorageSpace",
+    "QuotaExceeded",
+    "XMinioAdminBucketQuotaExceeded",
+    "XMinioStorageFull",
+];
+
 /// What went wrong.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Class {
@@ -134,6 +144,9 @@ fn class(error: &Error, status: Option<u16>) -> Class {
     if chain(error).any(|error| error.is::<super::credentials::NoCredentials>()) {
         return Class::Credentials;
     }
+    if code(error).is_some_and(|code| FULL.contains(&code.as_str())) {
+        return Class::Full;
+    }
     match (error, status) {
         (_, Some(429 | 503)) => Class::Throttled,
         (_, Some(507)) => Class::Full,
@@ -153,6 +166,15 @@ fn status(error: &Error) -> Option<u16> {
         let text = error.to_string();
         let (_, rest) = text.split_once("status code: ")?;
         rest.get(..3)?.parse().ok()
+    })
+}
+
+/// The code in the body of the last answer.
+fn code(error: &Error) -> Option<String> {
+    chain(error).find_map(|error| {
+        let text = error.to_string();
+        let (_, rest) = text.split_once("<Code>")?;
+        rest.split_once("</Code>").map(|(code, _)| code.to_owned())
     })
 }
 

@@ -55,3 +55,37 @@ async fn credentials_are_read_again_and_never_printed() {
     assert_eq!((second.key_id.as_str(), second.token.as_deref()), ("two", Some("token")));
     assert!(!format!("{directory:?}").contains("s3cret"));
 }
+
+/// An answer as the crate hands it on.
+fn answered(status: u16, code: &str) -> Error {
+    let source = format!(
+        "Server returned non-2xx status code: {status} Some Words: <?xml version=\"1.0\"?>\n<Error><Code>{code}</Code></Error>"
+    )
+    .into();
+    match status {
+        403 => Error::PermissionDenied { path: "k".to_owned(), source },
+        404 => Error::NotFound { path: "k".to_owned(), source },
+        _ => Error::Generic { store: "S3", source },
+    }
+}
+
+#[test]
+fn what_a_server_refuses_is_told_by_its_code_where_the_status_misleads() {
+    for (status, code, class) in [
+        (403, "AccessDenied", Class::Denied),
+        (403, "SignatureDoesNotMatch", Class::Denied),
+        (400, "ExpiredToken", Class::Denied),
+        (403, "QuotaExceeded", Class::Full),
+        (403, "InsufficientStorageSpace", Class::Full),
+        (400, "XMinioAdminBucketQuotaExceeded", Class::Full),
+        (507, "XMinioStorageFull", Class::Full),
+        (507, "", Class::Full),
+        (503, "SlowDown", Class::Throttled),
+        (500, "InternalError", Class::Server),
+        (404, "NoSuchBucket", Class::NoBucket),
+    ] {
+        let error = BucketError::new("put", "k", &answered(status, code));
+        assert_eq!(error.class(), class, "{status} {code}");
+        assert!(error.to_string().ends_with(&format!("({status})")), "{error}");
+    }
+}
