@@ -156,6 +156,9 @@ pub struct Candidate {
     pub obstacle: Option<String>,
 }
 
+/// Why a default grant does not apply that otherwise would.
+const BEHIND_OTHERS: &str = "behind-others";
+
 /// Answers a question.
 #[must_use]
 pub fn answer(question: &Question, facts: &Facts) -> Answer {
@@ -173,7 +176,8 @@ pub fn answer(question: &Question, facts: &Facts) -> Answer {
         }
     }
     let follows = obligation.as_ref().map(|obligation| follows(obligation, facts));
-    let (outcome, because) = outcome(question, facts, follows.as_ref());
+    let keeps_away = others.iter().any(|other| other.reason == BEHIND_OTHERS);
+    let (outcome, because) = outcome(question, facts, follows.as_ref(), keeps_away);
     Answer {
         outcome,
         because,
@@ -235,7 +239,7 @@ fn other(grant: &Grant, fate: &Fate<'_>, question: &Question) -> Other {
             let scopes = scopes.join("; ");
             ("other-request", format!("no rule covers {verb} {resource} there; it has: {scopes}"))
         }
-        Fate::BehindOthers => ("behind-others", "it is a default grant, and others apply".to_owned()),
+        Fate::BehindOthers => (BEHIND_OTHERS, "it is a default grant, and others apply".to_owned()),
     };
     Other { name: grant.name.clone(), reason, why }
 }
@@ -275,7 +279,13 @@ fn follows(obligation: &Obligation, facts: &Facts) -> Follows {
     }
 }
 
-fn outcome(question: &Question, facts: &Facts, follows: Option<&Follows>) -> (Outcome, String) {
+/// `keeps_away` says that a default grant would apply, if it were not for those that do.
+fn outcome(
+    question: &Question,
+    facts: &Facts,
+    follows: Option<&Follows>,
+    keeps_away: bool,
+) -> (Outcome, String) {
     let not = |because: &str| (Outcome::NotRecorded, because.to_owned());
     if facts.pod.is_some_and(|pod| !pod.witnessed) {
         return not(
@@ -290,8 +300,13 @@ fn outcome(question: &Question, facts: &Facts, follows: Option<&Follows>) -> (Ou
     if !is_session && !follows.events {
         return not("it is no session, and no grant that applies asks for events");
     }
+    if follows.recorders.is_empty() && keeps_away {
+        return not(
+            "no grant that applies names a recorder, and they keep the default grant away; name a tag in recorder, or delete them",
+        );
+    }
     if follows.recorders.is_empty() {
-        return not("no grant that applies names a recorder");
+        return not("no grant that applies names a recorder; name a tag in recorder");
     }
     let usable = follows
         .recorders

@@ -130,6 +130,22 @@ fn what_becomes_of_a_request_is_an_exit_code() {
 }
 
 #[test]
+fn grants_that_name_no_recorder_are_said_to_keep_the_default_one_away() {
+    let silent = grant("silent", "*", "*", &json!({"recorder": []}));
+    let question = ask(&["--as", "ana"]).unwrap();
+    let alone = answer(&question, &facts(vec![silent.clone()]));
+    assert_eq!(alone.because, "no grant that applies names a recorder; name a tag in recorder");
+    let found = answer(&question, &facts(vec![silent, default_grant()]));
+    assert_eq!((found.outcome, found.outcome.exit_code()), (Outcome::NotRecorded, 3));
+    assert_eq!(
+        found.because,
+        "no grant that applies names a recorder, and they keep the default grant away; name a tag in recorder, or \
+         delete them"
+    );
+    assert_eq!((&*found.others[0].name, found.others[0].reason), ("default", "behind-others"));
+}
+
+#[test]
 fn a_pod_without_a_sidecar_is_not_recorded_whatever_grants_say() {
     let question = ask(&["--as", "ana"]).unwrap();
     let mut facts = facts(vec![default_grant()]);

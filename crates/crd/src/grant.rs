@@ -84,7 +84,7 @@ pub struct GrantObjectSpec(pub GrantSpec);
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GrantStatus {
-    /// `Resolved`: every recorder tag has a recorder. `Ready`: one that satisfies the grant can take recordings now.
+    /// `Resolved`: every rule names a recorder, and every tag has one. `Ready`: one that satisfies the grant can take recordings now.
     /// `Effective`: every part of the grant has an effect here.
     #[schemars(transform = schema::conditions)]
     pub conditions: Vec<Condition>,

@@ -70,6 +70,25 @@ async fn grants_of_a_policy_file_are_taken_as_they_are() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn whoever_writes_a_grant_without_a_recorder_is_warned() -> Result<()> {
+    let all = json!(["*"]);
+    let mut default = spec(&all, &all, &json!({}));
+    default["default"] = json!(true);
+    for (spec, warned) in [
+        (spec(&all, &all, &json!({})), true),
+        (spec(&all, &all, &json!({"recorder": [], "enableEvents": true})), true),
+        (spec(&all, &all, &json!({"recorder": ["tag:x"]})), false),
+        (default, false),
+        (json!({"src": ["*"], "dst": ["*"]}), false),
+    ] {
+        let run = trial(&spec).await?;
+        let told = run.stderr.contains("default grants are kept away from it");
+        ensure!(run.code == 0 && told == warned, "{spec}: {run:?}");
+    }
+    Ok(())
+}
+
 async fn condition(name: &str, kind: &str) -> Result<(String, String)> {
     let grant = Kubectl::default().get(&["grant", name]).await?;
     let conditions = grant.pointer("/status/conditions").and_then(Value::as_array);

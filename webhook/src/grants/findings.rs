@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use podwitness_core::grant::{AckLevel, GrantSpec, WithoutEffect};
+use podwitness_core::grant::{AckLevel, GrantSpec, Rule, WithoutEffect};
 use podwitness_crd::{Fails, GrantRecorder, MAX_STATUS_RECORDERS, Recorder, RecorderState};
 
 /// Whether a condition holds, its reason and its message.
@@ -14,6 +14,10 @@ const MAX_NAMED: usize = 8;
 /// A grant's tags and the recorders that have them.
 pub(super) struct Findings {
     tags: Vec<Tag>,
+    /// Rules, by their place from 1, that name no recorder and cover what no rule beside them that names one does.
+    silent: Vec<usize>,
+    /// Whether it keeps default grants away from what it covers.
+    displaces: bool,
     enforces: bool,
     require_ack: Option<AckLevel>,
 }
@@ -42,10 +46,15 @@ impl Findings {
                 }
             }
         }
+        let recorded =
+            |rule: &Rule| rules.iter().any(|other| !other.recorder.is_empty() && covers(other, rule));
+        let silent = rules.iter().enumerate().filter(|(_, rule)| !recorded(rule));
+        let silent = silent.map(|(place, _)| place.saturating_add(1)).collect();
         let enforces = spec.enforces();
         // Only who waits for acknowledgements minds what they survive.
         let require_ack = rules.iter().filter_map(|rule| rule.require_ack).max().filter(|_| enforces);
-        Self { tags, enforces, require_ack }
+        let displaces = !spec.default && !rules.is_empty();
+        Self { tags, silent, displaces, enforces, require_ack }
     }
 
     /// What holds where a recording cannot be made.
@@ -56,16 +65,24 @@ impl Findings {
     /// Whether every recorder tag has a recorder.
     pub(super) fn resolved(&self) -> Finding {
         if self.tags.is_empty() {
-            return (
-                false,
-                "NoRecorderNamed",
-                "the grant names no recorder, so that nothing is recorded".to_owned(),
+            let message = format!(
+                "the grant names no recorder: what it covers is not recorded{}; name a tag in recorder, or delete the grant",
+                self.neither()
             );
+            return (false, "NoRecorderNamed", message);
         }
         let missing: Vec<&str> =
             self.tags.iter().filter(|tag| tag.recorders.is_empty()).map(|tag| &*tag.name).collect();
         if !missing.is_empty() {
             return (false, "NoRecorder", format!("no Recorder has {}", missing.join(", ")));
+        }
+        if !self.silent.is_empty() {
+            let rules = some(self.silent.iter().map(|place| format!("rule {place}")).collect());
+            let message = format!(
+                "without a recorder: {rules}; what no other rule covers is not recorded{}; name a tag in recorder, or take the rule away",
+                self.neither()
+            );
+            return (false, "RuleWithoutRecorder", message);
         }
         let of = |tag: &Tag| {
             let names = tag.recorders.iter().map(|recorder| recorder.name.clone()).collect();
@@ -99,6 +116,10 @@ impl Findings {
         (false, "NoRecorder", format!("{message}; {}", self.consequence()))
     }
 
+    const fn neither(&self) -> &'static str {
+        if self.displaces { ", by default grants neither" } else { "" }
+    }
+
     const fn consequence(&self) -> &'static str {
         if self.enforces {
             "sessions are refused until then"
@@ -119,6 +140,7 @@ impl Findings {
             }
         }
         match (self.tags.is_empty(), shown.is_empty()) {
+            (true, _) if self.displaces => "none: no tag named, default grants kept away".to_owned(),
             (true, _) => "none: no tag named".to_owned(),
             (false, true) => {
                 let tags = self.tags.iter().map(|tag| tag.name.clone()).collect();
@@ -140,6 +162,12 @@ impl Findings {
         let all = self.tags.iter().flat_map(|tag| tag.recorders.iter().map(|recorder| of(tag, recorder)));
         all.take(MAX_STATUS_RECORDERS).collect()
     }
+}
+
+/// Whether a rule covers whatever another does, as far as can be seen without looking into globs.
+fn covers(wide: &Rule, narrow: &Rule) -> bool {
+    let scope = |rule: &Rule| [&rule.namespaces, &rule.verbs, &rule.resources].map(Clone::clone);
+    scope(wide).iter().zip(&scope(narrow)).all(|(wide, narrow)| wide.is_empty() || wide == narrow)
 }
 
 /// Whether every part of a grant has an effect.

@@ -60,8 +60,38 @@ fn a_grant_is_resolved_if_every_tag_has_a_recorder() {
     assert_eq!((holds, &*message), (ConditionStatus::True, "tag:a: a, tag:b: b, b2"));
     let spec = rule(&json!({"recorder": ["tag:a", "tag:x"]}));
     is_false(&spec, "Resolved", "NoRecorder", "no Recorder has tag:x");
-    let nothing = "the grant names no recorder, so that nothing is recorded";
-    is_false(&rule(&json!({})), "Resolved", "NoRecorderNamed", nothing);
+}
+
+#[test]
+fn a_rule_that_names_no_recorder_is_told_because_it_keeps_default_grants_away() {
+    let nothing = "the grant names no recorder: what it covers is not recorded, by default grants neither; \
+                   name a tag in recorder, or delete the grant";
+    for silent in [json!({}), json!({"recorder": []}), json!({"enableEvents": true, "verbs": ["list"]})] {
+        is_false(&rule(&silent), "Resolved", "NoRecorderNamed", nothing);
+        is_false(&rule(&silent), "Ready", "NoRecorderNamed", nothing);
+    }
+    // One that has no rule, and a default one, keep nothing away.
+    let alone = "the grant names no recorder: what it covers is not recorded; name a tag in recorder, or delete the grant";
+    let mut default = rule(&json!({}));
+    default["default"] = json!(true);
+    for spec in [default, json!({"src": ["*"], "dst": ["*"]})] {
+        is_false(&spec, "Resolved", "NoRecorderNamed", alone);
+        assert_eq!(status(&spec).recording, "none: no tag named");
+    }
+    let mut spec = rule(&json!({"recorder": ["tag:a"], "resources": ["pods/exec"]}));
+    spec["app"]["tailscale.com/cap/kubernetes"].as_array_mut().unwrap().push(json!({"verbs": ["list"]}));
+    is_false(
+        &spec,
+        "Resolved",
+        "RuleWithoutRecorder",
+        "without a recorder: rule 2; what no other rule covers is not recorded, by default grants neither; \
+         name a tag in recorder, or take the rule away",
+    );
+    assert_eq!(finding(&spec, "Ready").0, ConditionStatus::True, "the other rule has one");
+    // What adds to a rule that covers the same is no gap.
+    spec["app"]["tailscale.com/cap/kubernetes"] =
+        json!([{"enableEvents": true, "verbs": ["list"]}, {"recorder": ["tag:a"]}]);
+    assert_eq!(finding(&spec, "Resolved").0, ConditionStatus::True);
 }
 
 #[test]
@@ -135,7 +165,7 @@ fn the_columns_say_where_recordings_go() {
     assert_eq!((open.recorders.len(), &open.recorders[0]), (3, &first));
     let nowhere = status(&rule(&json!({"recorder": ["tag:x"]})));
     assert_eq!(nowhere.recording, "none: no Recorder has tag:x");
-    assert_eq!(status(&rule(&json!({}))).recording, "none: no tag named");
+    assert_eq!(status(&rule(&json!({}))).recording, "none: no tag named, default grants kept away");
 }
 
 #[test]
