@@ -220,6 +220,25 @@ async fn the_api_server_refuses_what_could_not_work_and_says_what_to_do() -> Res
         let run = Kubectl::default().create(&object, &["--dry-run=server"]).await?;
         ensure!(run.code != 0 && run.stderr.contains(said), "{spec}: {run:?}");
     }
+    let elsewhere = json!({"publicKey": "A".repeat(43) + "=", "endpoint": "vault.example.net:51820"});
+    for (field, value) in [
+        ("storage", json!({"s3": {"endpoint": "e", "bucket": "recordings"}})),
+        ("statefulSet", json!({"labels": {"team": "audit"}})),
+        ("image", json!("registry.example.net/recorder:1")),
+        ("replicas", json!(0)),
+        ("enableUI", json!(true)),
+    ] {
+        let object = json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder",
+            "metadata": {"name": "e2e-never"}, "spec": {"external": elsewhere, field: value}});
+        let run = Kubectl::default().create(&object, &["--dry-run=server"]).await?;
+        ensure!(
+            run.code != 0 && run.stderr.contains("external names a recorder that runs elsewhere"),
+            "{field}: {run:?}"
+        );
+    }
+    let alone = json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder",
+        "metadata": {"name": "e2e-never"}, "spec": {"external": elsewhere, "tags": ["tag:e2e"], "replicas": 1}});
+    Kubectl::default().create(&alone, &["--dry-run=server"]).await?.ok()?;
     let long = json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder",
         "metadata": {"name": "a".repeat(53)}, "spec": {"enableUI": true}});
     let run = Kubectl::default().create(&long, &["--dry-run=server"]).await?;

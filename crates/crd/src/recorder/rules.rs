@@ -14,8 +14,15 @@ const SECRET_OF_OURS: &str = "!(self.name in ['podwitness-ca', 'podwitness-issue
 const SECRET_OF_OURS_MESSAGE: &str =
     "this Secret holds keys of the installation itself, which no recorder may have; name one of your own";
 
+/// CEL: a recorder that runs elsewhere says nothing of what is made for one that runs here. What has a default is
+/// compared with it.
+const ELSEWHERE: &str = "!has(self.external) || (!has(self.storage) && !has(self.statefulSet) && !has(self.image) && self.replicas == 1 && !self.enableUI)";
+const ELSEWHERE_MESSAGE: &str = "external names a recorder that runs elsewhere: leave storage, statefulSet, image, replicas and enableUI away, which are for one that runs here; or leave external away";
+
 /// Caps and rules.
 pub(super) fn constrain(spec: &mut Schema) {
+    schema::never_null(spec, &["external"]);
+    schema::rule(spec, &[], ELSEWHERE, ELSEWHERE_MESSAGE);
     schema::list(spec, &["tags"], 64, 128);
     schema::rule(spec, &["tags"], "self.size() > 0", "a recorder without a tag can be named by no grant");
     schema::rule(spec, &["tags"], schema::TAGS, schema::TAGS_MESSAGE);
