@@ -147,10 +147,9 @@ impl Shipper {
 
     /// One request, when the bucket may be asked.
     async fn ask<T>(&self, request: impl AsyncFnOnce() -> Result<T, ShipError>) -> Result<T, ShipError> {
-        self.status.open().await;
         // Never closed; without a permit it would only be less bounded.
         let _permit = self.permits.acquire().await;
-        self.status.open().await;
+        let _probe = self.status.open().await;
         let done = request().await;
         match &done {
             Err(ShipError::Bucket(error)) => self.status.failed(error),

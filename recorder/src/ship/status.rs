@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
+    time::{Instant, sleep_until},
+};
 
 use crate::bucket::{BucketError, Class};
 
@@ -27,6 +30,8 @@ pub struct Status(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     gate: Mutex<Gate>,
+    /// Held by whoever asks a bucket that failed.
+    probe: Arc<AsyncMutex<()>>,
     waiting: Mutex<Waiting>,
     shipped: AtomicU64,
     failures: Mutex<HashMap<Class, u64>>,
@@ -101,15 +106,25 @@ impl Status {
         failures.iter().map(|(class, count)| (*class, *count)).collect()
     }
 
-    /// Waits until the bucket may be asked.
-    pub(super) async fn open(&self) {
+    /// Waits until the bucket may be asked. While it fails one at a time may: whoever holds what this gives, until it has
+    /// said what came of it.
+    pub(super) async fn open(&self) -> Option<OwnedMutexGuard<()>> {
         loop {
-            let until = self.gate().until;
-            match until {
-                Some(until) if until > Instant::now() => sleep_until(until).await,
-                _ => return,
+            if let Some(until) = self.closed() {
+                sleep_until(until).await;
+                continue;
+            }
+            self.failing()?;
+            let probe = Arc::clone(&self.0.probe).lock_owned().await;
+            if self.closed().is_none() {
+                return Some(probe);
             }
         }
+    }
+
+    /// Until when nobody may ask.
+    fn closed(&self) -> Option<Instant> {
+        self.gate().until.filter(|until| *until > Instant::now())
     }
 
     /// So many bytes are in the bucket now.
@@ -214,7 +229,7 @@ mod tests {
             // Others that failed beside it change nothing.
             status.failed(&error);
             let begun = Instant::now();
-            status.open().await;
+            drop(status.open().await);
             let waited = begun.elapsed();
             assert!(
                 waited >= FIRST / 2 && waited <= LONGEST + Duration::from_millis(1),
@@ -228,8 +243,34 @@ mod tests {
         status.succeeded();
         status.shipped_bytes(7);
         let begun = Instant::now();
-        status.open().await;
+        assert!(status.open().await.is_none());
         assert_eq!((begun.elapsed(), status.failing(), status.shipped()), (Duration::ZERO, None, 7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_asks_a_bucket_that_fails_and_the_others_hear_of_it() {
+        let status = Status::default();
+        let error = BucketError::test(Class::Unreachable);
+        status.failed(&error);
+        let first = status.open().await;
+        assert!(first.is_some());
+        let others = [(); 2].map(|()| {
+            let status = status.clone();
+            tokio::spawn(async move { drop(status.open().await) })
+        });
+        // It takes long to say that it still fails.
+        tokio::time::sleep(LONGEST * 2).await;
+        assert!(others.iter().all(|other| !other.is_finished()));
+        status.failed(&error);
+        drop(first);
+        assert!(status.closed().is_some());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(others.iter().all(|other| !other.is_finished()));
+        status.succeeded();
+        assert!(status.open().await.is_none());
+        for other in others {
+            other.await.unwrap();
+        }
     }
 
     #[tokio::test(start_paused = true)]
