@@ -33,14 +33,19 @@ use std::{
 use bytes::Bytes;
 use podwitness_core::grant::AckLevel;
 use podwitness_runtime::metrics::SharedRegistry;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     bucket::{Bucket, BucketError, Put},
-    store::{Part, Store, layout::PartName, walk::Place},
+    store::{
+        Part, Store,
+        layout::PartName,
+        live::{Held, Live},
+        walk::Place,
+    },
 };
-use status::Status;
+use status::{Status, Waits};
 
 /// Requests at a time: with two buffers of a segment each, 32 MiB.
 const REQUESTS: usize = 16;
@@ -78,6 +83,10 @@ pub struct Shipper {
     /// For whoever holds a file of events.
     reading: Arc<Semaphore>,
     ended: mpsc::Sender<Ended>,
+    /// Parts that a task is at from their beginning, so that no look at the volume brings them to their end beside it.
+    followed: Live,
+    /// Woken when the volume is to be looked at.
+    room: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -85,8 +94,18 @@ pub struct Shipper {
 /// What has to be brought to its end.
 #[derive(Debug)]
 enum Ended {
-    Part(Box<PartShip>),
+    Part(Box<Followed>),
     Events(PathBuf),
+}
+
+/// A part that was shipped while it was written.
+#[derive(Debug)]
+struct Followed {
+    ship: PartShip,
+    /// What of it waits.
+    waits: Waits,
+    /// Until it is in the bucket, or left to the next look at the volume.
+    _held: Held,
 }
 
 impl Shipper {
@@ -103,6 +122,8 @@ impl Shipper {
             permits: Arc::new(Semaphore::new(REQUESTS)),
             reading: Arc::new(Semaphore::new(1)),
             ended,
+            followed: Live::default(),
+            room: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -135,6 +156,11 @@ impl Shipper {
     /// Where the bucket does not take it; it is tried again in the background.
     pub async fn events(&self, file: &Path) -> Result<(), ShipError> {
         backlog::events(self, file).await
+    }
+
+    /// The volume has room again for what found none: what could not be brought to its end for want of it is tried now.
+    pub fn has_room(&self) {
+        self.room.notify_one();
     }
 
     /// Ends, once everything is in the bucket or [`LAST`] is over. What is left is taken up by the next process, if it

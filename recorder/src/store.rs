@@ -13,7 +13,7 @@
 
 pub mod events;
 pub mod layout;
-mod live;
+pub(crate) mod live;
 pub mod mark;
 pub mod meta;
 mod part;

@@ -20,17 +20,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ended, LAST, PartShip, ShipError, Shipper,
+    Ended, Followed, LAST, PartShip, ShipError, Shipper,
     part::blocking,
     retire::{self, Keep},
+    status::Waits,
 };
 use crate::{
     bucket::Class,
-    store::{Store, events::TABLE, mark, meta::Meta, read_meta, walk::Place},
+    store::{State, Store, events::TABLE, live::Live, mark, meta::Meta, read_meta, walk::Place},
 };
 
 /// How often the volume is looked at.
 const EVERY: Duration = Duration::from_secs(30);
+/// The same while space is short, which what is in the bucket can give back.
+const SHORT: Duration = Duration::from_secs(5);
 /// Files that a look finds at a time. What is behind them waits for the next look.
 const FOUND: usize = 1024;
 /// How long a file rests of which nothing can become soon, and how many are remembered.
@@ -60,15 +63,16 @@ pub(super) async fn run(
     recovered: CancellationToken,
 ) {
     let stop = shipper.stop.clone();
-    let mut backlog = Backlog { shipper, tasks: JoinSet::new(), later: HashMap::new(), failed: false };
+    let followed = shipper.followed.clone();
+    let mut backlog = Backlog::new(shipper, followed, HashMap::new());
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
         () = backlog.work(queue, Keep::new(keep), &recovered) => return,
     }
     let Backlog { shipper, later, .. } = backlog;
-    let mut backlog = Backlog { shipper: shipper.clone(), tasks: JoinSet::new(), later, failed: false };
-    // Nothing is written any more: what was, is all at rest.
+    // Nothing is written or followed any more: what was, is all at rest.
+    let mut backlog = Backlog::new(shipper.clone(), Live::default(), later);
     let last = async { while backlog.sweep().await {} };
     if timeout(LAST, last).await.is_err() || shipper.status.backlog().bytes > 0 {
         let left = shipper.status.backlog();
@@ -79,6 +83,8 @@ pub(super) async fn run(
 /// One task, and those that it has at work.
 struct Backlog {
     shipper: Shipper,
+    /// Parts that are none of its business yet.
+    followed: Live,
     tasks: JoinSet<(PathBuf, Done)>,
     /// What is not to be tried before.
     later: HashMap<PathBuf, Instant>,
@@ -97,24 +103,35 @@ enum Done {
 }
 
 impl Backlog {
+    fn new(shipper: Shipper, followed: Live, later: HashMap<PathBuf, Instant>) -> Self {
+        Self { shipper, followed, tasks: JoinSet::new(), later, failed: false }
+    }
+
     async fn work(&mut self, mut queue: mpsc::Receiver<Ended>, keep: Keep, recovered: &CancellationToken) {
         recovered.cancelled().await;
-        let mut look_at = Instant::now();
+        let (mut look_at, room) = (Instant::now(), Arc::clone(&self.shipper.room));
         loop {
             tokio::select! {
                 biased;
+                () = room.notified() => {
+                    self.later.clear();
+                    look_at = Instant::now();
+                }
                 Some(done) = self.tasks.join_next() => {
                     self.done(done);
                     if self.failed {
                         look_at = look_at.min(Instant::now() + RETRY);
                     }
                 }
-                ended = queue.recv(), if self.tasks.len() < AT_ONCE => {
+                ended = queue.recv(), if self.tasks.len() < self.at_once() => {
                     let Some(ended) = ended else { return };
                     let shipper = self.shipper.clone();
                     self.tasks.spawn(async move {
                         match ended {
-                            Ended::Part(ship) => (ship.place().cast(), close(&shipper, *ship).await.into()),
+                            Ended::Part(part) => {
+                                let Followed { ship, waits, _held } = *part;
+                                (ship.place().cast(), close(&shipper, ship, Some(&waits)).await.into())
+                            }
                             Ended::Events(file) => {
                                 let done = events(&shipper, &file).await.into();
                                 (file, done)
@@ -129,9 +146,11 @@ impl Backlog {
                     }
                     let more = self.sweep().await;
                     retire::retire(&self.shipper, keep).await;
+                    let short = self.shipper.store.space().state() != State::Accepting;
                     let pause = match (more, self.failed) {
                         (true, _) => Duration::ZERO,
                         (false, true) => RETRY,
+                        (false, false) if short => SHORT,
                         (false, false) => EVERY,
                     };
                     look_at = Instant::now() + pause;
@@ -149,9 +168,13 @@ impl Backlog {
         let mut shipped = false;
         let parts = found.parts.into_iter().map(Ok);
         for next in parts.chain(found.events.into_iter().map(Err)) {
-            while self.tasks.len() >= AT_ONCE {
+            while self.tasks.len() >= self.at_once() {
                 let Some(done) = self.tasks.join_next().await else { break };
                 shipped |= self.done(done);
+            }
+            if self.failed {
+                // The rest would fail, too, one after the other: the next look finds it.
+                break;
             }
             let shipper = self.shipper.clone();
             self.tasks.spawn(async move {
@@ -172,13 +195,20 @@ impl Backlog {
         full && shipped
     }
 
+    /// Files to bring to their end at a time: one tells whether the bucket is back.
+    fn at_once(&self) -> usize {
+        if self.shipper.status.failing().is_some() { 1 } else { AT_ONCE }
+    }
+
     /// Counts what waits, too.
     async fn look(&self) -> Option<Look> {
         let (store, now) = (Arc::clone(&self.shipper.store), Instant::now());
         let later: HashSet<PathBuf> =
             self.later.iter().filter(|(_, until)| **until > now).map(|(path, _)| path.clone()).collect();
+        let followed = self.followed.clone();
         let found = blocking(move || {
-            look(&store, &later).map_err(|source| ShipError::Local { path: store.root().to_owned(), source })
+            look(&store, &later, &followed)
+                .map_err(|source| ShipError::Local { path: store.root().to_owned(), source })
         });
         let found = found.await.ok()?;
         let age = found.oldest.and_then(|oldest| oldest.elapsed().ok()).unwrap_or_default();
@@ -222,12 +252,12 @@ async fn part(shipper: &Shipper, place: Place) -> Done {
         read_meta(&at.meta()).map_err(|source| ShipError::Local { path: at.meta(), source })
     });
     match meta.await {
-        // It is for the next process to complete.
-        Ok(Meta { end: None, .. }) => Done::Later(CONFLICT),
+        // Another process writes it, or its end did not find room and comes when there is some.
+        Ok(Meta { end: None, .. }) => Done::Later(RETRY),
         Ok(meta) => {
             let resumed = async {
                 let ship = PartShip::new(shipper.bucket.clone(), shipper.store.root(), place, &meta)?;
-                close(shipper, ship.resume().await?).await
+                close(shipper, ship.resume().await?, None).await
             };
             resumed.await.into()
         }
@@ -235,10 +265,11 @@ async fn part(shipper: &Shipper, place: Place) -> Done {
     }
 }
 
-/// Ships what is left of a part, and its manifest.
-async fn close(shipper: &Shipper, mut ship: PartShip) -> Result<(), ShipError> {
+/// Ships what is left of a part, and its manifest. What waits of it is counted in `waits`, unless a look at the volume
+/// counts it.
+async fn close(shipper: &Shipper, mut ship: PartShip, waits: Option<&Waits>) -> Result<(), ShipError> {
     let place = ship.place().clone();
-    let closed = try_close(shipper, &mut ship).await;
+    let closed = try_close(shipper, &mut ship, waits).await;
     match closed {
         Ok(Some(meta)) => shipper.ask(async || ship.finish(meta).await).await,
         Ok(None) => Ok(()),
@@ -269,7 +300,11 @@ fn unreadable(place: &Place) -> bool {
 }
 
 /// The metadata with its end, once everything is in the bucket; none where the part has no end.
-async fn try_close(shipper: &Shipper, ship: &mut PartShip) -> Result<Option<Meta>, ShipError> {
+async fn try_close(
+    shipper: &Shipper,
+    ship: &mut PartShip,
+    waits: Option<&Waits>,
+) -> Result<Option<Meta>, ShipError> {
     let place = ship.place().clone();
     let (meta, length) = blocking(move || {
         let failed = |source| ShipError::Local { path: place.cast(), source };
@@ -284,13 +319,16 @@ async fn try_close(shipper: &Shipper, ship: &mut PartShip) -> Result<Option<Meta
     if meta.end.is_none() {
         return Ok(None);
     }
-    let waits = shipper.status.waits();
-    waits.bytes(length.saturating_sub(ship.shipped()));
+    if let Some(waits) = waits {
+        waits.bytes(length.saturating_sub(ship.shipped()));
+    }
     // With what was torn: it is in no acknowledgement, and in the file. An empty one has a beginning, too.
     while ship.shipped() < length || length == 0 {
         let size = shipper.ask(async || ship.segment(length).await).await?;
         shipper.status.shipped_bytes(size);
-        waits.left(length.saturating_sub(ship.shipped()));
+        if let Some(waits) = waits {
+            waits.left(length.saturating_sub(ship.shipped()));
+        }
         if length == 0 {
             break;
         }
@@ -311,8 +349,8 @@ pub(super) async fn events(shipper: &Shipper, file: &Path) -> Result<(), ShipErr
     blocking(move || mark::put_file(&path).map_err(|source| ShipError::Local { path, source })).await
 }
 
-/// Everything that rests on the volume and is not marked as shipped. Blocks.
-fn look(store: &Store, later: &HashSet<PathBuf>) -> io::Result<Look> {
+/// Everything that rests on the volume, that nobody follows, and that is not marked as shipped. Blocks.
+fn look(store: &Store, later: &HashSet<PathBuf>, followed: &Live) -> io::Result<Look> {
     let mut found = Look::default();
     let count = |path: &Path, found: &mut Look| {
         let Ok(about) = fs::metadata(path) else { return };
@@ -322,7 +360,7 @@ fn look(store: &Store, later: &HashSet<PathBuf>) -> io::Result<Look> {
         }
     };
     store.resting(&mut |place| {
-        if fs::symlink_metadata(mark::path(&place)).is_err() {
+        if !followed.contains(&place.cast()) && fs::symlink_metadata(mark::path(&place)).is_err() {
             count(&place.cast(), &mut found);
             if found.parts.len() < FOUND && !later.contains(&place.cast()) {
                 found.parts.push(place);

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Ended, PartShip, ShipError, Shipper, segment::MAX_SEGMENT, status::Waits};
+use super::{Ended, Followed, PartShip, ShipError, Shipper, segment::MAX_SEGMENT};
 use crate::{bucket::Class, store::Part};
 
 /// How long bytes wait for company.
@@ -44,10 +44,9 @@ impl Shipment {
 
 struct Follower {
     shipper: Shipper,
-    ship: PartShip,
+    part: Followed,
     written: watch::Receiver<u64>,
     shipped: watch::Sender<u64>,
-    waits: Waits,
 }
 
 pub(super) fn start(shipper: &Shipper, part: &Part) -> Shipment {
@@ -55,8 +54,9 @@ pub(super) fn start(shipper: &Shipper, part: &Part) -> Shipment {
     let ship = Shipper::place(part.path())
         .map(|place| PartShip::new(shipper.bucket.clone(), shipper.store.root(), place, part.meta()));
     if let Some(Ok(ship)) = ship {
-        let waits = shipper.status.waits();
-        let follower = Follower { shipper: shipper.clone(), ship, written: reader, shipped: sender, waits };
+        let held = shipper.followed.begin(part.path().to_owned());
+        let part = Followed { ship, waits: shipper.status.waits(), _held: held };
+        let follower = Follower { shipper: shipper.clone(), part, written: reader, shipped: sender };
         shipper.tasks.spawn(follower.run());
     }
     Shipment { written, shipped }
@@ -70,7 +70,7 @@ impl Follower {
             () = stop.cancelled() => {}
             () = self.follow() => {
                 // Full: the next look at the volume finds it.
-                let _ = self.shipper.ended.try_send(Ended::Part(Box::new(self.ship)));
+                let _ = self.shipper.ended.try_send(Ended::Part(Box::new(self.part)));
             }
         }
     }
@@ -79,14 +79,13 @@ impl Follower {
     async fn follow(&mut self) {
         while self.gather().await {
             let limit = *self.written.borrow_and_update();
-            let (shipper, ship) = (&self.shipper, &mut self.ship);
-            let done = shipper.ask(async || ship.segment(limit).await).await;
+            let done = self.segment(limit).await;
             // What failed is tried again, when the gate lets it; a volume that cannot be read, at the next look.
             match done {
                 Ok(size) => {
                     self.shipper.status.shipped_bytes(size);
-                    self.shipped.send_replace(self.ship.shipped());
-                    self.waits.left(limit.saturating_sub(self.ship.shipped()));
+                    self.shipped.send_replace(self.part.ship.shipped());
+                    self.part.waits.left(limit.saturating_sub(self.part.ship.shipped()));
                 }
                 Err(ShipError::Local { .. }) => sleep(GATHER).await,
                 Err(ShipError::Bucket(error)) if error.class() == Class::Conflict => return,
@@ -95,12 +94,30 @@ impl Follower {
         }
     }
 
+    /// Ships a segment of what is durable up to `limit`. That may have to wait for long, and more comes meanwhile.
+    async fn segment(&mut self, limit: u64) -> Result<u64, ShipError> {
+        let Self { shipper, part: Followed { ship, waits, .. }, written, .. } = self;
+        let before = ship.shipped();
+        let mut asked = std::pin::pin!(shipper.ask(async || ship.segment(limit).await));
+        let mut lasts = true;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut asked => return done,
+                changed = written.changed(), if lasts => {
+                    lasts = changed.is_ok();
+                    waits.bytes(written.borrow_and_update().saturating_sub(before));
+                }
+            }
+        }
+    }
+
     /// Waits until enough has gathered, or has waited for long enough. False where the part has ended.
     async fn gather(&mut self) -> bool {
         let mut since = None;
         loop {
-            let waiting = self.written.borrow_and_update().saturating_sub(self.ship.shipped());
-            self.waits.bytes(waiting);
+            let waiting = self.written.borrow_and_update().saturating_sub(self.part.ship.shipped());
+            self.part.waits.bytes(waiting);
             if waiting >= MAX_SEGMENT as u64 {
                 return true;
             }

@@ -1,14 +1,19 @@
 use std::{
-    fmt,
-    sync::atomic::{AtomicUsize, Ordering},
+    fmt, io,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use futures_util::stream::BoxStream;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, memory::InMemory, path::Path as Key,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    client::{HttpError, HttpErrorKind},
+    memory::InMemory,
+    path::Path as Key,
 };
 use podwitness_runtime::metrics::SharedRegistry;
+
+mod outage;
 
 use super::{
     layout::{BEGIN, MANIFEST},
@@ -31,6 +36,21 @@ struct Flaky {
     memory: InMemory,
     every: usize,
     puts: AtomicUsize,
+    /// Whether nobody can connect to it.
+    away: AtomicBool,
+}
+
+impl Flaky {
+    /// Connecting takes its time.
+    async fn connect(&self) -> Result<(), Error> {
+        if !self.away.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let source =
+            HttpError::new(HttpErrorKind::Connect, io::Error::from(io::ErrorKind::ConnectionRefused));
+        Err(Error::Generic { store: "flaky", source: Box::new(source) })
+    }
 }
 
 impl fmt::Display for Flaky {
@@ -43,6 +63,7 @@ impl fmt::Display for Flaky {
 impl ObjectStore for Flaky {
     async fn put_opts(&self, at: &Key, payload: PutPayload, options: PutOptions) -> Result<PutResult, Error> {
         let number = self.puts.fetch_add(1, Ordering::Relaxed) + 1;
+        self.connect().await?;
         let fails = self.every > 0 && number.is_multiple_of(self.every);
         let failed = || Err(Error::Generic { store: "flaky", source: "status code: 503".into() });
         if fails && (number / self.every).is_multiple_of(2) {
@@ -61,6 +82,7 @@ impl ObjectStore for Flaky {
     }
 
     async fn get_opts(&self, at: &Key, options: GetOptions) -> Result<GetResult, Error> {
+        self.connect().await?;
         self.memory.get_opts(at, options).await
     }
 
@@ -87,15 +109,18 @@ impl ObjectStore for Flaky {
 struct Lab {
     dir: tempfile::TempDir,
     store: Arc<Store>,
+    flaky: Arc<Flaky>,
     bucket: Bucket,
 }
 
 impl Lab {
     fn new(every: usize) -> Self {
-        let flaky = Flaky { memory: InMemory::new(), every, puts: AtomicUsize::new(0) };
+        let (puts, away) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let flaky = Arc::new(Flaky { memory: InMemory::new(), every, puts, away });
+        let bucket = Bucket::new(Arc::clone(&flaky) as Arc<dyn ObjectStore>, "audit");
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(dir.path(), 0).unwrap());
-        Self { bucket: Bucket::new(Arc::new(flaky), "audit"), dir, store }
+        Self { dir, store, flaky, bucket }
     }
 
     /// A process that ships this volume.

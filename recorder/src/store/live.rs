@@ -1,4 +1,5 @@
-//! Which parts this process writes: what is none of these, and has no end, was left by one that died.
+//! Which parts somebody in this process is at: those that it writes, and those that are shipped while they are written.
+//! What is not written, and has no end, was left by a process that died.
 
 use std::{
     collections::HashSet,
@@ -6,30 +7,31 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The files that are written. As many as there are uploads, which the peers' caps bound.
+/// Their files. As many as there are uploads, which the peers' caps bound, and those that were not brought to their end
+/// yet.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Live(Arc<Mutex<HashSet<PathBuf>>>);
+pub(crate) struct Live(Arc<Mutex<HashSet<PathBuf>>>);
 
 /// One of them, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Writing {
+pub(crate) struct Held {
     live: Live,
     path: PathBuf,
 }
 
 impl Live {
-    /// `path` is about to be created.
-    pub(super) fn begin(&self, path: PathBuf) -> Writing {
+    /// Somebody is at `path` from now on.
+    pub(crate) fn begin(&self, path: PathBuf) -> Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-        Writing { live: self.clone(), path }
+        Held { live: self.clone(), path }
     }
 
-    pub(super) fn contains(&self, path: &Path) -> bool {
+    pub(crate) fn contains(&self, path: &Path) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
     }
 }
 
-impl Drop for Writing {
+impl Drop for Held {
     fn drop(&mut self) {
         self.live.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.path);
     }

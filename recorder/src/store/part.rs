@@ -9,7 +9,7 @@ use std::{
 use super::{
     StoreError, create_new,
     layout::PartName,
-    live::Writing,
+    live::Held,
     meta::{End, Meta},
     sync_directory,
     walk::Place,
@@ -25,7 +25,7 @@ pub struct Part {
     meta: Meta,
     cast: PathBuf,
     /// Whose drop says that nobody writes it any more: after its end is in place.
-    _writing: Option<Writing>,
+    _writing: Option<Held>,
 }
 
 impl Part {
@@ -34,7 +34,7 @@ impl Part {
         directory: PathBuf,
         name: &PartName,
         meta: Meta,
-        writing: Option<Writing>,
+        writing: Option<Held>,
     ) -> Self {
         let cast = directory.join(name.cast());
         Self { file, written: 0, cast, directory, meta_name: name.meta(), meta, _writing: writing }
