@@ -4,6 +4,7 @@
 pub mod issuers;
 pub mod join;
 pub mod key;
+pub mod report;
 
 use std::{
     io,
@@ -11,9 +12,11 @@ use std::{
 };
 
 use podwitness_agent::{Agent, AgentError, Driver, Link, Options, dial_direct};
+use podwitness_core::control::Notice;
 use podwitness_runtime::readiness::BlockReady;
 use podwitness_tunnel::{PrivateKey, PublicKey};
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::config::{Enrolment, Root, TunnelConfig};
 
@@ -50,7 +53,7 @@ pub fn key(config: &TunnelConfig) -> Result<PrivateKey, EnrolError> {
     Ok(key::load_or_create(config.state.as_deref())?)
 }
 
-/// Prepares the enrolment of `key`.
+/// Prepares the enrolment of `key`; what comes out of `notices` is told.
 ///
 /// # Errors
 /// Where the root cannot be read or the agent not begin.
@@ -58,6 +61,7 @@ pub fn agent(
     config: &Enrolment,
     state: Option<&Path>,
     key: &PublicKey,
+    notices: mpsc::Receiver<Notice>,
 ) -> Result<(Agent, Driver), EnrolError> {
     let roots = match &config.root {
         Root::Pem(pem) => pem.clone(),
@@ -72,7 +76,7 @@ pub fn agent(
         public_key: key.to_string(),
         cache: state.map(|state| state.join(NETMAP_FILE)),
         dial: dial_direct(),
-        notices: None,
+        notices: Some(notices),
     })?)
 }
 

@@ -39,7 +39,7 @@ pub struct EnrolResponse {
     pub generation: u64,
 }
 
-/// A sidecar tells what people should know of its pod.
+/// A sidecar tells what people should know of its pod, a replica of a recorder what it takes.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NoticeRequest {
@@ -59,6 +59,33 @@ pub enum Notice {
     NoGrant,
     /// Connections pass unrecorded, because the namespace has recording suspended.
     Bypassed,
+    /// What a replica of a recorder takes: said when it connects, when it changes, and now and then.
+    Recorder(Taking),
+}
+
+/// What a replica of a recorder takes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Taking {
+    /// Everything.
+    Accepting,
+    /// Everything, but something is wrong: space runs short, or its bucket fails.
+    Degraded,
+    /// Nothing new: its volume is nearly full.
+    Refusing,
+}
+
+impl Taking {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepting => "accepting",
+            Self::Degraded => "degraded",
+            Self::Refusing => "refusing",
+        }
+    }
 }
 
 /// One line of the netmap stream.
@@ -181,6 +208,10 @@ mod tests {
         let said: NoticeRequest = serde_json::from_str(r#"{"notice":"stepped-aside"}"#).unwrap();
         assert_eq!(said.notice, Notice::SteppedAside);
         assert!(serde_json::from_str::<NoticeRequest>(r#"{"notice":"all is well"}"#).is_err());
+        let of_recorder = NoticeRequest { notice: Notice::Recorder(Taking::Degraded) };
+        let text = serde_json::to_string(&of_recorder).unwrap();
+        assert_eq!(text, r#"{"notice":{"recorder":"degraded"}}"#);
+        assert_eq!(serde_json::from_str::<NoticeRequest>(&text).unwrap(), of_recorder);
     }
 
     #[test]

@@ -23,7 +23,11 @@ use podwitness_runtime::{
 };
 use podwitness_tunnel::{Options, Privileged, ProvisionalLimits, PublicKey, Rate, RecorderTunnel, Tunnel};
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::watch, task::spawn_blocking};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc, watch},
+    task::spawn_blocking,
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
@@ -33,13 +37,17 @@ use crate::{
         self, EnrolError,
         issuers::{Issuers, List},
         join,
+        report::report,
     },
-    ingest::{Door, Ingest, Parts, recover, state},
+    ingest::{
+        Door, Ingest, Parts, recover,
+        state::{self, Shown},
+    },
     metrics::{self, Metrics},
     peers::{Caps, Peers},
     privileged::PrivilegeError,
     ship::{Setup, Shipper},
-    store::{Store, StoreError},
+    store::{State, Store, StoreError},
 };
 
 /// Before the drain's deadline uploads that are left get an error frame, and this much time to take it.
@@ -116,6 +124,7 @@ struct Assembly {
     manifest: Option<String>,
     background: Vec<AbortOnDropHandle<()>>,
     listeners: Vec<(TcpListener, Door)>,
+    states: watch::Sender<State>,
 }
 
 /// Opens everything. `privileged` is needed where the configuration wants a tunnel.
@@ -135,6 +144,7 @@ pub async fn bind(
         manifest: None,
         background: Vec::new(),
         listeners: Vec::new(),
+        states: watch::Sender::new(State::Accepting),
     };
     let store = Arc::new(Store::open(&config.common.store, config.free_space)?);
     let events = store.events()?;
@@ -146,9 +156,7 @@ pub async fn bind(
     let metrics = Metrics::register(&registry, &store);
     let recovered = CancellationToken::new();
     let shipper = ship(&config, &store, &registry, recovered.clone())?;
-    let shipping = shipper.as_ref().map(|shipper| shipper.status().clone());
-    assembly.spawn(state::watch(Arc::clone(&store), shipping, metrics.clone(), assembly.readiness.clone()));
-    assembly.spawn(recovery(Arc::clone(&store), recovered));
+    assembly.look_after(&store, shipper.as_ref(), &metrics, recovered);
     let parts = Parts {
         metrics,
         store,
@@ -195,12 +203,20 @@ fn ship(
     Ok(Some(Shipper::start(setup, registry)))
 }
 
-/// Completes what another process left. Beside everything else: it may take long, and nobody waits for it.
-async fn recovery(store: Arc<Store>, done: CancellationToken) {
-    let recovered = spawn_blocking(move || recover(&store)).await;
-    done.cancel();
-    if let Ok(Err(error)) = recovered {
-        tracing::warn!(%error, "the volume cannot be looked through for interrupted recordings");
+/// Completes what another process left, and again, whenever there is room after there was none, what could not be
+/// completed on a full volume. Beside everything else: it may take long, and nobody waits for it.
+async fn recovery(store: Arc<Store>, done: CancellationToken, room: Arc<Notify>, shipper: Option<Shipper>) {
+    loop {
+        let store = Arc::clone(&store);
+        let recovered = spawn_blocking(move || recover(&store)).await;
+        done.cancel();
+        if let Ok(Err(error)) = recovered {
+            tracing::warn!(%error, "the volume cannot be looked through for interrupted recordings");
+        }
+        if let Some(shipper) = &shipper {
+            shipper.has_room();
+        }
+        room.notified().await;
     }
 }
 
@@ -258,8 +274,10 @@ impl Assembly {
         let (agent, list) = match &tunnel.way {
             Way::Join(joining) => (None, Some(List::Join(joining.file.clone()))),
             Way::Enrol(enrolment) => {
-                let (agent, driver) = enrol::agent(enrolment, tunnel.state.as_deref(), key)?;
+                let (give, notices) = mpsc::channel(1);
+                let (agent, driver) = enrol::agent(enrolment, tunnel.state.as_deref(), key, notices)?;
                 self.spawn(driver.run());
+                self.spawn(report(agent.link.clone(), self.states.subscribe(), give));
                 self.spawn(enrol::enrolled(agent.clone(), self.readiness.block("enrolment")));
                 (Some(agent), config.issuers.clone().map(List::Issuers))
             }
@@ -273,6 +291,21 @@ impl Assembly {
             ready.clear();
         });
         Ok(known)
+    }
+
+    /// Keeps an eye on the volume and the bucket, and completes what was left.
+    fn look_after(
+        &mut self,
+        store: &Arc<Store>,
+        shipper: Option<&Shipper>,
+        metrics: &Metrics,
+        recovered: CancellationToken,
+    ) {
+        let (metrics, readiness, room) = (metrics.clone(), self.readiness.clone(), Arc::new(Notify::new()));
+        let shown = Shown { metrics, readiness, states: self.states.clone(), room: Arc::clone(&room) };
+        let shipping = shipper.map(|shipper| shipper.status().clone());
+        self.spawn(state::watch(Arc::clone(store), shipping, shown));
+        self.spawn(recovery(Arc::clone(store), recovered, room, shipper.cloned()));
     }
 
     async fn listen(&mut self, opened: &RecorderTunnel) -> Result<SocketAddr, IngestError> {

@@ -4,7 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use podwitness_runtime::readiness::{BlockReady, Readiness};
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    sync::{Notify, watch as values},
+    task::spawn_blocking,
+    time::sleep,
+};
 
 use crate::{
     metrics::Metrics,
@@ -15,8 +19,22 @@ use crate::{
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// Where the state shows, and who hears of it.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Says it in numbers.
+    pub metrics: Metrics,
+    /// Not ready while it refuses.
+    pub readiness: Readiness,
+    /// Whoever follows it.
+    pub states: values::Sender<State>,
+    /// Woken when it refuses no more: there is room for what found none.
+    pub room: Arc<Notify>,
+}
+
 /// Looks until it is dropped.
-pub async fn watch(store: Arc<Store>, shipping: Option<Status>, metrics: Metrics, readiness: Readiness) {
+pub async fn watch(store: Arc<Store>, shipping: Option<Status>, shown: Shown) {
+    let Shown { metrics, readiness, states, room } = shown;
     let (mut before, mut blocked) = (State::Accepting, None);
     loop {
         let volume = Arc::clone(&store);
@@ -26,6 +44,10 @@ pub async fn watch(store: Arc<Store>, shipping: Option<Status>, metrics: Metrics
         metrics.state(state);
         if state != before {
             say(state, &store, shipping.as_ref());
+            states.send_replace(state);
+            if before == State::Refusing {
+                room.notify_one();
+            }
             before = state;
         }
         blocked = block(state, &readiness, blocked);
@@ -64,6 +86,7 @@ fn say(state: State, store: &Store, shipping: Option<&Status>) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use podwitness_runtime::metrics::SharedRegistry;
 
     use super::*;
@@ -75,14 +98,16 @@ mod tests {
         let store = Arc::new(Store::open(dir.path(), 1000).unwrap());
         let (registry, readiness, status) = (SharedRegistry::new(), Readiness::new(), Status::default());
         let metrics = Metrics::register(&registry, &store);
-        let task = watch(Arc::clone(&store), Some(status.clone()), metrics, readiness.clone());
-        let task = tokio::spawn(task);
+        let (room, states) = (Arc::new(Notify::new()), values::Sender::new(State::Accepting));
+        let followed = states.subscribe();
+        let shown = Shown { metrics, readiness: readiness.clone(), states, room: Arc::clone(&room) };
+        let task = tokio::spawn(watch(Arc::clone(&store), Some(status.clone()), shown));
         let is = |state: &str| {
             let text = registry.encode().unwrap();
             State::ALL.into_iter().all(|one| {
                 let value = u8::from(one.as_str() == state);
                 text.contains(&format!("podwitness_recorder_state{{state=\"{}\"}} {value}", one.as_str()))
-            })
+            }) && followed.borrow().as_str() == state
         };
         let look = async |free: u64| {
             // The volume is looked at with the state, and found again at once.
@@ -97,8 +122,10 @@ mod tests {
         assert!(is("degraded") && readiness.is_ready());
         look(999).await;
         assert!(is("refusing") && !readiness.is_ready());
+        assert!(room.notified().now_or_never().is_none());
         look(5000).await;
         assert!(is("accepting") && readiness.is_ready());
+        assert!(room.notified().now_or_never().is_some(), "it is said that there is room");
         status.failed(&BucketError::test(Class::Denied));
         look(5000).await;
         assert!(is("degraded") && readiness.is_ready());

@@ -1,4 +1,5 @@
 use http_body_util::BodyExt as _;
+use podwitness_core::control::{Notice, Taking};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -32,6 +33,15 @@ fn a_recording_goes_through_the_tunnel_to_a_file_under_its_pods_name() {
         let acks = answer.into_body().collect().await.unwrap().to_bytes();
         assert!(acks.ends_with(format!("{{\"ack\":{}}}\n", CAST.len()).as_bytes()), "{acks:?}");
         assert_eq!(ask(&mut sender, "HEAD", None, "").await.status(), 200);
+        // It is admitted, and still reads nothing.
+        assert_eq!(ask(&mut sender, "GET", Some(&ours), "").await.status(), 405);
+
+        let mut told = lab.control.told.subscribe();
+        let well = Notice::Recorder(Taking::Accepting);
+        timeout(PATIENCE, told.wait_for(|all| all.contains(&well)))
+            .await
+            .expect("it says what it takes")
+            .unwrap();
     });
     let [cast] = lab.casts().try_into().unwrap();
     assert!(cast.ends_with("c-1/shop/till/s1.0.cast"), "{cast:?}");

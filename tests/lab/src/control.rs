@@ -22,7 +22,7 @@ use hyper::{
 use podwitness_core::{
     address,
     assertion::{Claims, sign},
-    control::{ENROL, EnrolRequest, EnrolResponse, Issuer, Netmap, Update},
+    control::{ENROL, EnrolRequest, EnrolResponse, Issuer, NOTICE, Netmap, Notice, NoticeRequest, Update},
 };
 use tokio::{net::TcpListener, sync::watch};
 
@@ -44,6 +44,8 @@ pub struct Control {
     netmap: watch::Sender<Netmap>,
     /// The keys that were enrolled, in order.
     pub enrolled: watch::Sender<Vec<Enrolled>>,
+    /// What it was told, in order.
+    pub told: watch::Sender<Vec<Notice>>,
 }
 
 /// A key that was enrolled.
@@ -73,6 +75,7 @@ impl Control {
             pkcs8: AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref().to_vec(),
             netmap: watch::Sender::default(),
             enrolled: watch::Sender::default(),
+            told: watch::Sender::default(),
         };
         control.publish(netmap);
         Arc::new(control)
@@ -127,7 +130,18 @@ impl Control {
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        if request.uri().path() == ENROL { self.enrol(request).await } else { self.netmaps() }
+        match request.uri().path() {
+            ENROL => self.enrol(request).await,
+            NOTICE => self.notice(request).await,
+            _ => self.netmaps(),
+        }
+    }
+
+    async fn notice(&self, request: Request<Incoming>) -> Response<Body> {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let NoticeRequest { notice } = serde_json::from_slice(&body).unwrap();
+        self.told.send_modify(|all| all.push(notice));
+        Response::new(full(Bytes::new()))
     }
 
     async fn enrol(&self, request: Request<Incoming>) -> Response<Body> {

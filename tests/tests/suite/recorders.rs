@@ -91,6 +91,12 @@ async fn a_manifest_of_the_reference_becomes_a_recorder_that_records() -> Result
             "{status}"
         );
         ensure!(at("/status/devices/0/tailnetIPs/0") == at("/status/replicas/0/address"), "{status}");
+        eventually("the replica says what it takes", async || {
+            let status = system().get(&["recorder", &name]).await?;
+            ensure!(status.pointer("/status/replicas/0/state") == Some(&json!("accepting")), "{status}");
+            Ok(())
+        })
+        .await?;
         let table = system().run(&["get", "recorder", &name]).await?.ok()?.text();
         for column in ["TAGS", "READY", "REPLICAS", "STORAGE", "URL", "AGE", "1/1", "emptyDir"] {
             ensure!(table.contains(column), "{column} is not in {table}");

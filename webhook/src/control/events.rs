@@ -5,7 +5,7 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use podwitness_core::control::Notice;
+use podwitness_core::control::{Notice, Taking};
 use tokio::sync::mpsc;
 
 use super::{pod::Pod, registry::Claimed};
@@ -49,7 +49,7 @@ impl Events {
         self.hand_in(EventType::Warning, "TunnelKeyRefused", "Enrol", note, pod);
     }
 
-    /// What the pod's sidecar says of it.
+    /// What the pod says of itself.
     pub fn noticed(&self, pod: &Pod, notice: Notice) {
         let (type_, reason, note) = in_words(notice);
         self.hand_in(type_, reason, "Record", note, pod);
@@ -92,6 +92,19 @@ const fn in_words(notice: Notice) -> (EventType, &'static str, &'static str) {
             "RecordingSuspended",
             "connections pass unrecorded, because the namespace has the annotation podwitness.dev/bypass-until",
         ),
+        Notice::Recorder(Taking::Refusing) => (
+            EventType::Warning,
+            "RecorderRefusing",
+            "the volume of recordings is nearly full: nothing new is taken until there is space again",
+        ),
+        Notice::Recorder(Taking::Degraded) => (
+            EventType::Warning,
+            "RecorderDegraded",
+            "everything is taken, but the volume of recordings runs short of space, or the bucket does not take them: the log of the recorder says which",
+        ),
+        Notice::Recorder(Taking::Accepting) => {
+            (EventType::Normal, "RecorderAccepting", "everything is taken, and all is well again")
+        }
     }
 }
 
@@ -146,7 +159,8 @@ mod tests {
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
         use Notice::{Bypassed, CertificateRefused, NoGrant, SteppedAside};
-        for notice in [CertificateRefused, SteppedAside, NoGrant, Bypassed] {
+        let of_recorders = [Taking::Accepting, Taking::Degraded, Taking::Refusing].map(Notice::Recorder);
+        for notice in [CertificateRefused, SteppedAside, NoGrant, Bypassed].into_iter().chain(of_recorders) {
             let (_, reason, note) = in_words(notice);
             assert!(reason.len() <= 128 && note.len() <= 1024, "{notice:?}");
         }

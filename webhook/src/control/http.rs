@@ -25,7 +25,7 @@ use http_body_util::LengthLimitError;
 use hyper_util::service::TowerToHyperService;
 use podwitness_core::{
     assertion,
-    control::{ENROL, EnrolRequest, EnrolResponse, NETMAP, NOTICE, NoticeRequest},
+    control::{ENROL, EnrolRequest, EnrolResponse, NETMAP, NOTICE, Notice, NoticeRequest, Taking},
 };
 use podwitness_runtime::{
     clock::Clock,
@@ -57,7 +57,7 @@ const MAX_PER_SOURCE: usize = 256;
 const SOURCE_RATE: Rate = Rate { burst: 512, every: Duration::from_millis(20) };
 /// Sources that are told apart.
 const SOURCE_CAP: usize = 16_384;
-/// Notices of one pod; there are four kinds, and each is an Event that somebody has to read.
+/// Notices of one pod; there are few kinds, and most are an Event that somebody has to read.
 const NOTICE_RATE: Rate = Rate { burst: 8, every: Duration::from_secs(60) };
 /// Pods whose notices are told apart.
 const NOTICE_CAP: usize = 16_384;
@@ -170,9 +170,24 @@ impl Server {
     async fn notice(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<StatusCode, Refusal> {
         let caller = self.caller(peer, headers).await?;
         let NoticeRequest { notice } = read(body).await?;
+        if matches!(notice, Notice::Recorder(_)) && caller.role.recorder().is_none() {
+            return Err(Refusal::Forbidden("the pod is no replica of a recorder".to_owned()));
+        }
         take(&self.0.noticed, caller.pod.uid().to_owned())?;
-        self.0.events.noticed(&caller.pod, notice);
+        match notice {
+            Notice::Recorder(taking) => self.takes(&caller, taking),
+            notice => self.0.events.noticed(&caller.pod, notice),
+        }
         Ok(StatusCode::NO_CONTENT)
+    }
+
+    /// It is in the status of its Recorder soon. Only a change is an Event, and that all is well at first is none.
+    fn takes(&self, caller: &Caller, taking: Taking) {
+        let Some(before) = self.0.enrol.enrolments.lock().takes(caller.pod.uid(), taking) else { return };
+        self.0.enrol.changed.notify_one();
+        if before.is_some() || taking != Taking::Accepting {
+            self.0.events.noticed(&caller.pod, Notice::Recorder(taking));
+        }
     }
 
     async fn netmap(&self, peer: Peer, headers: &HeaderMap) -> Result<Response, Refusal> {

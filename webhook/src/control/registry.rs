@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use podwitness_core::assertion::Claims;
+use podwitness_core::{assertion::Claims, control::Taking};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -31,6 +31,8 @@ pub struct Enrolled {
     pub key: String,
     /// Name of the `Recorder`, where the pod is a replica.
     pub recorder: Option<String>,
+    /// What it takes, where it is a replica and has said so.
+    pub taking: Option<Taking>,
     sandbox: Sandbox,
     since: Instant,
 }
@@ -125,6 +127,13 @@ impl Registry {
         Err(ClaimError::Taken)
     }
 
+    /// A replica says what it takes: what it said before, where that was something else. Nobody hears of a pod without a
+    /// key.
+    pub fn takes(&mut self, uid: &str, taking: Taking) -> Option<Option<Taking>> {
+        let before = self.pods.get_mut(uid)?.taking.replace(taking);
+        (before != Some(taking)).then_some(before)
+    }
+
     /// The entry of a pod.
     #[must_use]
     pub fn get(&self, uid: &str) -> Option<&Enrolled> {
@@ -162,6 +171,7 @@ impl Enrolled {
         Self {
             key: request.key.to_owned(),
             recorder: request.recorder.map(ToOwned::to_owned),
+            taking: None,
             sandbox: request.sandbox.clone(),
             since: Instant::now(),
         }
@@ -246,5 +256,17 @@ mod tests {
         registry.claim(Request { uid: "v", ..request("k2") }).unwrap();
         assert_eq!(registry.replicas("a").collect::<Vec<_>>(), [("u", "k1")]);
         assert_eq!(registry.replicas("b").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_replica_takes_is_kept_with_its_key() {
+        let mut registry = Registry::default();
+        assert_eq!(registry.takes("u", Taking::Refusing), None);
+        assert_eq!(registry.claim(request("k1")), Ok(Claimed::First));
+        assert_eq!(registry.takes("u", Taking::Accepting), Some(None));
+        assert_eq!(registry.takes("u", Taking::Accepting), None);
+        assert_eq!(registry.takes("u", Taking::Refusing), Some(Some(Taking::Accepting)));
+        assert_eq!(registry.claim(request("k1")), Ok(Claimed::Same));
+        assert_eq!(registry.get("u").unwrap().taking, Some(Taking::Refusing));
     }
 }

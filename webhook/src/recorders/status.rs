@@ -11,7 +11,7 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{Patch, PatchParams},
 };
-use podwitness_core::address;
+use podwitness_core::{address, control::Taking};
 use podwitness_crd::{Condition, ConditionStatus, Recorder, RecorderStatus, Replica, recorder::Device};
 use serde_json::json;
 use tokio::time::timeout;
@@ -76,13 +76,14 @@ fn desired(
     let mut serving: usize = 0;
     for (uid, key) in registry.replicas(&name) {
         let pod = pods.iter().find(|pod| pod.uid() == uid && !pod.finished());
-        if let Some((pod, replica)) = pod.and_then(|pod| Some((pod, replica(key, pod)?))) {
+        let state = registry.get(uid).and_then(|entry| entry.taking).or_else(|| before(recorder, uid));
+        if let Some((pod, replica)) = pod.and_then(|pod| Some((pod, replica(key, pod, state)?))) {
             replicas.push(replica);
             serving = serving.saturating_add(usize::from(pod.serves()));
         }
     }
     replicas.sort_by(|a, b| a.pod.cmp(&b.pod));
-    let conditions = conditions(recorder, outcome, (serving, replicas.len()), now);
+    let conditions = conditions(recorder, outcome, (serving, replicas.as_slice()), now);
     of_cluster(recorder, serving, RecorderStatus { conditions, replicas, ..RecorderStatus::default() })
 }
 
@@ -114,7 +115,12 @@ fn of_cluster(recorder: &Recorder, serving: usize, status: RecorderStatus) -> Re
     }
 }
 
-fn replica(key: &str, pod: &Pod) -> Option<Replica> {
+/// What a replica took when it was last heard of, before a restart of the control plane.
+fn before(recorder: &Recorder, uid: &str) -> Option<Taking> {
+    recorder.status.as_ref()?.replicas.iter().find(|replica| replica.pod_uid == uid)?.state
+}
+
+fn replica(key: &str, pod: &Pod, state: Option<Taking>) -> Option<Replica> {
     Some(Replica {
         pod: pod.name().to_owned(),
         pod_uid: pod.uid().to_owned(),
@@ -122,6 +128,7 @@ fn replica(key: &str, pod: &Pod) -> Option<Replica> {
         address: address::of_key(&address::parse_key(key).ok()?).to_string(),
         endpoint: sources::endpoint(pod)?.to_string(),
         ack: Some(pod.ack_level()),
+        state,
     })
 }
 
@@ -129,11 +136,11 @@ fn replica(key: &str, pod: &Pod) -> Option<Replica> {
 fn conditions(
     recorder: &Recorder,
     outcome: Option<&Outcome>,
-    counts: (usize, usize),
+    replicas: (usize, &[Replica]),
     now: i64,
 ) -> Vec<Condition> {
     let before = recorder.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let mut conditions = vec![ready(recorder, outcome, counts), effective(recorder)];
+    let mut conditions = vec![ready(recorder, outcome, replicas), effective(recorder)];
     conditions.extend(made(outcome, before));
     conditions.extend(outcome.and_then(conflict));
     dated(recorder, conditions, now)
@@ -167,7 +174,12 @@ fn condition(
     }
 }
 
-fn ready(recorder: &Recorder, outcome: Option<&Outcome>, (serving, enrolled): (usize, usize)) -> Condition {
+fn ready(
+    recorder: &Recorder,
+    outcome: Option<&Outcome>,
+    (serving, replicas): (usize, &[Replica]),
+) -> Condition {
+    let (enrolled, unwell) = (replicas.len(), unwell(replicas));
     let problem = outcome.and_then(|outcome| outcome.problem.as_ref());
     let (status, reason, message) = match (serving, enrolled, problem) {
         (0, 0, Some(problem)) => (ConditionStatus::False, problem.reason(), problem.to_string()),
@@ -180,10 +192,17 @@ fn ready(recorder: &Recorder, outcome: Option<&Outcome>, (serving, enrolled): (u
             "no replica has enrolled yet; its pods say why: kubectl -n podwitness-system describe pods -l podwitness.dev/recorder"
                 .to_owned(),
         ),
-        (0, _, _) => (ConditionStatus::False, "NotReady", format!("none of {enrolled} replicas is ready")),
-        _ => (ConditionStatus::True, "Serving", format!("{serving} of {enrolled} replicas are ready")),
+        (0, _, _) => (ConditionStatus::False, "NotReady", format!("none of {enrolled} replicas is ready{unwell}")),
+        _ => (ConditionStatus::True, "Serving", format!("{serving} of {enrolled} replicas are ready{unwell}")),
     };
     condition("Ready", status, generation(recorder), reason, message)
+}
+
+/// Replicas that say that something is wrong.
+fn unwell(replicas: &[Replica]) -> String {
+    let said = replicas.iter().filter_map(|replica| Some((&replica.pod, replica.state?)));
+    let said = said.filter(|(_, state)| *state != Taking::Accepting);
+    said.map(|(pod, state)| format!("; {pod} is {}", state.as_str())).collect()
 }
 
 /// The reference's condition. It is of the generation that was worked on, so that waiting for it waits for the work;

@@ -1,6 +1,6 @@
 //! What is known about a recorder.
 
-use podwitness_core::grant::AckLevel;
+use podwitness_core::{control::Taking, grant::AckLevel};
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,10 @@ pub struct Replica {
     /// What acknowledgements of this replica survive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckLevel>,
+    /// What it takes, by its own word: `degraded` takes everything, but space runs short or the bucket fails; `refusing`
+    /// takes nothing new, because its volume is nearly full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Taking>,
 }
 
 /// One enrolled replica, as the reference's status has it.

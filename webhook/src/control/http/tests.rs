@@ -94,6 +94,7 @@ async fn a_notice_of_a_sidecar_is_an_event_until_there_are_too_many() {
         setup.send("POST", NOTICE, &token, body.to_owned()).await.status()
     };
     assert_eq!(give(r#"{"notice":"nonsense"}"#).await, StatusCode::BAD_REQUEST);
+    assert_eq!(give(r#"{"notice":{"recorder":"refusing"}}"#).await, StatusCode::FORBIDDEN);
     for _ in 0..8 {
         assert_eq!(give(r#"{"notice":"no-grant"}"#).await, StatusCode::NO_CONTENT);
     }
@@ -110,6 +111,43 @@ async fn a_notice_of_a_sidecar_is_an_event_until_there_are_too_many() {
     timeout(Duration::from_secs(30), published).await.unwrap();
     let event = &setup.api.bodies("POST", path)[0];
     assert_eq!((&event["reason"], &event["regarding"]["uid"]), (&json!("NoGrant"), &json!("uid-till")));
+}
+
+#[tokio::test]
+async fn what_a_replica_takes_is_kept_and_a_change_of_it_is_an_event() {
+    let setup = server();
+    let path = "/apis/events.k8s.io/v1/namespaces/podwitness-system/events";
+    setup.api.answer("POST", path, json!({"metadata": {}, "eventTime": null}));
+    let (claims, review) = access::as_replica();
+    access::accept(&setup.api, &review);
+    let token = setup.cluster.sign(&claims);
+    let send = async |path: &str, body: Value| {
+        let body = body.to_string();
+        setup.send("POST", path, &token, body).await.status()
+    };
+    let give = async |taking: &str| send(NOTICE, json!({"notice": {"recorder": taking}})).await;
+    let kept = || setup.server.0.enrol.enrolments.lock().get("uid-rec").and_then(|entry| entry.taking);
+    assert_eq!(give("degraded").await, StatusCode::NO_CONTENT);
+    assert_eq!(kept(), None, "it has no key yet");
+    assert_eq!(send(ENROL, json!({"publicKey": KEY})).await, StatusCode::OK);
+    for (taking, known) in [("accepting", Taking::Accepting), ("refusing", Taking::Refusing)] {
+        assert_eq!(give(taking).await, StatusCode::NO_CONTENT);
+        assert_eq!(kept(), Some(known));
+        setup.server.0.enrol.changed.notified().await;
+    }
+    assert_eq!(give("refusing").await, StatusCode::NO_CONTENT);
+    let published = async {
+        while setup.api.count(path) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), published).await.unwrap();
+    let events = setup.api.bodies("POST", path);
+    assert_eq!(events.len(), 1, "that all is well at first is none, nor that nothing has changed");
+    assert_eq!(
+        (&events[0]["reason"], &events[0]["regarding"]["uid"]),
+        (&json!("RecorderRefusing"), &json!("uid-rec"))
+    );
 }
 
 async fn lines(body: kube::client::Body, count: usize) -> Vec<Update> {

@@ -76,6 +76,32 @@ async fn a_replica_that_is_not_ready_is_listed_but_does_not_make_the_recorder_re
 }
 
 #[tokio::test]
+async fn what_a_replica_takes_by_its_own_word_is_in_the_status() {
+    let (mut recorder, enrolments) = (recorder(), enrolments());
+    let pods = [Arc::new(pod(replica_json()))];
+    let status = |recorder: &Recorder, registry: &Registry| {
+        let status = desired(recorder, registry, None, &pods, 1_800_000_000);
+        (status.replicas[0].state, find(&status, "Ready").unwrap().message.clone())
+    };
+    assert_eq!(status(&recorder, &enrolments.lock()), (None, "1 of 1 replicas are ready".into()));
+    enrolments.lock().takes("uid-rec", Taking::Accepting);
+    let well = (Some(Taking::Accepting), "1 of 1 replicas are ready".into());
+    assert_eq!(status(&recorder, &enrolments.lock()), well);
+    enrolments.lock().takes("uid-rec", Taking::Degraded);
+    let degraded = (Some(Taking::Degraded), "1 of 1 replicas are ready; podwitness-0 is degraded".into());
+    assert_eq!(status(&recorder, &enrolments.lock()), degraded);
+    // Another control plane has not heard of it yet.
+    recorder.status = Some(desired(&recorder, &enrolments.lock(), None, &pods, 1_800_000_000));
+    assert_eq!(status(&recorder, &self::enrolments().lock()), degraded);
+    let mut full = replica_json();
+    full["status"]["conditions"][0]["status"] = json!("False");
+    enrolments.lock().takes("uid-rec", Taking::Refusing);
+    let refusing = desired(&recorder, &enrolments.lock(), None, &[Arc::new(pod(full))], 1_800_000_000);
+    let message = "none of 1 replicas is ready; podwitness-0 is refusing";
+    assert_eq!(find(&refusing, "Ready").unwrap().message, message);
+}
+
+#[tokio::test]
 async fn what_people_look_for_is_said_in_words() {
     let status = with(vec![replica_json()]);
     assert_eq!((status.serving.as_deref(), status.storage.as_deref()), (Some("1/1"), Some("emptyDir")));
