@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::lab::eventually;
+use crate::{lab::eventually, volume::Volume};
 
 pub const KEY: &str = "AKIDEXAMPLE";
 pub const SECRET: &str = "wJalrXUtnFEMIexample";
@@ -24,14 +24,18 @@ pub const SECRET: &str = "wJalrXUtnFEMIexample";
 pub struct Server {
     pub address: SocketAddr,
     child: Child,
-    dir: tempfile::TempDir,
+    dir: Volume,
 }
 
 impl Server {
     /// Where `PODWITNESS_VERSITYGW` names the program.
     pub async fn start() -> Self {
+        Self::on(Volume::new()).await
+    }
+
+    /// One whose objects lie on a volume.
+    pub async fn on(dir: Volume) -> Self {
         let program = std::env::var("PODWITNESS_VERSITYGW").expect("PODWITNESS_VERSITYGW names an S3 server");
-        let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("audit")).unwrap();
         // Free a moment ago.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -50,6 +54,11 @@ impl Server {
     /// Files of the bucket: what a request would get.
     pub fn files(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The volume on which they lie.
+    pub const fn volume(&self) -> &Volume {
+        &self.dir
     }
 
     /// One request with a signature, by curl: 2xx or nothing.
@@ -83,6 +92,8 @@ pub enum Mode {
     Refuse,
     /// Requests are answered 503.
     SlowDown,
+    /// Requests are answered 403, because there is a quota.
+    Quota,
     /// Requests are passed on, answers are not.
     Deaf,
 }
@@ -129,14 +140,8 @@ impl Drop for Way {
 async fn pass(mut stream: TcpStream, server: SocketAddr, mode: Mode) {
     match mode {
         Mode::Refuse => {}
-        Mode::SlowDown => {
-            while request(&mut stream).await.is_some() {
-                let answer = "HTTP/1.1 503 Slow Down\r\ncontent-length: 46\r\n\r\n<Error><Code>SlowDown</Code><Message/></Error>";
-                if stream.write_all(answer.as_bytes()).await.is_err() {
-                    return;
-                }
-            }
-        }
+        Mode::SlowDown => answer(&mut stream, "503 Slow Down", "SlowDown").await,
+        Mode::Quota => answer(&mut stream, "403 Forbidden", "QuotaExceeded").await,
         Mode::Pass => {
             if let Ok(mut upstream) = TcpStream::connect(server).await {
                 // Either end may go away.
@@ -150,6 +155,17 @@ async fn pass(mut stream: TcpStream, server: SocketAddr, mode: Mode) {
                 // Served, but nobody hears of it.
                 let _ = upstream.read(&mut [0; 512]).await;
             }
+        }
+    }
+}
+
+/// Every request alike.
+async fn answer(stream: &mut TcpStream, status: &str, code: &str) {
+    let body = format!("<Error><Code>{code}</Code><Message/></Error>");
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    while request(stream).await.is_some() {
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            return;
         }
     }
 }

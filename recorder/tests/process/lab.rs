@@ -33,6 +33,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::volume::Volume;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_podwitness-recorder");
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,7 +44,7 @@ pub struct Recorder {
     pub plain: SocketAddr,
     admin: SocketAddr,
     child: Option<Child>,
-    dir: Arc<tempfile::TempDir>,
+    dir: Arc<Volume>,
     settings: Vec<(String, String)>,
 }
 
@@ -53,8 +55,13 @@ impl Recorder {
 
     /// One with further settings.
     pub fn with(settings: &[(&str, &str)]) -> Self {
+        Self::with_volume(&Arc::new(Volume::new()), settings)
+    }
+
+    /// The same on a volume that is there.
+    pub fn with_volume(volume: &Arc<Volume>, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Self::on(Arc::new(tempfile::tempdir().unwrap()), settings.collect())
+        Self::on(Arc::clone(volume), settings.collect())
     }
 
     /// Another one on the same volume.
@@ -64,10 +71,10 @@ impl Recorder {
 
     /// Another one with the same settings, whose volume is gone.
     pub fn elsewhere(&self) -> Self {
-        Self::on(Arc::new(tempfile::tempdir().unwrap()), self.settings.clone())
+        Self::on(Arc::new(Volume::new()), self.settings.clone())
     }
 
-    fn on(dir: Arc<tempfile::TempDir>, settings: Vec<(String, String)>) -> Self {
+    fn on(dir: Arc<Volume>, settings: Vec<(String, String)>) -> Self {
         let base = [("PODWITNESS_ADMIN", "127.0.0.1:0"), ("PODWITNESS_DRAIN", "4s")];
         let all: Vec<_> = base.into_iter().chain(pairs(&settings)).collect();
         let (child, listening) = start(&["ingest", "--listen-plain", "127.0.0.1:0"], dir.path(), &all);
@@ -237,6 +244,13 @@ impl Writer {
 
 /// Begins an upload over h2c with prior knowledge.
 pub async fn upload(to: SocketAddr) -> (Writer, Incoming) {
+    let (writer, response) = begin(to).await;
+    assert_eq!(response.status(), 200);
+    (writer, response.into_body())
+}
+
+/// The same, whatever comes of it.
+pub async fn begin(to: SocketAddr) -> (Writer, Response<Incoming>) {
     let io = TokioIo::new(TcpStream::connect(to).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
@@ -247,9 +261,7 @@ pub async fn upload(to: SocketAddr) -> (Writer, Incoming) {
     });
     let request = Request::post(format!("http://{to}/v2/record"));
     let request = request.body(StreamBody::new(Box::pin(frames))).unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    assert_eq!(response.status(), 200);
-    (Writer(writer), response.into_body())
+    (Writer(writer), sender.send_request(request).await.unwrap())
 }
 
 /// The frames of a response.

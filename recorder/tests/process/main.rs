@@ -1,8 +1,12 @@
 //! The program as a process: what a kill leaves behind, what a shutdown says, what a wrong setting costs, what a bucket
-//! holds.
+//! holds, what becomes of it on a full volume.
 
 #[cfg(test)]
 mod bucket;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod full;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
@@ -10,7 +14,11 @@ mod kill;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod legacy;
+#[cfg(test)]
 mod s3;
+#[cfg(test)]
+mod volume;
 
 #[cfg(test)]
 mod tests {

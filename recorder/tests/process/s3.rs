@@ -17,17 +17,22 @@ use serde_json::Value;
 use crate::{
     bucket::{KEY, Mode, SECRET, Server, Way},
     lab::{Recorder, Viewer, acks, client, eventually, header, line, upload},
+    volume::Volume,
 };
 
-struct Lab {
-    server: Server,
-    way: Way,
+pub struct Lab {
+    pub server: Server,
+    pub way: Way,
     secret: tempfile::TempDir,
 }
 
 impl Lab {
-    async fn new() -> Self {
-        let server = Server::start().await;
+    pub async fn new() -> Self {
+        Self::of(Server::start().await).await
+    }
+
+    /// With another server.
+    pub async fn of(server: Server) -> Self {
         let way = Way::to(server.address).await;
         let secret = tempfile::tempdir().unwrap();
         let lab = Self { server, way, secret };
@@ -41,6 +46,10 @@ impl Lab {
     }
 
     fn recorder(&self, bucket: &str, more: &[(&str, &str)]) -> Recorder {
+        self.recorder_on(&Arc::new(Volume::new()), bucket, more)
+    }
+
+    pub fn recorder_on(&self, volume: &Arc<Volume>, bucket: &str, more: &[(&str, &str)]) -> Recorder {
         let endpoint = format!("http://{}", self.way.address);
         let directory = self.secret.path().to_str().unwrap();
         let settings = [
@@ -49,11 +58,11 @@ impl Lab {
             ("PODWITNESS_S3_PREFIX", "c1/recordings"),
             ("PODWITNESS_S3_CREDENTIALS_DIR", directory),
         ];
-        Recorder::with(&[&settings[..], more].concat())
+        Recorder::with_volume(volume, &[&settings[..], more].concat())
     }
 
     /// Manifests in a bucket.
-    fn manifests(&self, bucket: &str) -> Vec<Value> {
+    pub fn manifests(&self, bucket: &str) -> Vec<Value> {
         let mut found = Vec::new();
         collect(&self.server.files().join(bucket), &mut found);
         found
@@ -71,7 +80,7 @@ fn collect(dir: &Path, found: &mut Vec<Value>) {
 }
 
 /// One session from its beginning to its end; gives what it was.
-async fn session(recorder: &Recorder, name: &str) -> String {
+pub async fn session(recorder: &Recorder, name: &str) -> String {
     let (writer, answer) = upload(recorder.plain).await;
     let content = format!("{}{}{}", header(name), line(1, "first"), line(2, "second"));
     assert!(writer.send(&content).await);
@@ -87,7 +96,8 @@ async fn session(recorder: &Recorder, name: &str) -> String {
     content
 }
 
-async fn shown(viewer: &Viewer, session: &str) -> Vec<u8> {
+/// What a viewer shows of a session.
+pub async fn shown(viewer: &Viewer, session: &str) -> Vec<u8> {
     let id = eventually("the session is listed", async || {
         let list: Value = serde_json::from_slice(&viewer.get("/api/v1/sessions").await).unwrap();
         let found = list["sessions"].as_array().unwrap().iter().find(|one| one["session"] == session)?;
@@ -133,12 +143,19 @@ async fn what_is_acknowledged_as_in_the_bucket_survives_the_loss_of_the_volume()
 async fn a_bucket_that_fails_in_any_way_loses_nothing_and_stops_nothing() {
     let lab = Lab::new().await;
     let recorder = lab.recorder("audit", &[("PODWITNESS_ACK", "volume")]);
-    for (number, mode) in [Mode::Refuse, Mode::SlowDown, Mode::Deaf].into_iter().enumerate() {
+    let modes = [
+        (Mode::Refuse, "unreachable"),
+        (Mode::SlowDown, "throttled"),
+        (Mode::Quota, "full"),
+        (Mode::Deaf, "unreachable"),
+    ];
+    for (number, (mode, class)) in modes.into_iter().enumerate() {
         let name = format!("s-{number}");
         lab.way.set(mode);
         session(&recorder, &name).await;
         eventually("the failure is told", async || {
-            let failing = recorder.metric("podwitness_recorder_bucket_failing").await;
+            let failing = format!("podwitness_recorder_bucket_failing{{class=\"{class}\"}}");
+            let failing = recorder.metric(&failing).await;
             let waiting = recorder.metric("podwitness_recorder_bucket_backlog_bytes").await;
             (failing > 0.5 && waiting > 0.5).then_some(())
         })
@@ -155,10 +172,10 @@ async fn a_bucket_that_fails_in_any_way_loses_nothing_and_stops_nothing() {
         })
         .await;
     }
-    assert!(recorder.metric("podwitness_recorder_bucket_failures_total").await >= 3.0);
+    assert!(recorder.metric("podwitness_recorder_bucket_failures_total").await >= 4.0);
     // Each is there once, whole.
     let manifests = lab.manifests("audit");
-    assert_eq!(manifests.len(), 3);
+    assert_eq!(manifests.len(), 4);
     assert!(manifests.iter().all(|manifest| manifest["meta"]["end"]["outcome"] == "complete"));
 }
 
