@@ -22,6 +22,7 @@ use tokio::{
 
 mod events;
 mod packed;
+mod peers;
 
 use super::*;
 use crate::{peers::Caps, store::meta::Meta};
@@ -113,13 +114,21 @@ impl Lab {
     }
 
     fn connect(&self, door: Door) -> DuplexStream {
+        self.connect_from(FROM.parse().unwrap(), door)
+    }
+
+    fn connect_from(&self, from: IpAddr, door: Door) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(256 << 10);
-        tokio::spawn(Arc::clone(&self.ingest).connection(theirs, FROM.parse().unwrap(), door));
+        tokio::spawn(Arc::clone(&self.ingest).connection(theirs, from, door));
         ours
     }
 
     async fn h2(&self, door: Door) -> http2::SendRequest<BodyOf> {
-        let io = TokioIo::new(self.connect(door));
+        self.h2_from(FROM.parse().unwrap(), door).await
+    }
+
+    async fn h2_from(&self, from: IpAddr, door: Door) -> http2::SendRequest<BodyOf> {
+        let io = TokioIo::new(self.connect_from(from, door));
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
         sender
