@@ -104,20 +104,23 @@ install_duckdb() {
     mv -T "$1.new" "$1"
 }
 
-# The S3 server that the recorder's tests speak to, from the Go module proxy.
+# The S3 server that the tests' recorders speak to, from the Go module proxy. It is static, for an image that holds
+# nothing else.
 versitygw_version=v1.8.0
 
 # ensure_versitygw: build it, unless it is there, and put it into PODWITNESS_VERSITYGW.
 ensure_versitygw() {
     local built
     need_apt curl
-    built=$(cached versitygw "=$versitygw_version" "=$(go env GOVERSION)" -- build_versitygw)
+    built=$(cached versitygw "=$versitygw_version" "=$(go env GOVERSION)" "=$(declare -f build_versitygw)" \
+        -- build_versitygw)
     export PODWITNESS_VERSITYGW=$built/versitygw
 }
 
 build_versitygw() {
     # shellcheck disable=SC2154 # out: cache.sh
-    GOBIN=$out go install "github.com/versity/versitygw/cmd/versitygw@$versitygw_version"
+    CGO_ENABLED=0 GOBIN=$out go install -trimpath -ldflags "-s -w" \
+        "github.com/versity/versitygw/cmd/versitygw@$versitygw_version"
 }
 
 # ensure_rust: cargo and rustc of the version in rust-toolchain.toml, with its components.
