@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{Forward, Kubectl, SYSTEM, Viewer, recorders};
+use crate::{Forward, Viewer, recorders};
 
 /// Port on the pod's loopback where the fault is chosen.
 const COMMAND_PORT: u16 = 8082;
@@ -39,32 +39,20 @@ impl TestRecorder {
     /// # Errors
     /// Those of `test`, and where the recorder does not become ready.
     pub async fn with(name: &str, kind: Kind, test: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
-        let result = async {
-            let recorder = Self::deploy(name, kind).await?;
+        recorders::with_recorders(&[(name, spec(kind))], async || {
+            let recorder = Self::of(name, kind).await?;
             test(&recorder).await
-        };
-        let result = result.await;
-        if result.is_err() {
-            let args = ["logs", &format!("statefulset/{name}"), "--all-containers", "--tail=60", "--prefix"];
-            if let Ok(run) = system().run(&args).await {
-                println!("--- recorder {name}:\n{}{}", run.text(), run.stderr);
-            }
-        }
-        let args = ["delete", "recorder", name, "--ignore-not-found", "--wait=false"];
-        let _ = system().run(&args).await;
-        result
+        })
+        .await
     }
 
-    async fn deploy(name: &str, kind: Kind) -> Result<Self> {
-        let tag = format!("tag:{name}");
-        system().create(&recorder(name, &tag, kind), &[]).await?.ok()?;
-        recorders::condition(name, "Ready", "True").await?;
+    async fn of(name: &str, kind: Kind) -> Result<Self> {
         let viewer = Viewer::of(name).await?;
         let command = match kind {
             Kind::Faulty => Some(Forward::open(&format!("statefulset/{name}"), COMMAND_PORT).await?),
             Kind::Small => None,
         };
-        Ok(Self { name: name.to_owned(), tag, viewer, command })
+        Ok(Self { name: name.to_owned(), tag: recorders::tag(name), viewer, command })
     }
 
     /// Lets this go wrong from now on; `"none"` heals it.
@@ -107,16 +95,10 @@ async fn retagged(
 }
 
 async fn tag(recorder: &str, tags: &[&str]) -> Result<()> {
-    let patch = json!({"spec": {"tags": tags}}).to_string();
-    system().run(&["patch", "recorder", recorder, "--type=merge", "-p", &patch]).await?.ok().map(drop)
+    recorders::change(recorder, &json!({"tags": tags})).await
 }
 
-fn system() -> Kubectl {
-    Kubectl::with(&["-n", SYSTEM])
-}
-
-/// A recorder of this name.
-fn recorder(name: &str, tag: &str, kind: Kind) -> Value {
+fn spec(kind: Kind) -> Value {
     let container = match kind {
         Kind::Faulty => json!({"image": "podwitness.dev/faulty-recorder:dev"}),
         Kind::Small => json!({"env": [{"name": "PODWITNESS_FREE_SPACE", "value": "1Mi"}]}),
@@ -125,7 +107,5 @@ fn recorder(name: &str, tag: &str, kind: Kind) -> Value {
         Kind::Faulty => json!({}),
         Kind::Small => json!({"filesystem": {"emptyDir": {"medium": "Memory", "sizeLimit": "1280Ki"}}}),
     };
-    let spec = json!({"tags": [tag], "enableUI": true, "storage": storage,
-        "statefulSet": {"pod": {"container": container}}});
-    json!({"apiVersion": "podwitness.dev/v1alpha1", "kind": "Recorder", "metadata": {"name": name}, "spec": spec})
+    json!({"enableUI": true, "storage": storage, "statefulSet": {"pod": {"container": container}}})
 }

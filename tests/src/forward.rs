@@ -1,4 +1,4 @@
-//! A port of a pod's loopback, through `kubectl port-forward`.
+//! A port of a pod's loopback, through `kubectl port-forward`, or of this machine's.
 
 use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt as _, Full};
@@ -12,11 +12,11 @@ use tokio::{
 
 use crate::{Kubectl, SYSTEM};
 
-/// A way to an HTTP server in a pod of the system namespace, open as long as this value lives.
+/// A way to an HTTP server, as a rule in a pod of the system namespace, open as long as this value lives.
 #[derive(Debug)]
 pub struct Forward {
     port: u16,
-    _forward: Child,
+    _forward: Option<Child>,
 }
 
 impl Forward {
@@ -33,7 +33,13 @@ impl Forward {
         let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
         let port = port.with_context(|| format!("no port in {line:?}"))?;
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { port, _forward: forward })
+        Ok(Self { port, _forward: Some(forward) })
+    }
+
+    /// The way to a server of this machine.
+    #[must_use]
+    pub const fn here(port: u16) -> Self {
+        Self { port, _forward: None }
     }
 
     /// The body of the answer to a request.

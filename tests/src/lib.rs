@@ -4,6 +4,8 @@
 //! It needs `KUBECONFIG` and `kubectl` as `hack/cluster env` prints them, and Podwitness as `hack/install` leaves it.
 #![expect(clippy::print_stdout, reason = "a test tells its story on standard output")]
 
+pub mod bucket;
+pub mod counting;
 pub mod events;
 pub mod faulty;
 pub mod forward;
@@ -19,6 +21,7 @@ pub mod stage;
 mod talk;
 pub mod wait;
 
+pub use counting::Counting;
 pub use events::Events;
 pub use forward::Forward;
 pub use kubectl::{Kubectl, Run};
@@ -32,5 +35,7 @@ pub const TOOLBOX: &str = "podwitness.dev/toolbox:dev";
 pub const CLIENTS: &str = "podwitness.dev/clients:dev";
 /// Image with a client that runs in a Java runtime.
 pub const CLIENTS_JAVA: &str = "podwitness.dev/clients-java:dev";
+/// Image with an S3 server.
+pub const VERSITYGW: &str = "podwitness.dev/versitygw:dev";
 /// Namespace of the control plane and the recorder.
 pub const SYSTEM: &str = podwitness_core::labels::SYSTEM_NAMESPACE;

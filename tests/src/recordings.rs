@@ -40,6 +40,12 @@ impl Viewer {
         Ok(Self(Forward::open(&format!("statefulset/{recorder}"), VIEW_PORT).await?))
     }
 
+    /// The way to one on this machine.
+    #[must_use]
+    pub const fn here(port: u16) -> Self {
+        Self(Forward::here(port))
+    }
+
     /// Every session whose recorded pod is in `namespace`.
     ///
     /// # Errors
