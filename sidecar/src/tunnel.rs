@@ -17,7 +17,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use podwitness_core::{control::Netmap, inject};
 use podwitness_proxy::{BoxedStream, Dial};
-use podwitness_tunnel::{Options, PrivateKey, Tunnel, address};
+use podwitness_tunnel::{Error, Options, Peer, PrivateKey, Tunnel, address};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{kernel::Kernel, metrics::Metrics, netmap};
@@ -123,7 +123,7 @@ async fn follow(
         let Some(netmap) = netmaps.borrow_and_update().clone() else { continue };
         let peers = netmap::peers(&netmap);
         let addresses = peers.iter().map(|peer| address(&peer.key)).collect();
-        match tunnel.set_peers(leaving.join(peers)).await {
+        match set(tunnel, leaving.join(peers)).await {
             Ok(()) => {
                 let open = Open { tunnel: Arc::clone(tunnel), peers: Arc::new(addresses) };
                 published.send_replace(Some(open));
@@ -135,6 +135,13 @@ async fn follow(
             }
         }
     }
+}
+
+async fn set(tunnel: &Tunnel, steps: Vec<Vec<Peer>>) -> Result<(), Error> {
+    for peers in steps {
+        tunnel.set_peers(peers).await?;
+    }
+    Ok(())
 }
 
 impl Open {

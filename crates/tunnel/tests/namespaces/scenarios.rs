@@ -108,6 +108,24 @@ pub fn a_recorder_restarts_with_its_key(backend: Backend) {
     });
 }
 
+pub fn a_recorder_with_its_key_is_set_anew(backend: Backend) {
+    let lab = Lab::new();
+    let secret = key();
+    let first = Recorder::open(&lab.recorder, secret.clone(), ProvisionalLimits::default(), true);
+    let tunnel = sidecar(&lab.sidecar, backend, vec![first.peer(Lab::RECORDER)]);
+    let (target, same) = (first.target(), tunnel.clone());
+    lab.sidecar.run(async move { assert!(answers(&same, target).await) });
+    first.close(&lab.recorder);
+    let second = Recorder::open(&lab.recorder, secret, ProvisionalLimits::default(), true);
+    let peers = vec![second.peer(Lab::RECORDER)];
+    lab.sidecar.run(async move {
+        tunnel.set_peers(vec![]).await.unwrap();
+        tunnel.set_peers(peers).await.unwrap();
+        // The first attempt ends before WireGuard would have seen it by itself.
+        assert!(answers(&tunnel, target).await);
+    });
+}
+
 pub fn a_connection_outlives_a_change_of_address(backend: Backend) {
     let lab = Lab::new();
     let elsewhere = Ipv6Addr::new(0xfd00, 0xa, 0, 0, 0, 0, 0, 0xbeef);

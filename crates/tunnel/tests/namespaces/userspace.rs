@@ -48,6 +48,12 @@ fn a_recorder_that_restarts_with_its_key_is_reached() {
 
 #[test]
 #[ignore = "needs root and network namespaces"]
+fn a_recorder_with_its_key_that_is_set_anew_is_reached_at_once() {
+    scenarios::a_recorder_with_its_key_is_set_anew(Backend::Tun);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
 fn a_connection_outlives_a_change_of_address() {
     scenarios::a_connection_outlives_a_change_of_address(Backend::Tun);
 }

@@ -42,6 +42,12 @@ fn a_recorder_that_restarts_with_its_key_is_reached() {
 
 #[test]
 #[ignore = "needs root and a kernel with WireGuard: hack/vm"]
+fn a_recorder_with_its_key_that_is_set_anew_is_reached_at_once() {
+    scenarios::a_recorder_with_its_key_is_set_anew(Backend::Kernel);
+}
+
+#[test]
+#[ignore = "needs root and a kernel with WireGuard: hack/vm"]
 fn a_connection_outlives_a_change_of_address() {
     scenarios::a_connection_outlives_a_change_of_address(Backend::Kernel);
 }
