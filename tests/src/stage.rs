@@ -13,14 +13,15 @@ use crate::{
     pods::{running, sleeper},
 };
 
-/// What the target does when asked; the second word only tells one recording from another.
+/// What the target does when asked; the second word only tells one recording from another. It outlives much output: an
+/// API server keeps nothing for those who have not read everything when a command ends.
 const DO: &str = r#"case $1 in
 plain) echo out; sleep 0.3; echo err >&2; sleep 0.3; echo out again; sleep 0.3; exit 7 ;;
 stderr) echo only this >&2 ;;
 letters) for byte in 107 303 274 342 202 254 360 237 230 200 376 377 110; do printf "\\$byte"; sleep 0.05; done ;;
 typed) head -n 1; echo done ;;
 terminal) until [ "$(stty size 2>/dev/null)" = "31 101" ]; do sleep 0.1; done; stty size; printf 'ready '; read -r x; echo "heard $x"; exit 7 ;;
-out) cat /tmp/text ;;
+out) cat /tmp/text; sleep 6 ;;
 in) head -c "$(stat -c %s /tmp/text)" | sha256sum ;;
 esac
 "#;

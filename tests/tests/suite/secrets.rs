@@ -163,19 +163,18 @@ impl Search {
         let log = ns.kubectl.run(&["logs", "witness", "-c", "podwitness"]).await?.ok()?.text();
         self.in_text("the sidecar's log", &log)?;
         let system = Kubectl::with(&["-n", SYSTEM]);
-        let ours = ["-l", "app.kubernetes.io/part-of=podwitness"];
-        let all = [&["logs"][..], &ours[..], &["--all-containers", "--tail=-1"]].concat();
-        let logs = system.run(&all).await?.ok()?.text();
-        ensure!(logs.contains("enrolled"), "no logs: {logs}");
-        self.in_text("the system's logs", &logs)?;
+        let pods = installed(&system).await?;
+        for pod in &pods {
+            let logs = system.run(&["logs", pod, "--all-containers", "--tail=-1"]).await?.ok()?.text();
+            ensure!(!logs.is_empty(), "{pod} has no log");
+            self.in_text("the system's logs", &logs)?;
+        }
         let port = inject::ADMIN_PORT;
         let metrics = format!("/api/v1/namespaces/{}/pods/witness:{port}/proxy/metrics", ns.name);
         let metrics = ns.kubectl.run(&["get", "--raw", &metrics]).await?.ok()?.text();
         ensure!(metrics.contains("podwitness_events_written"), "no metrics: {metrics}");
         self.in_text("the sidecar's metrics", &metrics)?;
-        let pods = system.run(&[&["get", "pods", "-o", "name"][..], &ours[..]].concat()).await?.ok()?.text();
-        ensure!(pods.lines().count() >= 3, "{pods}");
-        for pod in pods.lines() {
+        for pod in &pods {
             let metrics =
                 format!("/api/v1/namespaces/{SYSTEM}/{}:8080/proxy/metrics", pod.replace("pod/", "pods/"));
             let metrics = system.run(&["get", "--raw", &metrics]).await?.ok()?.text();
@@ -204,6 +203,16 @@ impl Search {
         ensure!(searched >= 4, "only {searched} processes of ours were found");
         Ok(())
     }
+}
+
+/// The pods of the installation, `pod/NAME`. Recorders of other tests come and go meanwhile.
+async fn installed(system: &Kubectl) -> Result<Vec<String>> {
+    let ours = ["get", "pods", "-o", "name", "-l", "app.kubernetes.io/part-of=podwitness"];
+    let pods = system.run(&ours).await?.ok()?.text();
+    let pods: Vec<_> =
+        pods.lines().filter(|pod| pod.starts_with("pod/podwitness-")).map(str::to_owned).collect();
+    ensure!(pods.len() >= 3, "{pods:?}");
+    Ok(pods)
 }
 
 /// Fills every field, and waits until everything is stored.

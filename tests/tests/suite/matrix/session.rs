@@ -14,7 +14,7 @@ const NUMBERS: u32 = 100_000;
 /// A command that says a word, waits, says a lot, and outlives that: a runtime keeps nothing of a command that has ended.
 pub const FLOOD: Script = Script {
     name: "flood",
-    text: "echo begun; touch /tmp/$1.ran; until test -e /tmp/go; do sleep 0.2; done; seq -w 1 100000; sleep 2; exit 3",
+    text: "echo begun; touch /tmp/$1.ran; until test -e /tmp/go; do sleep 0.2; done; seq -w 1 100000; sleep 6; exit 3",
 };
 /// A command that says a word.
 pub const BRIEF: Script = Script { name: "brief", text: "echo ran; touch /tmp/$1.ran; exit 3" };
