@@ -4,6 +4,7 @@ pub mod peers;
 
 use std::{sync::Arc, time::Duration};
 
+use podwitness_core::control::Taking;
 use podwitness_runtime::metrics::SharedRegistry;
 use prometheus_client::{
     collector::Collector,
@@ -17,7 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::store::{State, Store, meta::Outcome};
+use crate::store::{Store, meta::Outcome};
 
 /// Handles of all metrics; clones are the same metrics.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ impl Metrics {
             event_commits: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
             state: Family::default(),
         };
-        metrics.state(State::Accepting);
+        metrics.state(Taking::Accepting);
         registry.with(|registry| {
             metrics.add_to(registry);
             registry.register(
@@ -144,8 +145,8 @@ impl Metrics {
     }
 
     /// What the recorder takes.
-    pub(crate) fn state(&self, state: State) {
-        for one in State::ALL {
+    pub(crate) fn state(&self, state: Taking) {
+        for one in Taking::ALL {
             let label = StateLabel { state: one.as_str() };
             self.state.get_or_create(&label).set(i64::from(one == state));
         }

@@ -22,7 +22,7 @@ mod space;
 pub mod walk;
 
 pub use part::{Part, complete};
-pub use space::{Space, State};
+pub use space::Space;
 
 use std::{
     fs::{self, File, OpenOptions},

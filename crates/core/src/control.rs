@@ -77,7 +77,10 @@ pub enum Taking {
 }
 
 impl Taking {
-    /// The word for it.
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Accepting, Self::Degraded, Self::Refusing];
+
+    /// The word for it, in a status, in logs and in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

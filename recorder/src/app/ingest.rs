@@ -12,6 +12,7 @@ use std::{
 
 use podwitness_core::{
     control::Issuer,
+    control::Taking,
     inject::{INTERFACE, RECORD_PORT},
 };
 use podwitness_runtime::{
@@ -47,7 +48,7 @@ use crate::{
     peers::{Caps, Peers},
     privileged::PrivilegeError,
     ship::{Setup, Shipper},
-    store::{State, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// Before the drain's deadline uploads that are left get an error frame, and this much time to take it.
@@ -124,7 +125,7 @@ struct Assembly {
     manifest: Option<String>,
     background: Vec<AbortOnDropHandle<()>>,
     listeners: Vec<(TcpListener, Door)>,
-    states: watch::Sender<State>,
+    states: watch::Sender<Taking>,
 }
 
 /// Opens everything. `privileged` is needed where the configuration wants a tunnel.
@@ -144,7 +145,7 @@ pub async fn bind(
         manifest: None,
         background: Vec::new(),
         listeners: Vec::new(),
-        states: watch::Sender::new(State::Accepting),
+        states: watch::Sender::new(Taking::Accepting),
     };
     let store = Arc::new(Store::open(&config.common.store, config.free_space)?);
     let events = store.events()?;

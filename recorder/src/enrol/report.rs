@@ -9,8 +9,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::store::State;
-
 /// Least time between two words; the control plane takes eight at once, and then one a minute.
 const PAUSE: Duration = Duration::from_secs(15);
 /// When the same is said again: a word may be lost, and a control plane that was restarted has forgotten it.
@@ -19,11 +17,11 @@ const AGAIN: Duration = Duration::from_secs(300);
 /// Says what is taken whenever there is a connection: at once, when that changes, and now and then.
 pub async fn report(
     mut link: watch::Receiver<Link>,
-    mut states: watch::Receiver<State>,
+    mut states: watch::Receiver<Taking>,
     notices: mpsc::Sender<Notice>,
 ) {
     while link.wait_for(|link| *link == Link::Following).await.is_ok() {
-        let taking = taking(*states.borrow_and_update());
+        let taking = *states.borrow_and_update();
         if notices.send(Notice::Recorder(taking)).await.is_err() {
             return;
         }
@@ -41,14 +39,6 @@ pub async fn report(
     }
 }
 
-const fn taking(state: State) -> Taking {
-    match state {
-        State::Accepting => Taking::Accepting,
-        State::Degraded => Taking::Degraded,
-        State::Refusing => Taking::Refusing,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::time::Instant;
@@ -57,7 +47,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_state_is_told_at_each_connection_at_each_change_and_again() {
-        let (link, states) = (watch::Sender::new(Link::Offline), watch::Sender::new(State::Accepting));
+        let (link, states) = (watch::Sender::new(Link::Offline), watch::Sender::new(Taking::Accepting));
         let (give, mut told) = mpsc::channel(1);
         tokio::spawn(report(link.subscribe(), states.subscribe(), give));
         let said = |taking| Some(Notice::Recorder(taking));
@@ -66,8 +56,8 @@ mod tests {
         assert_eq!(told.recv().await, said(Taking::Accepting));
         let begun = Instant::now();
         // The last word counts.
-        states.send_replace(State::Refusing);
-        states.send_replace(State::Degraded);
+        states.send_replace(Taking::Refusing);
+        states.send_replace(Taking::Degraded);
         assert_eq!(told.recv().await, said(Taking::Degraded));
         let soon = Duration::from_secs(1);
         assert!((PAUSE..PAUSE + soon).contains(&begun.elapsed()), "{:?}", begun.elapsed());
@@ -78,7 +68,7 @@ mod tests {
             begun.elapsed()
         );
         link.send_replace(Link::Offline);
-        states.send_replace(State::Refusing);
+        states.send_replace(Taking::Refusing);
         assert!(timeout(AGAIN * 2, told.recv()).await.is_err());
         link.send_replace(Link::Following);
         assert_eq!(told.recv().await, said(Taking::Refusing));

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use podwitness_core::control::Taking;
 use podwitness_runtime::readiness::{BlockReady, Readiness};
 use tokio::{
     sync::{Notify, watch as values},
@@ -10,11 +11,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{
-    metrics::Metrics,
-    ship::status::Status,
-    store::{State, Store},
-};
+use crate::{metrics::Metrics, ship::status::Status, store::Store};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -27,7 +24,7 @@ pub struct Shown {
     /// Not ready while it refuses.
     pub readiness: Readiness,
     /// Whoever follows it.
-    pub states: values::Sender<State>,
+    pub states: values::Sender<Taking>,
     /// Woken when it refuses no more: there is room for what found none.
     pub room: Arc<Notify>,
 }
@@ -35,7 +32,7 @@ pub struct Shown {
 /// Looks until it is dropped.
 pub async fn watch(store: Arc<Store>, shipping: Option<Status>, shown: Shown) {
     let Shown { metrics, readiness, states, room } = shown;
-    let (mut before, mut blocked) = (State::Accepting, None);
+    let (mut before, mut blocked) = (Taking::Accepting, None);
     loop {
         let volume = Arc::clone(&store);
         // Without an answer, which only the end of the runtime leaves away, nothing changes.
@@ -45,7 +42,7 @@ pub async fn watch(store: Arc<Store>, shipping: Option<Status>, shown: Shown) {
         if state != before {
             say(state, &store, shipping.as_ref());
             states.send_replace(state);
-            if before == State::Refusing {
+            if before == Taking::Refusing {
                 room.notify_one();
             }
             before = state;
@@ -55,22 +52,23 @@ pub async fn watch(store: Arc<Store>, shipping: Option<Status>, shown: Shown) {
     }
 }
 
-fn overall(volume: State, shipping: Option<&Status>) -> State {
+fn overall(volume: Taking, shipping: Option<&Status>) -> Taking {
     match volume {
-        State::Accepting if shipping.is_some_and(|shipping| !shipping.is_well()) => State::Degraded,
+        Taking::Accepting if shipping.is_some_and(|shipping| !shipping.is_well()) => Taking::Degraded,
         state => state,
     }
 }
 
-fn block(state: State, readiness: &Readiness, blocked: Option<BlockReady>) -> Option<BlockReady> {
-    (state == State::Refusing).then(|| blocked.unwrap_or_else(|| readiness.block("free space on the volume")))
+fn block(state: Taking, readiness: &Readiness, blocked: Option<BlockReady>) -> Option<BlockReady> {
+    (state == Taking::Refusing)
+        .then(|| blocked.unwrap_or_else(|| readiness.block("free space on the volume")))
 }
 
-fn say(state: State, store: &Store, shipping: Option<&Status>) {
+fn say(state: Taking, store: &Store, shipping: Option<&Status>) {
     let failing = shipping.and_then(Status::failing).map(|class| class.as_str());
     let backlog = shipping.map(Status::backlog).unwrap_or_default();
     let (free, waiting, age) = (store.space().free(), backlog.bytes, backlog.age.as_secs());
-    if state == State::Accepting {
+    if state == Taking::Accepting {
         tracing::info!(state = state.as_str(), free, waiting, age, "everything is accepted again");
     } else {
         tracing::warn!(
@@ -98,13 +96,13 @@ mod tests {
         let store = Arc::new(Store::open(dir.path(), 1000).unwrap());
         let (registry, readiness, status) = (SharedRegistry::new(), Readiness::new(), Status::default());
         let metrics = Metrics::register(&registry, &store);
-        let (room, states) = (Arc::new(Notify::new()), values::Sender::new(State::Accepting));
+        let (room, states) = (Arc::new(Notify::new()), values::Sender::new(Taking::Accepting));
         let followed = states.subscribe();
         let shown = Shown { metrics, readiness: readiness.clone(), states, room: Arc::clone(&room) };
         let task = tokio::spawn(watch(Arc::clone(&store), Some(status.clone()), shown));
         let is = |state: &str| {
             let text = registry.encode().unwrap();
-            State::ALL.into_iter().all(|one| {
+            Taking::ALL.into_iter().all(|one| {
                 let value = u8::from(one.as_str() == state);
                 text.contains(&format!("podwitness_recorder_state{{state=\"{}\"}} {value}", one.as_str()))
             }) && followed.borrow().as_str() == state

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use podwitness_core::control::Taking;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     bucket::Class,
-    store::{State, Store, events::TABLE, live::Live, mark, meta::Meta, read_meta, walk::Place},
+    store::{Store, events::TABLE, live::Live, mark, meta::Meta, read_meta, walk::Place},
 };
 
 /// How often the volume is looked at.
@@ -146,7 +147,7 @@ impl Backlog {
                     }
                     let more = self.sweep().await;
                     retire::retire(&self.shipper, keep).await;
-                    let short = self.shipper.store.space().state() != State::Accepting;
+                    let short = self.shipper.store.space().state() != Taking::Accepting;
                     let pause = match (more, self.failed) {
                         (true, _) => Duration::ZERO,
                         (false, true) => RETRY,

@@ -8,13 +8,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use podwitness_core::control::Taking;
+
 use super::{
     ShipError, Shipper, backlog,
     layout::MANIFEST,
     manifest::{MAX_MANIFEST, Manifest},
     part::blocking,
 };
-use crate::store::{State, Store, layout::Hour, mark, walk::Place};
+use crate::store::{Store, layout::Hour, mark, walk::Place};
 
 /// Files that are removed in one pass; the next pass goes on.
 const AT_ONCE: usize = 1024;
@@ -37,8 +39,8 @@ impl Keep {
     }
 
     /// How old the mark of a file has to be. Where space is short any is old enough, unless files stay for ever.
-    fn least(self, state: State) -> Option<Duration> {
-        self.0.map(|keep| if state == State::Accepting { keep } else { Duration::ZERO })
+    fn least(self, state: Taking) -> Option<Duration> {
+        self.0.map(|keep| if state == Taking::Accepting { keep } else { Duration::ZERO })
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use podwitness_core::control::Taking;
 use tokio::time::Instant;
 
 use super::StoreError;
@@ -16,32 +17,6 @@ use super::StoreError;
 /// How long a look at the volume is good for. The floor is far above what comes in that time, and a volume that is
 /// full all the same says so when it is written to.
 const EVERY: Duration = Duration::from_secs(1);
-
-/// What is taken.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum State {
-    /// Everything.
-    Accepting,
-    /// Everything, but something is wrong that will make it refuse, or promise less.
-    Degraded,
-    /// Nothing new.
-    Refusing,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Accepting, Self::Degraded, Self::Refusing];
-
-    /// The name in log and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepting => "accepting",
-            Self::Degraded => "degraded",
-            Self::Refusing => "refusing",
-        }
-    }
-}
 
 /// Watches a volume.
 #[derive(Debug)]
@@ -69,11 +44,11 @@ impl Space {
 
     /// How the volume stands, by a look that is at most a second old: degraded below twice the floor.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> Taking {
         match (self.check(), self.free()) {
-            (Err(_), _) => State::Refusing,
-            (Ok(()), free) if free < self.floor.saturating_mul(2) => State::Degraded,
-            _ => State::Accepting,
+            (Err(_), _) => Taking::Refusing,
+            (Ok(()), free) if free < self.floor.saturating_mul(2) => Taking::Degraded,
+            _ => Taking::Accepting,
         }
     }
 
