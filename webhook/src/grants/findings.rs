@@ -166,8 +166,12 @@ impl Findings {
 
 /// Whether a rule covers whatever another does, as far as can be seen without looking into globs.
 fn covers(wide: &Rule, narrow: &Rule) -> bool {
-    let scope = |rule: &Rule| [&rule.namespaces, &rule.verbs, &rule.resources].map(Clone::clone);
-    scope(wide).iter().zip(&scope(narrow)).all(|(wide, narrow)| wide.is_empty() || wide == narrow)
+    let scopes = [
+        (&wide.namespaces, &narrow.namespaces),
+        (&wide.verbs, &narrow.verbs),
+        (&wide.resources, &narrow.resources),
+    ];
+    scopes.into_iter().all(|(wide, narrow)| wide.is_empty() || wide == narrow)
 }
 
 /// Whether every part of a grant has an effect.
