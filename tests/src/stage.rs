@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::{
     Namespace, Recording, Run, TOOLBOX, Viewer,
+    counting::hex,
     pods::{running, sleeper},
 };
 
@@ -193,8 +194,7 @@ impl Stage<'_> {
         let run = self.run(self.witnessed, client, &out).await?;
         ensure!(run.text() == self.sum, "{name} printed {run:?}, not {}", self.sum);
         let output = self.recording(&format!("/tmp/do out {name}")).await?.output()?;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &output);
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(&output);
         ensure!(self.sum.starts_with(&hex), "{name}: recorded {} bytes, {hex}", output.len());
         let give = format!("$K exec -i target -- sh /tmp/do in {name} </tmp/text");
         let run = self.run(self.witnessed, client, &give).await?;

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use podwitness_e2e::{
     Namespace, Viewer,
+    counting::hex,
     pods::{beside, sleeper},
     pty::on_terminal,
 };
@@ -24,8 +25,7 @@ async fn fifty_megabytes_without_a_terminal_are_recorded_byte_for_byte() -> Resu
         let recording = Viewer::open().await?.recording(&ns.name, "cat /tmp/r").await?;
         let output = recording.output()?;
         ensure!(output.len() == 50_000_000, "{} bytes are recorded", output.len());
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &output);
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(&output);
         ensure!(made.text().starts_with(&hex), "recorded {hex}, made {}", made.text());
         Ok(())
     })
@@ -199,8 +199,7 @@ async fn sessions_over_spdy_are_recorded_byte_for_byte() -> Result<()> {
         ensure!(run.text() == format!("{}typed\n7\n", made.text()), "{run:?}");
         let viewer = Viewer::open().await?;
         let output = viewer.recording(&ns.name, "cat /tmp/s").await?.output()?;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &output);
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(&output);
         ensure!(made.text().starts_with(&hex), "recorded {hex}, made {}", made.text());
         let failed = viewer.recording(&ns.name, "echo wrong").await?;
         ensure!(failed.text("x-exit") == "7" && failed.text("x-close") == "recorded", "{:?}", failed.lines);
