@@ -126,10 +126,12 @@ async fn live(ingest: &Arc<Ingest>, sessions: u32, seconds: u32) -> Vec<Duration
                 client.heard(sent).await;
                 took.push(now.elapsed());
             }
-            took
+            (client, took)
         })
     });
-    let mut took: Vec<Duration> = join_all(all).await.into_iter().flat_map(Result::unwrap).collect();
+    // Ending them costs much more than a line of each, and begins when all have said theirs.
+    let all: Vec<(Client, Vec<Duration>)> = join_all(all).await.into_iter().map(Result::unwrap).collect();
+    let mut took: Vec<Duration> = all.iter().flat_map(|(_, took)| took.iter().copied()).collect();
     took.sort_unstable();
     took
 }
