@@ -20,8 +20,8 @@ use tokio::{
     time::timeout,
 };
 
-/// Output in one frame, as container runtimes and kubelets copy it.
-const FRAME: usize = 32 << 10;
+/// Output in one frame, as the API server passes it on.
+const FRAME: usize = 4 << 10;
 /// Text that is different throughout.
 const TEXT: usize = 4 << 20;
 const STDOUT: u8 = 1;
