@@ -102,7 +102,9 @@ pub(super) struct Committer {
 #[derive(Debug, Default)]
 struct Batch {
     open: Option<Box<(PartName, Meta)>>,
-    bytes: Vec<u8>,
+    pieces: Vec<Bytes>,
+    /// Bytes of all pieces.
+    len: usize,
     progress: Option<Progress>,
     end: Option<Ended>,
     /// Given back when the commit is over.
@@ -147,7 +149,7 @@ impl Committer {
     }
 
     async fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
-        if batch.open.is_none() && batch.bytes.is_empty() {
+        if batch.open.is_none() && batch.pieces.is_empty() {
             return Ok(());
         }
         if let Some(open) = &batch.open {
@@ -267,10 +269,10 @@ impl Batch {
         match step {
             Step::Open(open, header) => {
                 self.open = Some(open);
-                self.bytes.extend_from_slice(&header);
+                self.push(header);
             }
             Step::Lines(lines, progress, taken) => {
-                self.bytes.extend_from_slice(&lines);
+                self.push(lines);
                 self.progress = Some(progress);
                 self.taken.push(taken);
             }
@@ -278,16 +280,21 @@ impl Batch {
         }
     }
 
+    fn push(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        self.pieces.push(piece);
+    }
+
     /// Adds what arrives until `until`, or until it is much, and then what is there already.
     async fn gather(&mut self, steps: &mut mpsc::Receiver<Step>, until: Instant) {
-        while self.end.is_none() && self.bytes.len() < MUCH {
+        while self.end.is_none() && self.len < MUCH {
             match timeout_at(until, steps.recv()).await {
                 Ok(Some(step)) => self.add(step),
                 Ok(None) => self.end = Some(cut_off()),
                 Err(_) => break,
             }
         }
-        while self.end.is_none() && self.bytes.len() < MOST {
+        while self.end.is_none() && self.len < MOST {
             match steps.try_recv() {
                 Ok(step) => self.add(step),
                 Err(_) => break,
@@ -322,7 +329,7 @@ fn write(
         },
         (None, None) => return (None, Ok(())),
     };
-    let result = store.space().check().and_then(|()| part.append(&batch.bytes));
+    let result = store.space().check().and_then(|()| part.append(&batch.pieces));
     drop(batch.taken);
     (Some(part), result)
 }

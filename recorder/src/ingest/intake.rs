@@ -56,9 +56,8 @@ pub(super) enum Refusal {
 /// The state of one upload.
 #[derive(Debug)]
 pub(super) struct Intake {
+    /// A line that is not whole.
     held: BytesMut,
-    /// Bytes of `held` that are known to have no newline.
-    searched: usize,
     lines: u64,
     /// Bytes that may still come.
     left: u64,
@@ -69,7 +68,7 @@ pub(super) struct Intake {
 impl Intake {
     /// An upload of at most `cap` bytes.
     pub(super) fn new(cap: u64) -> Self {
-        Self { held: BytesMut::new(), searched: 0, lines: 0, left: cap, cap, progress: Progress::default() }
+        Self { held: BytesMut::new(), lines: 0, left: cap, cap, progress: Progress::default() }
     }
 
     /// What the lines so far say.
@@ -77,11 +76,18 @@ impl Intake {
         &self.progress
     }
 
-    /// Takes bytes in and gives the pieces that they complete.
-    pub(super) fn feed(&mut self, bytes: &[u8], out: &mut Vec<Piece>) -> Result<(), Refusal> {
+    /// Takes bytes in and gives the pieces that they complete, which are parts of them wherever a line is not split.
+    pub(super) fn feed(&mut self, mut bytes: Bytes, out: &mut Vec<Piece>) -> Result<(), Refusal> {
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or(Refusal::TooMuch(self.cap))?;
-        self.held.extend_from_slice(bytes);
-        self.cut(out)?;
+        if !self.held.is_empty() {
+            let end = line_end(&bytes);
+            self.held.extend_from_slice(&bytes.split_to(end.unwrap_or(bytes.len())));
+            if end.is_some() {
+                let line = std::mem::take(&mut self.held).freeze();
+                self.cut(line, out)?;
+            }
+        }
+        self.cut(bytes, out)?;
         let most = if self.lines == 0 { MAX_HEADER } else { MAX_LINE };
         if self.held.len() > most { Err(Refusal::TooLong(self.lines.saturating_add(1))) } else { Ok(()) }
     }
@@ -97,47 +103,39 @@ impl Intake {
         Ok(())
     }
 
-    fn cut(&mut self, out: &mut Vec<Piece>) -> Result<(), Refusal> {
-        if self.lines == 0 {
-            let Some(end) = self.next_end(0) else { return Ok(()) };
-            let header = self.held.split_to(end).freeze();
+    /// Gives the whole lines of `bytes`, and holds the rest.
+    fn cut(&mut self, mut bytes: Bytes, out: &mut Vec<Piece>) -> Result<(), Refusal> {
+        if self.lines == 0
+            && let Some(end) = line_end(&bytes)
+        {
+            let header = bytes.split_to(end);
             self.look(&header)?;
             out.push(Piece::Header(header));
         }
         let (mut good, mut result) = (0, Ok(()));
-        while let Some(end) = self.next_end(good) {
-            let line = self.held.get(good..end).unwrap_or_default();
-            result = look(line, &mut self.lines, &mut self.progress);
+        while let Some(len) = bytes.get(good..).and_then(line_end) {
+            let end = good.saturating_add(len);
+            result = self.look(bytes.get(good..end).unwrap_or_default());
             if result.is_err() {
                 break;
             }
             good = end;
         }
         if good > 0 {
-            out.push(Piece::Lines(self.held.split_to(good).freeze()));
-            self.searched = self.searched.saturating_sub(good);
+            out.push(Piece::Lines(bytes.split_to(good)));
         }
-        if self.held.is_empty() {
-            // What is left of the buffer would keep the lines' memory as long as an idle upload lasts.
-            self.held = BytesMut::new();
-        }
+        self.held.extend_from_slice(&bytes);
         result
     }
 
-    /// Index behind the next newline at or after `from`.
-    fn next_end(&mut self, from: usize) -> Option<usize> {
-        let from = from.max(self.searched);
-        let at = self.held.get(from..).and_then(|rest| memchr(b'\n', rest));
-        if at.is_none() {
-            self.searched = self.held.len();
-        }
-        at.map(|at| from.saturating_add(at).saturating_add(1))
-    }
-
     fn look(&mut self, line: &[u8]) -> Result<(), Refusal> {
-        self.searched = 0;
         look(line, &mut self.lines, &mut self.progress)
     }
+}
+
+/// Index behind the first newline.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    memchr(b'\n', bytes).map(|at| at.saturating_add(1))
 }
 
 /// The header is looked at by whoever knows the owner; here only event lines are.
@@ -177,7 +175,7 @@ mod tests {
         let mut out = Vec::new();
         let mut result = Ok(());
         for piece in pieces {
-            result = result.and_then(|()| intake.feed(piece, &mut out));
+            result = result.and_then(|()| intake.feed(Bytes::copy_from_slice(piece), &mut out));
         }
         let result = result.and_then(|()| intake.end(&mut out));
         let bytes = out.iter().flat_map(|piece| match piece {
@@ -222,7 +220,7 @@ mod tests {
     #[test]
     fn the_header_comes_first_and_alone() {
         let mut out = Vec::new();
-        intake().feed(CAST, &mut out).unwrap();
+        intake().feed(Bytes::from_static(CAST), &mut out).unwrap();
         assert_eq!(out[0], Piece::Header(Bytes::from_static(b"{\"version\":2}\n")));
         assert_eq!(out.len(), 2);
     }

@@ -151,7 +151,7 @@ impl Receiver {
     async fn take(&mut self, mut data: Bytes) -> Result<(), Stop> {
         while let Some(unpacker) = &mut self.unpacker {
             match unpacker.unpack(&mut data) {
-                Ok(Some(lines)) => self.feed(&lines).await?,
+                Ok(Some(lines)) => self.feed(lines).await?,
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(refused(&error)),
             }
@@ -160,11 +160,11 @@ impl Receiver {
                 return Err(shutting_down());
             }
         }
-        self.feed(&data).await
+        self.feed(data).await
     }
 
     /// Whatever was good before a refusal is handed on.
-    async fn feed(&mut self, lines: &[u8]) -> Result<(), Stop> {
+    async fn feed(&mut self, lines: Bytes) -> Result<(), Stop> {
         let fed = self.intake.feed(lines, &mut self.pieces);
         self.hand_on().await?;
         fed.map_err(|refusal| refused(&refusal))

@@ -138,7 +138,7 @@ impl Lab {
     /// One that has ended.
     fn ended(&self, session: &str, content: &str) -> Place {
         let mut part = self.part(session);
-        part.append(content.as_bytes()).unwrap();
+        part.append(&[content.as_bytes()]).unwrap();
         let place = place(&part);
         part.finish(end()).unwrap();
         place
@@ -203,10 +203,10 @@ async fn a_part_is_in_the_bucket_when_it_has_ended_whatever_failed_on_the_way() 
         let mut part = lab.part("s");
         let mut shipment = shipper.follow(&part);
         let mut content = HEADER.to_owned();
-        part.append(HEADER.as_bytes()).unwrap();
+        part.append(&[HEADER.as_bytes()]).unwrap();
         for _ in 0..3 {
             let more = lines(20_000);
-            part.append(more.as_bytes()).unwrap();
+            part.append(&[more.as_bytes()]).unwrap();
             content.push_str(&more);
             shipment.written(part.written());
             // Acknowledged means: there, whatever becomes of this process.
@@ -232,7 +232,7 @@ async fn another_process_goes_on_where_one_died_with_notes_and_without() {
         let mut part = lab.part("s");
         let mut shipment = shipper.follow(&part);
         let content = format!("{HEADER}{}", lines(60_000));
-        part.append(content.as_bytes()).unwrap();
+        part.append(&[content.as_bytes()]).unwrap();
         shipment.written(part.written());
         while shipment.shipped() < part.written() {
             shipment.changed().await;
@@ -262,7 +262,7 @@ async fn what_lasts_gathers_and_is_closed_when_it_has_ended() {
     let shipper = lab.ship(AckLevel::Volume, None);
     let mut part = lab.part("s");
     let shipment = shipper.follow(&part);
-    part.append(HEADER.as_bytes()).unwrap();
+    part.append(&[HEADER.as_bytes()]).unwrap();
     shipment.written(part.written());
     eventually(async || (shipper.status().backlog().bytes > 0).then_some(())).await;
     assert_eq!(lab.manifest(&key("s")).await, None);
@@ -344,7 +344,7 @@ async fn a_shutdown_ships_what_is_left() {
     let shipper = lab.ship(AckLevel::Volume, None);
     let mut part = lab.part("s");
     let shipment = shipper.follow(&part);
-    part.append(HEADER.as_bytes()).unwrap();
+    part.append(&[HEADER.as_bytes()]).unwrap();
     shipment.written(part.written());
     part.finish(end()).unwrap();
     drop(shipment);

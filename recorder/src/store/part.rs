@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, IoSlice, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -58,19 +58,20 @@ impl Part {
         self.written
     }
 
-    /// Appends bytes; they are durable when this returns. After an error the file is as it was before, as far as the
+    /// Appends pieces; they are durable when this returns. After an error the file is as it was before, as far as the
     /// operating system lets it.
     ///
     /// # Errors
     /// Where the bytes cannot be written whole.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let appended = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
+    pub fn append<P: AsRef<[u8]>>(&mut self, pieces: &[P]) -> Result<(), StoreError> {
+        let appended = write_all(&mut self.file, pieces).and_then(|()| self.file.sync_data());
         if let Err(source) = appended {
             // A torn line would stand before whatever a reader finds next; failing here adds nothing to the report.
             let _ = self.file.set_len(self.written);
             return Err(StoreError::Io { action: "written", source });
         }
-        self.written = self.written.saturating_add(bytes.len() as u64);
+        let len: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+        self.written = self.written.saturating_add(len as u64);
         Ok(())
     }
 
@@ -99,6 +100,22 @@ impl Part {
 /// Where the metadata cannot be written.
 pub fn complete(place: &Place, meta: &Meta) -> io::Result<()> {
     put(&place.directory, &place.name.meta(), &serde_json::to_vec(meta)?)
+}
+
+/// Writes pieces one behind the other, many of them at once.
+fn write_all<P: AsRef<[u8]>>(file: &mut File, pieces: &[P]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
+    let mut left = &mut slices[..];
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Puts a file in place, whole, and makes its name durable.

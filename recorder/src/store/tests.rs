@@ -34,9 +34,9 @@ fn a_part_has_the_bytes_it_was_given_and_metadata_that_knows_its_end() {
     let mut part = store.create(&name(), meta(), 1_700_000_000).unwrap();
     let path = part.path().to_owned();
     assert!(path.ends_with("recordings/2023/11/14/c/shop/till/s.0.cast"), "{path:?}");
-    part.append(b"{}\n").unwrap();
+    part.append(&[b"{}\n"]).unwrap();
     assert_eq!(read_meta(&path).end, None);
-    part.append(b"[0,\"o\",\"x\"]\n").unwrap();
+    part.append(&[b"[0,\"o\",\"x\"]\n"]).unwrap();
     part.finish(end()).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"{}\n[0,\"o\",\"x\"]\n");
     assert_eq!(read_meta(&path).end, Some(End { bytes: 15, ..end() }));
@@ -88,6 +88,6 @@ fn bytes_that_do_not_fit_are_an_error_and_do_not_count() {
     let dir = tempfile::tempdir().unwrap();
     let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut part = Part::new(file, dir.path().into(), &name(), meta(), None);
-    assert!(matches!(part.append(b"lost"), Err(StoreError::Io { action: "written", .. })));
+    assert!(matches!(part.append(&[b"lost"]), Err(StoreError::Io { action: "written", .. })));
     assert_eq!(part.written(), 0);
 }

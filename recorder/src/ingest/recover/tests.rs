@@ -28,7 +28,7 @@ fn left(dir: &Path, session: &str, content: &[u8]) -> PathBuf {
 
 fn left_in(store: &Store, session: &str, content: &[u8]) -> PathBuf {
     let mut part = store.create(&PartName::new(session, 0).unwrap(), meta(), 1_700_000_000).unwrap();
-    part.append(content).unwrap();
+    part.append(&[content]).unwrap();
     part.path().to_owned()
 }
 
@@ -198,11 +198,11 @@ fn what_is_written_now_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), 0).unwrap();
     let mut part = store.create(&PartName::new("s", 0).unwrap(), meta(), 1_700_000_000).unwrap();
-    part.append(HEADER.as_bytes()).unwrap();
+    part.append(&[HEADER.as_bytes()]).unwrap();
     assert_eq!(recover(&store).unwrap(), Recovered::default());
     // Nor does another process touch it.
     assert_eq!(again(dir.path()).1, Recovered::default());
-    part.append(LINES[0].as_bytes()).unwrap();
+    part.append(&[LINES[0].as_bytes()]).unwrap();
     drop(part);
     assert_eq!(recover(&store).unwrap().completed, 1);
 }

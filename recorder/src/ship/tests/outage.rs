@@ -26,7 +26,7 @@ impl Session {
     }
 
     fn say(&mut self, text: &str) {
-        self.part.append(text.as_bytes()).unwrap();
+        self.part.append(&[text.as_bytes()]).unwrap();
         self.said.push_str(text);
         self.shipment.written(self.part.written());
     }

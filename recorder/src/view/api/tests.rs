@@ -35,7 +35,7 @@ impl Lab {
         let facts = Facts { start: 1_700_000_000, command: "<b>id</b>".into(), ..Facts::default() };
         let meta = Meta { owner, received: 0, offset: 0, header_bytes: 14, facts, end: None };
         let mut part = store.create(&PartName::new("s", 0).unwrap(), meta, 1_700_000_000).unwrap();
-        part.append(CAST_TEXT.as_bytes()).unwrap();
+        part.append(&[CAST_TEXT.as_bytes()]).unwrap();
         let end = End {
             outcome: Outcome::Complete,
             message: String::new(),

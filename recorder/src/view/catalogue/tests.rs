@@ -65,7 +65,7 @@ impl Lab {
     fn part(&self, session: &str, part: u32, meta: Meta, lines: &str) -> Part {
         let start = meta.facts.start;
         let mut part = self.store.create(&PartName::new(session, part).unwrap(), meta, start).unwrap();
-        part.append(format!("{{}}\n{lines}").as_bytes()).unwrap();
+        part.append(&[format!("{{}}\n{lines}").as_bytes()]).unwrap();
         part
     }
 
@@ -152,7 +152,7 @@ async fn a_session_is_followed_while_it_grows_and_ends() {
     let mut part = lab.part("s", 0, meta(pod("a"), NOW, 0), "");
     let one = lab.one().await;
     assert_eq!((one.outcome, one.complete, one.size), (None, false, 3));
-    part.append(b"[1,\"o\",\"x\"]\n").unwrap();
+    part.append(&[b"[1,\"o\",\"x\"]\n"]).unwrap();
     assert_eq!(lab.one().await.size, 15);
     part.finish(end(Outcome::Complete)).unwrap();
     assert_eq!(lab.one().await.outcome, Some(Outcome::Complete));

@@ -53,7 +53,7 @@ async fn recorded(bucket: &Bucket, parts: &[(&str, u32, i64, u64)]) {
     for (session, part, start, offset) in parts {
         let name = PartName::new(session, *part).unwrap();
         let mut part = store.create(&name, meta(*start, *offset), *start).unwrap();
-        part.append(format!("{HEADER}{LINE}").as_bytes()).unwrap();
+        part.append(&[format!("{HEADER}{LINE}").as_bytes()]).unwrap();
         part.finish(end()).unwrap();
     }
     let setup = Setup { bucket: bucket.clone(), store, ack: AckLevel::Volume, keep: None, recovered: done() };
@@ -95,7 +95,7 @@ async fn a_session_is_joined_from_the_volume_and_the_bucket() {
         let name = PartName::new("s", number).unwrap();
         let start = 1_700_000_000 + i64::from(number) * 100;
         let mut part = store.create(&name, meta(start, u64::from(number) * line), start).unwrap();
-        part.append(format!("{HEADER}{LINE}").as_bytes()).unwrap();
+        part.append(&[format!("{HEADER}{LINE}").as_bytes()]).unwrap();
     }
     let catalogue = catalogue(dir.path(), &bucket);
     let sessions = list(&catalogue).await;
