@@ -42,8 +42,9 @@ use lead::Ages;
 use spool::Spool;
 use window::Window;
 
-/// Bytes of one journal that stay in memory before the spool takes the oldest: the default lead of fail closed.
-const MEMORY: u64 = 1 << 20;
+/// Bytes of one journal that stay in memory before the spool takes the oldest: what a flood says while its recorder
+/// commits, several times over, because a detour over the disk costs more than all else that is done with a line.
+const MEMORY: u64 = 4 << 20;
 
 /// One session's journal; all clones are the same.
 #[derive(Clone)]

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use podwitness_wire::pack::FRAME;
 
 use super::budget::Share;
 
-/// Lines are gathered to chunks of about this size.
-const CHUNK: usize = 64 << 10;
+/// Lines are gathered to chunks of at most this size, so that each can be a piece of an upload as it is; what one frame
+/// becomes can be more.
+const CHUNK: usize = FRAME;
 
 /// Chunks of whole lines, the last one still growing. Places are bytes since the beginning of the journal.
 #[derive(Debug)]
@@ -54,15 +56,15 @@ impl Window {
         } else if !self.share.grow(len) {
             return false;
         }
+        if self.tail.len() + lines.len() > CHUNK {
+            self.seal();
+        }
         if lines.len() >= CHUNK / 16 && self.tail.is_empty() {
             // Much comes at once, and more will: one allocation for the chunk.
-            self.tail.reserve(CHUNK + lines.len());
+            self.tail.reserve(CHUNK.max(lines.len()));
         }
         self.tail.extend_from_slice(lines);
         self.len += len;
-        if self.tail.len() >= CHUNK {
-            self.seal();
-        }
         true
     }
 

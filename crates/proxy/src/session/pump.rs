@@ -222,6 +222,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
                     let written = to.write_buf(pending).await?;
                     passed.fetch_add(written as u64, Ordering::Relaxed);
                 }
+                // Even empty it would hold on to the buffer, which is to be read into again.
+                *pending = Bytes::new();
                 io::Result::Ok(())
             })
             .await?;
