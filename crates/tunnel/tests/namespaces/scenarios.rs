@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use podwitness_tunnel::{Backend, Inline, Options, Peer, ProvisionalLimits, Tunnel, netlink::Netlink};
+use podwitness_tunnel::{
+    Backend, Inline, Options, Peer, PrivateKey, ProvisionalLimits, Tunnel, netlink::Netlink,
+};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -77,13 +79,8 @@ pub fn a_sidecar_restarts_with_a_new_key(backend: Backend) {
 
 pub fn a_recorder_restarts_with_a_new_key(backend: Backend) {
     let lab = Lab::new();
-    let first = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
-    let tunnel = sidecar(&lab.sidecar, backend, vec![first.peer(Lab::RECORDER)]);
-    let (target, same) = (first.target(), tunnel.clone());
-    lab.sidecar.run(async move { assert!(answers(&same, target).await) });
-    first.close(&lab.recorder);
-    let second = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
-    let (target, peers) = (second.target(), vec![second.peer(Lab::RECORDER)]);
+    let (tunnel, recorder) = after_a_restart(&lab, backend, key(), key());
+    let (target, peers) = (recorder.target(), vec![recorder.peer(Lab::RECORDER)]);
     lab.sidecar.run(async move {
         tunnel.set_peers(peers).await.unwrap();
         assert!(answers(&tunnel, target).await);
@@ -91,14 +88,9 @@ pub fn a_recorder_restarts_with_a_new_key(backend: Backend) {
 }
 
 pub fn a_recorder_restarts_with_its_key(backend: Backend) {
-    let lab = Lab::new();
-    let secret = key();
-    let first = Recorder::open(&lab.recorder, secret.clone(), ProvisionalLimits::default(), true);
-    let tunnel = sidecar(&lab.sidecar, backend, vec![first.peer(Lab::RECORDER)]);
-    let (target, same) = (first.target(), tunnel.clone());
-    lab.sidecar.run(async move { assert!(answers(&same, target).await) });
-    first.close(&lab.recorder);
-    let _second = Recorder::open(&lab.recorder, secret, ProvisionalLimits::default(), true);
+    let (lab, secret) = (Lab::new(), key());
+    let (tunnel, recorder) = after_a_restart(&lab, backend, secret.clone(), secret);
+    let target = recorder.target();
     lab.sidecar.run(async move {
         // WireGuard sees after 15 s of silence that its session is gone.
         eventually("an answer of the new recorder", || async {
@@ -109,15 +101,9 @@ pub fn a_recorder_restarts_with_its_key(backend: Backend) {
 }
 
 pub fn a_recorder_with_its_key_is_set_anew(backend: Backend) {
-    let lab = Lab::new();
-    let secret = key();
-    let first = Recorder::open(&lab.recorder, secret.clone(), ProvisionalLimits::default(), true);
-    let tunnel = sidecar(&lab.sidecar, backend, vec![first.peer(Lab::RECORDER)]);
-    let (target, same) = (first.target(), tunnel.clone());
-    lab.sidecar.run(async move { assert!(answers(&same, target).await) });
-    first.close(&lab.recorder);
-    let second = Recorder::open(&lab.recorder, secret, ProvisionalLimits::default(), true);
-    let peers = vec![second.peer(Lab::RECORDER)];
+    let (lab, secret) = (Lab::new(), key());
+    let (tunnel, recorder) = after_a_restart(&lab, backend, secret.clone(), secret);
+    let (target, peers) = (recorder.target(), vec![recorder.peer(Lab::RECORDER)]);
     lab.sidecar.run(async move {
         tunnel.set_peers(vec![]).await.unwrap();
         tunnel.set_peers(peers).await.unwrap();
@@ -298,6 +284,22 @@ pub fn a_removed_interface_is_noticed(backend: Backend) {
         let again = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
         again.close().await.unwrap();
     });
+}
+
+/// A sidecar to which the recorder of the first key has answered, and the one of the second key that has come since in
+/// its place.
+fn after_a_restart(
+    lab: &Lab,
+    backend: Backend,
+    first: PrivateKey,
+    second: PrivateKey,
+) -> (Arc<Tunnel>, Recorder) {
+    let first = Recorder::open(&lab.recorder, first, ProvisionalLimits::default(), true);
+    let tunnel = sidecar(&lab.sidecar, backend, vec![first.peer(Lab::RECORDER)]);
+    let (target, same) = (first.target(), tunnel.clone());
+    lab.sidecar.run(async move { assert!(answers(&same, target).await) });
+    first.close(&lab.recorder);
+    (tunnel, Recorder::open(&lab.recorder, second, ProvisionalLimits::default(), true))
 }
 
 async fn echoed(stream: &mut tokio::net::TcpStream) {
