@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Invariants: a `.cast` is created once, by one upload, and only ever appended to; nothing here removes or replaces
-//! one. Where it lies follows from a verified identity and the recorder's own clock, never from what an upload says.
-//! An upload whose metadata has no `end` was cut off by a crash; the next process writes one, and changes no byte of it.
+//! one that anybody was told of. Where it lies follows from a verified identity and the recorder's own clock, never from
+//! what an upload says. An upload whose metadata has no `end` was cut off by a crash; the next process writes one, and
+//! changes no byte of it.
 
 pub mod events;
 pub mod layout;
@@ -153,7 +154,11 @@ impl Store {
         // So that no other process takes it for one that was left. Where locks are not kept there is no other either.
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         let part = Part::new(file, directory, name, meta, Some(writing));
-        part.publish()?;
+        if let Err(error) = part.publish() {
+            // It is empty, and nobody was told of it. Where it cannot be removed, recovery does that.
+            let _ = fs::remove_file(part.path());
+            return Err(error);
+        }
         Ok(part)
     }
 

@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Mutex,
     task,
-    time::{self, MissedTickBehavior},
+    time::{self, MissedTickBehavior, sleep},
 };
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     netlink::{self, Netlink},
     peers::{self, Known, Peers},
     privileged::{self, Privileged},
+    silence::{GRACE, Renewed, SILENCE},
     socket,
     wireguard::Handle,
 };
@@ -38,7 +39,9 @@ pub(crate) struct Interface {
     backend: Backend,
     device: Handle,
     privileged: Arc<dyn Privileged>,
-    known: Mutex<Known>,
+    /// Whoever changes peers holds it until the device has answered, also where nobody waits for that any more.
+    known: Arc<Mutex<Known>>,
+    renewed: Mutex<Renewed>,
 }
 
 /// What a privileged job needs to know to configure the link.
@@ -107,7 +110,8 @@ impl Interface {
             device: Handle::new(&plan.name, plan.backend)?,
             name: plan.name,
             privileged,
-            known: Mutex::default(),
+            known: Arc::default(),
+            renewed: Mutex::default(),
         })
     }
 
@@ -115,8 +119,13 @@ impl Interface {
         self.address
     }
 
+    /// Connects; once more with a peer from which nothing came, after its session has begun anew.
     pub(crate) async fn dial(&self, to: SocketAddrV6) -> io::Result<TcpStream> {
-        socket::dial(self.privileged.as_ref(), self.mark, self.address, to).await
+        let dial = || socket::dial(self.privileged.as_ref(), self.mark, self.address, to);
+        tokio::select! {
+            connected = dial() => connected,
+            () = self.renewed_for_silence(*to.ip()) => dial().await,
+        }
     }
 
     pub(crate) async fn listen(&self, port: u16) -> io::Result<TcpListener> {
@@ -174,6 +183,44 @@ impl Interface {
         let name = self.name.clone();
         let removed = move || Netlink::new().delete_link(&name);
         Ok(privileged::run(self.privileged.as_ref(), removed).await??)
+    }
+
+    /// Waits until nothing has come from the peer at `address` for a while, and its session has begun anew.
+    async fn renewed_for_silence(&self, address: Ipv6Addr) {
+        sleep(GRACE).await;
+        let mut before = self.received(address).await;
+        loop {
+            sleep(SILENCE).await;
+            let now = self.received(address).await;
+            if now.is_some() && now == before && self.renew(address).await {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    /// Bytes that came from the peer at `at` in its session, if that can be told.
+    async fn received(&self, at: Ipv6Addr) -> Option<u64> {
+        let peers = self.status().await.ok()?;
+        peers.iter().find(|peer| address(&peer.key) == at).map(|peer| peer.rx)
+    }
+
+    /// Makes the session of the peer at `at` begin anew, and tells whether it does. Its route stays.
+    async fn renew(&self, at: Ipv6Addr) -> bool {
+        let mut known = Arc::clone(&self.known).lock_owned().await;
+        let Known::Exactly(peers) = &*known else { return false };
+        let Some(peer) = peers.values().find(|peer| address(&peer.key) == at).cloned() else { return false };
+        if !self.renewed.lock().await.may(peer.key) {
+            return false;
+        }
+        let device = self.device;
+        let renewed =
+            self.on_device(move || device.renew_peer(peer).inspect_err(|_| *known = Known::Unknown));
+        match renewed.await {
+            Ok(()) => tracing::debug!(peer = %at, "nothing comes from this peer; its session begins anew"),
+            Err(error) => tracing::warn!(%error, peer = %at, "a session cannot begin anew"),
+        }
+        true
     }
 
     async fn change_peers(&self, before: Known, wanted: &Peers) -> Result<(), Error> {

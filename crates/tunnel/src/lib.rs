@@ -24,6 +24,7 @@ pub mod netlink;
 mod options;
 mod peers;
 mod privileged;
+mod silence;
 mod socket;
 mod tun;
 mod tunnel;

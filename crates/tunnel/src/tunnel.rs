@@ -113,10 +113,11 @@ impl Tunnel {
         }
     }
 
-    /// Connects through the tunnel, from its address, with its mark.
+    /// Connects through the tunnel, from its address, with its mark. A peer from which nothing has come for 2.5 s gets a
+    /// new session, and another attempt in it: it may be another process under the same key.
     ///
     /// # Errors
-    /// Where the connection fails. It waits as long as TCP does; the caller limits that.
+    /// Where the connection fails. It waits as long as TCP does; the caller limits that, to more than those 2.5 s.
     pub async fn dial(&self, to: SocketAddrV6) -> io::Result<TcpStream> {
         match self.gate() {
             Some(_) => Err(io::Error::new(io::ErrorKind::Unsupported, Error::Gated)),

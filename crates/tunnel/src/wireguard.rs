@@ -43,6 +43,12 @@ impl Handle {
         self.apply("set peers", changes.iter().fold(update, with_change))
     }
 
+    /// Removes a peer and sets it again. In two requests: a userspace device takes none that names a key twice.
+    pub(crate) fn renew_peer(&self, peer: Peer) -> Result<(), Error> {
+        self.change_peers(&[Change::Remove(peer.key)], false)?;
+        self.change_peers(&[Change::Set(peer)], false)
+    }
+
     /// What the device knows of its peers.
     pub(crate) fn status(&self) -> Result<Vec<PeerStatus>, Error> {
         let device = self

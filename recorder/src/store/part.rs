@@ -127,8 +127,12 @@ pub(super) fn put(directory: &Path, name: &str, content: &[u8]) -> io::Result<()
         _ => {}
     }
     let mut file = create_new(&beside)?;
-    file.write_all(content)?;
-    file.sync_data()?;
-    fs::rename(&beside, directory.join(name))?;
+    let placed = file.write_all(content).and_then(|()| file.sync_data());
+    let placed = placed.and_then(|()| fs::rename(&beside, directory.join(name)));
+    if placed.is_err() {
+        // Whoever is refused may never write this again; failing here adds nothing to the report.
+        let _ = fs::remove_file(&beside);
+    }
+    placed?;
     sync_directory(directory)
 }

@@ -91,3 +91,13 @@ fn bytes_that_do_not_fit_are_an_error_and_do_not_count() {
     assert!(matches!(part.append(&[b"lost"]), Err(StoreError::Io { action: "written", .. })));
     assert_eq!(part.written(), 0);
 }
+
+/// A directory in the place of its metadata stands for a volume that does not take them.
+#[test]
+fn a_part_that_cannot_be_described_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), 0).unwrap();
+    fs::create_dir_all(dir.path().join("1970/01/01/c/shop/till").join(name().meta())).unwrap();
+    assert!(matches!(store.create(&name(), meta(), 0), Err(StoreError::Io { action: "described", .. })));
+    assert_eq!(files(dir.path()), 0);
+}

@@ -78,6 +78,13 @@ impl Outside {
         });
     }
 
+    /// Kills it and starts it again.
+    fn again(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = start(&self.net, &self.dir);
+    }
+
     fn metrics(&self) -> String {
         self.net.block_on(async { get("127.0.0.1:8080".parse().unwrap(), "/metrics").await.unwrap().1 })
     }
@@ -218,4 +225,21 @@ fn two_clusters_share_a_recorder_outside_and_a_third_is_served_nothing() {
     }
     assert_eq!(two.records(outside.key, |key| Some(two.control.assertion(&key.to_string()))), 403);
     assert_eq!(outside.casts().len(), 3);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_recorder_that_was_killed_is_reached_by_the_first_dial_to_the_next() {
+    let cluster = Cluster::new("c-one");
+    let mut outside = Outside::new(&[&cluster]);
+    outside.connect(&cluster, 2);
+    outside.is_ready();
+    cluster.pod.block_on(async {
+        let sidecar = Sidecar::open_at(outside.key, ENDPOINT).await;
+        drop(sidecar.connect().await);
+        outside.again();
+        outside.is_ready();
+        // No netmap says that it is another process, and WireGuard would see it after 15 s. A sidecar waits for 5 s.
+        timeout(Duration::from_secs(5), sidecar.connect()).await.expect("it is reached");
+    });
 }

@@ -159,3 +159,18 @@ async fn a_volume_that_others_fill_to_the_last_byte_loses_nothing_acknowledged()
     is_in_the_bucket(&recorder, &all).await;
     assert!(recorder.metric("podwitness_recorder_quarantined_total").await < 0.5);
 }
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn an_upload_that_a_full_volume_refuses_leaves_nothing_there() {
+    let volume = Arc::new(Volume::small(16));
+    // No floor: what is refused is refused by the file system.
+    let recorder = Recorder::with_volume(&volume, &[("PODWITNESS_FREE_SPACE", "0")]);
+    let before = recorder.files();
+    volume.leave(0);
+    let (writer, answer) = upload(recorder.plain).await;
+    assert!(writer.send(&header("s")).await);
+    assert!(matches!(acks(answer).next().await, Some(Ack::Failed(_))));
+    volume.give_back();
+    assert_eq!(recorder.files(), before);
+}

@@ -141,11 +141,17 @@ impl Recorder {
         sums
     }
 
-    fn casts(&self) -> Vec<PathBuf> {
+    /// What is on the volume, sorted.
+    pub fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         find(self.dir.path(), &mut found);
         found.sort();
         found
+    }
+
+    fn casts(&self) -> Vec<PathBuf> {
+        let is_cast = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "cast");
+        self.files().into_iter().filter(is_cast).collect()
     }
 
     pub async fn admin_status(&self, path: &str) -> u16 {
@@ -342,7 +348,7 @@ fn find(dir: &Path, found: &mut Vec<PathBuf>) {
     for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
             find(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "cast") {
+        } else {
             found.push(path);
         }
     }

@@ -48,10 +48,9 @@ async fn a_process_outside_the_cluster_records_what_pods_send_it() -> Result<()>
             let ready = condition(&ns.name, "Ready", "True").await?;
             ensure!(ready.get("reason") == Some(&json!("External")), "{ready}");
             let recorder = Kubectl::default().get(&["recorder", &ns.name]).await?;
-            ensure!(
-                recorder.pointer("/status/external/address") == Some(&json!(outside.endpoint)),
-                "{recorder}"
-            );
+            for (at, said) in [("external/address", outside.endpoint.as_str()), ("storage", "external")] {
+                ensure!(recorder.pointer(&format!("/status/{at}")) == Some(&json!(said)), "{recorder}");
+            }
             let grant = enforced(&ns.name, &tag(&ns.name));
             with_grant(&grant, async || records(ns, plain, &outside, &mut ingest).await).await
         };

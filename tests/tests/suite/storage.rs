@@ -31,23 +31,16 @@ type Done<'a> = Vec<(Counting<'a>, Seen)>;
 
 #[tokio::test]
 async fn what_is_in_a_bucket_survives_the_node() -> Result<()> {
-    on_one_node(async |ns, plain, node| {
-        with_bucket(plain, async |s3| {
-            // The second one has nothing of its own: what it shows is in the bucket.
-            let (recorder, shows) = (ns.name.as_str(), format!("{}-shows", ns.name));
-            let spec = spec(&json!({"s3": s3}), node);
-            with_recorders(&[(recorder, spec.clone()), (shows.as_str(), spec)], async || {
-                let lab = Lab { ns, plain, recorder, shows: &shows };
-                Box::pin(lab.enforced("object", async || {
-                    lab.status("s3://audit/kept/here", "object").await?;
-                    let mut done = lab.row("killed", async || lab.kill().await).await?;
-                    done.extend(lab.row("deleted", async || lab.delete().await).await?);
-                    done.extend(lab.node_is_lost().await?);
-                    done.extend(lab.row("last", async || Ok(())).await?);
-                    lab.all_recorded(&done).await
-                }))
-                .await
-            })
+    with_bucket_on_one_node(async |ns, plain, spec| {
+        // The second one has nothing of its own: what it shows is in the bucket.
+        let (recorder, shows) = (ns.name.as_str(), format!("{}-shows", ns.name));
+        with_recorders(&[(recorder, spec.clone()), (shows.as_str(), spec)], async || {
+            let lab = Lab { ns, plain, recorder, shows: &shows };
+            Box::pin(lab.enforced("object", async || {
+                let mut done = lab.killed_and_deleted("s3://audit/kept/here", "object").await?;
+                done.extend(lab.node_is_lost().await?);
+                lab.last(done).await
+            }))
             .await
         })
         .await
@@ -64,11 +57,8 @@ async fn what_is_on_a_claim_survives_the_pod() -> Result<()> {
             with_recorders(&[(recorder, spec)], async || {
                 let lab = Lab { ns, plain, recorder, shows: recorder };
                 Box::pin(lab.enforced("volume", async || {
-                    lab.status("volume", "volume").await?;
-                    let mut done = lab.row("killed", async || lab.kill().await).await?;
-                    done.extend(lab.row("deleted", async || lab.delete().await).await?);
-                    done.extend(lab.row("last", async || Ok(())).await?);
-                    lab.all_recorded(&done).await
+                    let done = lab.killed_and_deleted("volume", "volume").await?;
+                    lab.last(done).await
                 }))
                 .await
             })
@@ -81,15 +71,11 @@ async fn what_is_on_a_claim_survives_the_pod() -> Result<()> {
 
 #[tokio::test]
 async fn a_rolling_restart_is_seen_by_no_session() -> Result<()> {
-    on_one_node(async |ns, plain, node| {
-        with_bucket(plain, async |s3| {
-            let mut spec = spec(&json!({"s3": s3}), node);
-            spec.as_object_mut().context("no object")?.insert("replicas".into(), 2.into());
-            with_recorders(&[(ns.name.as_str(), spec)], async || {
-                let lab = Lab { ns, plain, recorder: &ns.name, shows: &ns.name };
-                Box::pin(lab.enforced("object", async || lab.roll().await)).await
-            })
-            .await
+    with_bucket_on_one_node(async |ns, plain, mut spec| {
+        spec.as_object_mut().context("no object")?.insert("replicas".into(), 2.into());
+        with_recorders(&[(ns.name.as_str(), spec)], async || {
+            let lab = Lab { ns, plain, recorder: &ns.name, shows: &ns.name };
+            Box::pin(lab.enforced("object", async || lab.roll().await)).await
         })
         .await
     })
@@ -122,6 +108,20 @@ impl<'a> Lab<'a> {
         ensure!(at("/status/storage") == storage && at("/status/ack") == ack, "{status}");
         ensure!(at("/status/replicas/0/ack") == ack, "{status}");
         Ok(())
+    }
+
+    /// Its process is killed, then its pod is deleted.
+    async fn killed_and_deleted(&self, storage: &str, ack: &str) -> Result<Done<'a>> {
+        self.status(storage, ack).await?;
+        let mut done = self.row("killed", async || self.kill().await).await?;
+        done.extend(self.row("deleted", async || self.delete().await).await?);
+        Ok(done)
+    }
+
+    /// Sessions go on as if nothing had been, and those before are still what they were.
+    async fn last(&self, mut done: Done<'a>) -> Result<()> {
+        done.extend(self.row("last", async || Ok(())).await?);
+        self.all_recorded(&done).await
     }
 
     /// Does harm to the recorder of live sessions and lets them end once it is back. They went on meanwhile or were
@@ -265,6 +265,16 @@ async fn on_one_node(test: impl AsyncFnOnce(&Namespace, &Namespace, &str) -> Res
         let node = Kubectl::default().get(&["node", node]).await?;
         let label = node.pointer("/metadata/labels/kubernetes.io~1hostname").and_then(Value::as_str);
         test(ns, plain, label.context("the node has no label of its name")?).await
+    })
+    .await
+}
+
+/// The same beside a bucket, with what a Recorder on that node says that keeps recordings there.
+async fn with_bucket_on_one_node(
+    test: impl AsyncFnOnce(&Namespace, &Namespace, Value) -> Result<()>,
+) -> Result<()> {
+    on_one_node(async |ns, plain, node| {
+        with_bucket(plain, async |s3| test(ns, plain, spec(&json!({"s3": s3}), node)).await).await
     })
     .await
 }

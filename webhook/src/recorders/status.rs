@@ -92,7 +92,8 @@ fn outside(recorder: &Recorder, finding: Finding, now: i64) -> RecorderStatus {
     let Finding { status, reason, message, found } = finding;
     let ready = condition("Ready", status, generation(recorder), reason, message);
     let conditions = dated(recorder, vec![ready, effective(recorder)], now);
-    RecorderStatus { conditions, external: found, ..RecorderStatus::default() }
+    let storage = Some("external".to_owned());
+    RecorderStatus { conditions, storage, external: found, ..RecorderStatus::default() }
 }
 
 /// What is known of a recorder because its replicas are made here.

@@ -22,7 +22,7 @@ pub struct RecorderStatus {
     /// Replicas that can take recordings, of those that there should be, such as `1/2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<String>,
-    /// Where recordings lie: `emptyDir`, `volume` or `s3://BUCKET/PREFIX`.
+    /// Where recordings lie: `emptyDir`, `volume` or `s3://BUCKET/PREFIX`; `external` where the cluster does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
     /// What acknowledgements survive.

@@ -1,14 +1,19 @@
 //! What holds for a sidecar on either back end.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV6},
     sync::Arc,
     time::Duration,
 };
 
-use podwitness_tunnel::{Backend, Inline, Options, Peer, ProvisionalLimits, Tunnel, netlink::Netlink};
+use podwitness_tunnel::{
+    Backend, Inline, Options, Peer, PrivateKey, ProvisionalLimits, Tunnel, netlink::Netlink,
+};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::sleep,
+};
 
 use crate::{
     ends::{Recorder, UDP, answers, key, name, peer, say, sidecar},
@@ -77,13 +82,8 @@ pub fn a_sidecar_restarts_with_a_new_key(backend: Backend) {
 
 pub fn a_recorder_restarts_with_a_new_key(backend: Backend) {
     let lab = Lab::new();
-    let first = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
-    let tunnel = sidecar(&lab.sidecar, backend, vec![first.peer(Lab::RECORDER)]);
-    let (target, same) = (first.target(), tunnel.clone());
-    lab.sidecar.run(async move { assert!(answers(&same, target).await) });
-    first.close(&lab.recorder);
-    let second = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
-    let (target, peers) = (second.target(), vec![second.peer(Lab::RECORDER)]);
+    let (tunnel, recorder) = after_a_restart(&lab, backend, key(), key());
+    let (target, peers) = (recorder.target(), vec![recorder.peer(Lab::RECORDER)]);
     lab.sidecar.run(async move {
         tunnel.set_peers(peers).await.unwrap();
         assert!(answers(&tunnel, target).await);
@@ -91,37 +91,64 @@ pub fn a_recorder_restarts_with_a_new_key(backend: Backend) {
 }
 
 pub fn a_recorder_restarts_with_its_key(backend: Backend) {
+    let (lab, secret) = (Lab::new(), key());
+    let (tunnel, recorder) = after_a_restart(&lab, backend, secret.clone(), secret);
+    let target = recorder.target();
+    // WireGuard by itself would see only after 15 s of silence that its session is gone.
+    lab.sidecar.run(async move { assert!(answers(&tunnel, target).await) });
+}
+
+pub fn a_peer_that_is_silent_begins_anew(backend: Backend) {
     let lab = Lab::new();
-    let secret = key();
-    let first = Recorder::open(&lab.recorder, secret.clone(), ProvisionalLimits::default(), true);
-    let tunnel = sidecar(&lab.sidecar, backend, vec![first.peer(Lab::RECORDER)]);
-    let (target, same) = (first.target(), tunnel.clone());
-    lab.sidecar.run(async move { assert!(answers(&same, target).await) });
-    first.close(&lab.recorder);
-    let _second = Recorder::open(&lab.recorder, secret, ProvisionalLimits::default(), true);
+    let recorder = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
+    let tunnel = sidecar(&lab.sidecar, backend, vec![recorder.peer(Lab::RECORDER)]);
+    let target = recorder.target();
     lab.sidecar.run(async move {
-        // WireGuard sees after 15 s of silence that its session is gone.
-        eventually("an answer of the new recorder", || async {
-            answers(&tunnel, target).await.then_some(())
-        })
-        .await;
+        assert!(say(&tunnel, target, &noise(1 << 16)).await.is_ok());
+        let mut quiet = tunnel.dial(target).await.unwrap();
+        let before = tunnel.status().await.unwrap()[0].rx;
+        assert!(!answers(&tunnel, unanswered(target)).await);
+        // What the device has counted ends with the session.
+        let after = tunnel.status().await.unwrap()[0].rx;
+        assert!(after < before, "{after} bytes, {before} before");
+        // Connections that were there go on in the new one.
+        echoed(&mut quiet).await;
+    });
+}
+
+pub fn a_peer_that_is_heard_keeps_its_session(backend: Backend) {
+    let lab = Lab::new();
+    let recorder = Recorder::open(&lab.recorder, key(), ProvisionalLimits::default(), true);
+    let tunnel = sidecar(&lab.sidecar, backend, vec![recorder.peer(Lab::RECORDER)]);
+    let target = recorder.target();
+    lab.sidecar.run(async move {
+        let mut alive = tunnel.dial(target).await.unwrap();
+        let upload = async {
+            loop {
+                echoed(&mut alive).await;
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(say(&tunnel, target, &noise(1 << 16)).await.is_ok());
+        let before = tunnel.status().await.unwrap()[0].rx;
+        let answered = tokio::select! {
+            answered = answers(&tunnel, unanswered(target)) => answered,
+            () = upload => true,
+        };
+        assert!(!answered);
+        let after = tunnel.status().await.unwrap()[0].rx;
+        assert!(after > before, "{after} bytes, {before} before");
     });
 }
 
 pub fn a_recorder_with_its_key_is_set_anew(backend: Backend) {
-    let lab = Lab::new();
-    let secret = key();
-    let first = Recorder::open(&lab.recorder, secret.clone(), ProvisionalLimits::default(), true);
-    let tunnel = sidecar(&lab.sidecar, backend, vec![first.peer(Lab::RECORDER)]);
-    let (target, same) = (first.target(), tunnel.clone());
-    lab.sidecar.run(async move { assert!(answers(&same, target).await) });
-    first.close(&lab.recorder);
-    let second = Recorder::open(&lab.recorder, secret, ProvisionalLimits::default(), true);
-    let peers = vec![second.peer(Lab::RECORDER)];
+    let (lab, secret) = (Lab::new(), key());
+    let (tunnel, recorder) = after_a_restart(&lab, backend, secret.clone(), secret);
+    let (target, peers) = (recorder.target(), vec![recorder.peer(Lab::RECORDER)]);
     lab.sidecar.run(async move {
         tunnel.set_peers(vec![]).await.unwrap();
         tunnel.set_peers(peers).await.unwrap();
-        // The first attempt ends before WireGuard would have seen it by itself.
+        assert_eq!(tunnel.status().await.unwrap()[0].last_handshake, None);
         assert!(answers(&tunnel, target).await);
     });
 }
@@ -298,6 +325,28 @@ pub fn a_removed_interface_is_noticed(backend: Backend) {
         let again = Tunnel::open(&options, Arc::new(Inline)).await.unwrap();
         again.close().await.unwrap();
     });
+}
+
+/// A sidecar to which the recorder of the first key has answered, and the one of the second key that has come since in
+/// its place.
+fn after_a_restart(
+    lab: &Lab,
+    backend: Backend,
+    first: PrivateKey,
+    second: PrivateKey,
+) -> (Arc<Tunnel>, Recorder) {
+    let first = Recorder::open(&lab.recorder, first, ProvisionalLimits::default(), true);
+    let tunnel = sidecar(&lab.sidecar, backend, vec![first.peer(Lab::RECORDER)]);
+    let (target, same) = (first.target(), tunnel.clone());
+    lab.sidecar.run(async move { assert!(answers(&same, target).await) });
+    first.close(&lab.recorder);
+    (tunnel, Recorder::open(&lab.recorder, second, ProvisionalLimits::default(), true))
+}
+
+/// A port of the same recorder to which the gate lets nothing through.
+fn unanswered(mut target: SocketAddrV6) -> SocketAddrV6 {
+    target.set_port(target.port() + 1);
+    target
 }
 
 async fn echoed(stream: &mut tokio::net::TcpStream) {

@@ -36,7 +36,7 @@ fn a_recorder_that_restarts_with_a_new_key_is_reached() {
 
 #[test]
 #[ignore = "needs root and a kernel with WireGuard: hack/vm"]
-fn a_recorder_that_restarts_with_its_key_is_reached() {
+fn a_recorder_that_restarts_with_its_key_is_reached_by_the_first_dial() {
     scenarios::a_recorder_restarts_with_its_key(Backend::Kernel);
 }
 
@@ -44,6 +44,18 @@ fn a_recorder_that_restarts_with_its_key_is_reached() {
 #[ignore = "needs root and a kernel with WireGuard: hack/vm"]
 fn a_recorder_with_its_key_that_is_set_anew_is_reached_at_once() {
     scenarios::a_recorder_with_its_key_is_set_anew(Backend::Kernel);
+}
+
+#[test]
+#[ignore = "needs root and a kernel with WireGuard: hack/vm"]
+fn a_peer_that_is_silent_when_it_is_dialled_begins_anew() {
+    scenarios::a_peer_that_is_silent_begins_anew(Backend::Kernel);
+}
+
+#[test]
+#[ignore = "needs root and a kernel with WireGuard: hack/vm"]
+fn a_peer_that_is_heard_keeps_its_session() {
+    scenarios::a_peer_that_is_heard_keeps_its_session(Backend::Kernel);
 }
 
 #[test]

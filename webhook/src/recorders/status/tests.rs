@@ -183,5 +183,6 @@ async fn a_recorder_outside_the_cluster_is_ready_by_what_it_says_of_itself() {
     let sent = &api.bodies("PATCH", STATUS)[0]["status"];
     assert_eq!(sent["conditions"][0]["reason"], "ExternalPlaintext");
     assert_eq!(sent["external"]["address"], "10.4.0.7:80");
+    assert_eq!(sent["storage"], "external");
     assert_eq!(sent["replicas"], json!([]));
 }
