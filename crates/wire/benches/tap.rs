@@ -3,7 +3,13 @@
 //! Both relays read up to 64 KiB from a socket and write them all to another; one follows the frames in between, and
 //! holds back what is not whole. Only the relay is timed, not the ends of the sockets, which share its thread.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "a measurement")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_types,
+    missing_docs,
+    reason = "a measurement, by the real clock"
+)]
 
 use std::{
     hint::black_box,

@@ -48,7 +48,7 @@ fn a_part_is_created_once() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), 0).unwrap();
     let mut first = store.create(&name(), meta(), 0).unwrap();
-    first.append(b"kept").unwrap();
+    first.append(&[b"kept"]).unwrap();
     assert!(matches!(store.create(&name(), meta(), 0), Err(StoreError::Exists { part: 0, .. })));
     assert_eq!(fs::read(first.path()).unwrap(), b"kept");
 }
