@@ -6,7 +6,7 @@ use crate::journal::{Budget, Budgets, Next};
 /// More than a journal keeps in memory, in lines that say where they stand.
 fn fill(journal: &Journal) -> Vec<u8> {
     let lines: Vec<u8> =
-        (0..60_000).flat_map(|n| format!("[{n},\"o\",\"some text\"]\n").into_bytes()).collect();
+        (0..240_000).flat_map(|n| format!("[{n},\"o\",\"some text\"]\n").into_bytes()).collect();
     for some in lines.chunks(30_000) {
         journal.append(Duration::ZERO, some, 1);
     }
