@@ -27,14 +27,24 @@ in) head -c "$(stat -c %s /tmp/text)" | sha256sum ;;
 esac
 "#;
 
+/// Types two lines once something is shown: what a container says before its client is attached, or after its input has
+/// ended, may be lost to the client. A client that shows nothing until it ends is attached after ten seconds.
+const ATTACH: &str = r#"rm -f /tmp/shown
+typed() {
+  for try in $(seq 100); do grep -qs waiting /tmp/shown && break; sleep 0.1; done
+  echo one; sleep 1; echo quit; sleep 3
+}
+typed | $K attach -i NAME-$SIDE >/tmp/shown; code=$?
+grep -v waiting /tmp/shown; exit $code"#;
+
 /// Prepares the client's pod. `screen COMMAND` runs it on a terminal of 101x31 where it needs one of its own, types a
 /// line once it is asked for, prints what was shown and ends as it ended.
 const PREPARE: &str = r#"cat >/tmp/screen.sh <<'END'
 prompt=$1 line=$2; shift 2
-rm -f /tmp/keys; mkfifo /tmp/keys
+rm -f /tmp/keys /tmp/shown; mkfifo /tmp/keys
 "$@" </tmp/keys >/tmp/shown 2>&1 &
 exec 3>/tmp/keys
-for try in $(seq 300); do grep -q "$prompt" /tmp/shown && break; sleep 0.1; done
+for try in $(seq 300); do grep -qs "$prompt" /tmp/shown && break; sleep 0.1; done
 printf "$line" >&3
 wait $!; code=$?
 cat /tmp/shown; exit $code
@@ -209,7 +219,8 @@ impl Stage<'_> {
     /// Where something differs.
     pub async fn attach(&self, client: &Client) -> Result<()> {
         let name = client.name;
-        let echo = "while read -r x; do echo heard $x; [ $x != quit ] || { sleep 3; exit 0; }; done";
+        let echo = "while echo waiting; do sleep 0.2; done & while read -r x; do kill $! 2>/dev/null && wait; \
+                    echo heard $x; [ $x != quit ] || { sleep 3; exit 0; }; done";
         for side in ["plain", "witnessed"] {
             let mut pod = running(&format!("{name}-{side}"), TOOLBOX, echo);
             let container = pod.pointer_mut("/spec/containers/0").and_then(Value::as_object_mut);
@@ -220,16 +231,11 @@ impl Stage<'_> {
                 .insert("restartPolicy".into(), "Never".into());
             self.plain.start(&pod).await?;
         }
-        // What a container says before its client is attached, or after its input has ended, may be lost to the client.
-        let typed = "(sleep 2; echo one; sleep 1; echo quit; sleep 3)";
-        let run = self.both(client, "attach", &format!("{typed} | $K attach -i {name}-$SIDE")).await?;
+        let run = self.both(client, "attach", &ATTACH.replace("NAME", name)).await?;
         ensure!(run.text() == "heard one\nheard quit\n", "{name} attached: {run:?}");
         let recording = self.attached(&format!("{name}-witnessed"), "app").await?;
-        ensure!(
-            recording.output()? == run.stdout,
-            "{name} printed {run:?}, recorded is {:?}",
-            recording.lines
-        );
+        let output = String::from_utf8_lossy(&recording.output()?).replace("waiting\n", "");
+        ensure!(output == run.text(), "{name} printed {run:?}, recorded is {:?}", recording.lines);
         Ok(())
     }
 

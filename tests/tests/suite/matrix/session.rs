@@ -9,12 +9,13 @@ use super::lab::Lab;
 pub const EXIT: i32 = 3;
 /// What [`FLOOD`] says before it waits.
 pub const BEGUN: &str = "begun\n";
-/// Numbers that it prints then: several times the lead, and more than a small recorder has room for.
-const NUMBERS: u32 = 100_000;
+/// Numbers that it prints then: several times the lead, and more than the whole volume of a small recorder, which may
+/// write much at once before it looks.
+const NUMBERS: u32 = 200_000;
 /// A command that says a word, waits, says a lot, and outlives that: a runtime keeps nothing of a command that has ended.
 pub const FLOOD: Script = Script {
     name: "flood",
-    text: "echo begun; touch /tmp/$1.ran; until test -e /tmp/go; do sleep 0.2; done; seq -w 1 100000; sleep 6; exit 3",
+    text: "echo begun; touch /tmp/$1.ran; until test -e /tmp/go; do sleep 0.2; done; seq -w 1 200000; sleep 6; exit 3",
 };
 /// A command that says a word.
 pub const BRIEF: Script = Script { name: "brief", text: "echo ran; touch /tmp/$1.ran; exit 3" };
