@@ -234,8 +234,12 @@ impl Stage<'_> {
         let run = self.both(client, "attach", &ATTACH.replace("NAME", name)).await?;
         ensure!(run.text() == "heard one\nheard quit\n", "{name} attached: {run:?}");
         let recording = self.attached(&format!("{name}-witnessed"), "app").await?;
-        let output = String::from_utf8_lossy(&recording.output()?).replace("waiting\n", "");
-        ensure!(output == run.text(), "{name} printed {run:?}, recorded is {:?}", recording.lines);
+        let shown = self.witnessed.shell("client", "cat /tmp/shown").await?.ok()?;
+        ensure!(
+            recording.output()? == shown.stdout,
+            "{name} printed {shown:?}, recorded is {:?}",
+            recording.lines
+        );
         Ok(())
     }
 
