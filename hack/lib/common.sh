@@ -79,7 +79,7 @@ step_log() {
 # The innermost failing step shows its log; those around it only end. 70 marks "already shown".
 step_failed() {
     if (($2 != 70)); then
-        grep -aE '^(Error: |error|test .* FAILED)' "$1" | cut -c1-400 | head -n 40 | sed "s/^/  /" >&3 || true
+        grep -aE -A 1 --no-group-separator '^(Error: |error|test .* FAILED|---- .* stdout ----)' "$1" | cut -c1-600 | head -n 60 | sed "s/^/  /" >&3 || true
         say "  last lines of $1:"
         tail -n 40 "$1" | sed "s/^/    /" >&3
     fi

@@ -123,12 +123,11 @@ impl Stage<'_> {
             let text = text.replace(&self.plain.name, "NS").replace(&self.witnessed.name, "NS");
             text.replace(&format!("-{side}"), "-SIDE")
         };
-        let stderr =
-            run.stderr.split_inclusive('\n').filter(|line| !client.may_say(line)).collect::<String>();
         let code = if client.tells_codes() { run.code } else { 0 };
-        let stdout =
-            String::from_utf8(run.stdout).map_or_else(|error| error.into_bytes(), |text| hide(&text).into());
-        Ok(Run { code, stdout, stderr: hide(&stderr) })
+        // What a client says on a terminal stands among what it shows.
+        let stdout = String::from_utf8(run.stdout)
+            .map_or_else(|error| error.into_bytes(), |text| hide(&client.meant(&text)).into());
+        Ok(Run { code, stdout, stderr: hide(&client.meant(&run.stderr)) })
     }
 
     async fn recording(&self, needle: &str) -> Result<Recording> {
@@ -343,7 +342,12 @@ impl Client {
         !self.name.contains("-v1") && !self.name.contains("-v2") && !self.name.contains("-v3")
     }
 
-    /// Whether it is chance that this client, without a sidecar too, says this on its standard error.
+    /// What it prints, without what it says by chance.
+    fn meant(&self, printed: &str) -> String {
+        printed.split_inclusive('\n').filter(|line| !self.may_say(line)).collect()
+    }
+
+    /// Whether it is chance that this client, without a sidecar too, says this.
     fn may_say(&self, line: &str) -> bool {
         let ends = line.starts_with("error: ") || line.starts_with("command terminated with exit code ");
         line.contains("] Unknown stream id ") || (ends && !self.tells_codes())
