@@ -31,20 +31,23 @@ esac
 /// ended, may be lost to the client. A client that shows nothing until it ends is attached after ten seconds.
 const ATTACH: &str = r#"rm -f /tmp/shown
 typed() {
-  for try in $(seq 100); do grep -qs waiting /tmp/shown && break; sleep 0.1; done
-  echo one; sleep 1; echo quit; sleep 3
+  sh /tmp/shows.sh waiting 10; echo one; sleep 1; echo quit; sleep 3
 }
 typed | $K attach -i NAME-$SIDE >/tmp/shown; code=$?
 grep -v waiting /tmp/shown; exit $code"#;
 
-/// Prepares the client's pod. `screen COMMAND` runs it on a terminal of 101x31 where it needs one of its own, types a
-/// line once it is asked for, prints what was shown and ends as it ended.
-const PREPARE: &str = r#"cat >/tmp/screen.sh <<'END'
+/// Prepares the client's pod. `shows TEXT SECONDS` waits until a text is shown, no longer than that. `screen PROMPT LINE
+/// COMMAND` types a line once it is asked for, prints what was shown and ends as the command ended; `pty COMMAND` runs one
+/// on a terminal of 101x31.
+const PREPARE: &str = r#"cat >/tmp/shows.sh <<'END'
+for try in $(seq $(($2 * 10))); do grep -qs "$1" /tmp/shown && exit; sleep 0.1; done
+END
+cat >/tmp/screen.sh <<'END'
 prompt=$1 line=$2; shift 2
 rm -f /tmp/keys /tmp/shown; mkfifo /tmp/keys
 "$@" </tmp/keys >/tmp/shown 2>&1 &
 exec 3>/tmp/keys
-for try in $(seq 300); do grep -qs "$prompt" /tmp/shown && break; sleep 0.1; done
+sh /tmp/shows.sh "$prompt" 30
 printf "$line" >&3
 wait $!; code=$?
 cat /tmp/shown; exit $code

@@ -21,10 +21,18 @@ pub const FLOOD: Script = Script {
 pub const BRIEF: Script = Script { name: "brief", text: "echo ran; touch /tmp/$1.ran; exit 3" };
 
 /// File in the pod of each lane, which runs a command and says how it ended. It goes on until its user has seen that:
-/// an API server keeps nothing for those who have not read everything when a command ends.
+/// an API server keeps nothing for those who have not read everything when a command ends. On a terminal it first waits for
+/// the size: kubectl that is told one after its session has ended says so.
 pub const AT_LAST: &str = "/tmp/at-last";
 /// What it does.
-pub const AT_LAST_TEXT: &str = "\"$@\" 2>&1; echo \"kubectl left with $?\"; read -r end";
+pub const AT_LAST_TEXT: &str = r#"for try in $(seq 100); do
+  [ ! -t 0 ] || [ "$(stty size)" = "24 80" ] && break
+  sleep 0.1
+done
+"$@" 2>&1
+echo "kubectl left with $?"
+read -r end
+"#;
 const LEFT: &str = "kubectl left with ";
 /// ^D.
 const END_OF_FILE: &str = "\x04";
