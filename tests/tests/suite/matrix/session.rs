@@ -26,7 +26,7 @@ pub const BRIEF: Script = Script { name: "brief", text: "echo ran; touch /tmp/$1
 pub const AT_LAST: &str = "/tmp/at-last";
 /// What it does.
 pub const AT_LAST_TEXT: &str = r#"for try in $(seq 100); do
-  [ ! -t 0 ] || [ "$(stty size)" = "24 80" ] && break
+  [ ! -t 0 ] || [ "$(stty size 2>/dev/null)" = "24 80" ] && break
   sleep 0.1
 done
 "$@" 2>&1
@@ -34,6 +34,8 @@ echo "kubectl left with $?"
 read -r end
 "#;
 const LEFT: &str = "kubectl left with ";
+/// Most of what else was printed that an error shows; what was expected is less.
+const SHOWN: usize = 2000;
 /// ^D.
 const END_OF_FILE: &str = "\x04";
 
@@ -138,6 +140,7 @@ impl Case {
         let (printed, expected) = (run.text().replace('\r', ""), self.script.output());
         let shown = printed.bytes().zip(expected.bytes()).take_while(|(one, other)| one == other).count();
         let rest = printed.get(shown..).unwrap_or_default();
+        let rest = rest.get(..rest.floor_char_boundary(SHOWN)).unwrap_or_default();
         let lost = || format!("{} has no end, {} after {shown} bytes: {rest}", self.id(), run.code);
         let (said, code) = rest.split_once(LEFT).with_context(lost)?;
         let code = code.lines().next().unwrap_or_default().parse()?;
