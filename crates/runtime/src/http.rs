@@ -29,7 +29,9 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// How long the head of an HTTP/1.1 request may take, counted from the end of the one before: idle HTTP/1.1
-    /// connections end after it too. The first bytes of any connection have to come within it.
+    /// connections end after it, too. The first bytes of any connection have to come within it. A request that crosses
+    /// the end of a connection is lost, so that for peers who keep theirs it is longer than they do; those of Go, an API
+    /// server that calls a webhook among them, do for 90 s (`net/http.DefaultTransport`).
     pub header_timeout: Duration,
     /// Headers of an HTTP/1.1 request; more are answered 431.
     pub max_headers: usize,
@@ -50,7 +52,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            header_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(120),
             max_headers: 100,
             max_header_bytes: 64 << 10,
             max_streams: 100,

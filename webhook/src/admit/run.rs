@@ -23,7 +23,8 @@ use crate::{
     sockets::{SocketError, Sockets},
 };
 
-/// Connections at a time; the API server holds one or two per replica, over HTTP/2.
+/// Connections at a time. An API server calls webhooks over HTTP/1.1 and keeps up to 25 for the next
+/// (`k8s.io/apiserver/pkg/util/webhook`, `k8s.io/client-go/transport`).
 const MAX_CONNECTIONS: usize = 256;
 /// How long reviews are still taken after SIGTERM, while endpoints forget this replica.
 const LINGER: Duration = Duration::from_secs(5);

@@ -61,6 +61,8 @@ const SOURCE_CAP: usize = 16_384;
 const NOTICE_RATE: Rate = Rate { burst: 8, every: Duration::from_secs(60) };
 /// Pods whose notices are told apart.
 const NOTICE_CAP: usize = 16_384;
+/// In which a connection has to say something: agents keep theirs, over HTTP/2, and say so at once.
+const HEAD: Duration = Duration::from_secs(10);
 /// An enrolment is a key in JSON, a notice a word.
 const MAX_BODY: usize = 4 << 10;
 /// In which a body has to come.
@@ -114,7 +116,8 @@ impl Server {
 
     /// Serves connections until the drain.
     pub async fn serve(self, listener: TcpListener, tls: Arc<ServerConfig>, drain: drain::Watch) {
-        let limits = Limits { max_streams: 16, max_header_bytes: 32 << 10, ..Limits::default() };
+        let limits =
+            Limits { header_timeout: HEAD, max_streams: 16, max_header_bytes: 32 << 10, ..Limits::default() };
         let connections = Connections::new(MAX_PER_SOURCE);
         let during = drain.clone();
         listener::serve(listener, tls, drain, MAX_CONNECTIONS, move |stream, peer| {

@@ -40,13 +40,29 @@ async fn a_silent_peer_is_cut_off_after_the_header_timeout() {
     assert_eq!(begun.elapsed(), Limits::default().header_timeout);
 }
 
+/// An API server keeps its connections to a webhook for 90 s of idleness (`net/http.DefaultTransport`), and a request
+/// that crosses the end of one is lost, with what it was for.
+#[tokio::test(start_paused = true)]
+async fn it_is_the_client_who_ends_an_idle_connection() {
+    let (mut client, answers, _signal, _served) = serve();
+    for word in ["first", "second"] {
+        tokio::time::sleep(Duration::from_secs(91)).await;
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        answers.send(word).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(word.as_bytes()) {
+            assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0, "it ended before {word}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_preface_in_drops_is_cut_off_after_the_header_timeout() {
     let (mut client, _answers, _signal, served) = serve();
     let drops = tokio::spawn(async move {
         for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r" {
             client.write_all(&[*byte]).await?;
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Limits::default().header_timeout / 10).await;
         }
         io::Result::Ok(client)
     });
