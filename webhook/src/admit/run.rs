@@ -89,7 +89,7 @@ fn start(
     tasks.spawn(Publisher::new(client).run(served.roots(), readiness.block("webhook configuration")));
     let (follower, first) = (client.clone(), readiness.block("certificate"));
     tasks.spawn(async move { served.follow(&follower, &namespace, first).await });
-    let router = server::router(world, &sockets.registry);
+    let router = server::router(world, &sockets.registry, readiness);
     tasks.spawn(serve(sockets.listener, tls, router, drain.clone()));
     Ok((tasks, tokio::spawn(sockets.admin.run(drain.clone()))))
 }

@@ -8,13 +8,17 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CONNECTION, CONTENT_TYPE},
+    },
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::post,
 };
 use podwitness_core::inject::Inject;
-use podwitness_runtime::metrics::SharedRegistry;
+use podwitness_runtime::{metrics::SharedRegistry, readiness::Readiness};
 use tokio::time::Instant;
 
 use super::{decide::Verdict, labelled, metrics::Metrics, review, world::World};
@@ -38,14 +42,25 @@ struct Shared {
 
 /// `POST /mutate/required`, `/mutate/optional`: what the webhook entry is for; `/mutate`: what the namespace's label
 /// says; `POST /namespaces` for namespaces themselves.
-pub(super) fn router(world: Arc<World>, registry: &SharedRegistry) -> Router {
+pub(super) fn router(world: Arc<World>, registry: &SharedRegistry, readiness: Readiness) -> Router {
     let shared = Shared { world, metrics: Metrics::register(registry) };
     Router::new()
         .route("/mutate", post(by_label))
         .route("/mutate/{mode}", post(by_entry))
         .route("/namespaces", post(namespaces))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(readiness, last_unless_ready))
         .with_state(shared)
+}
+
+/// What a replica answers while it is not ready is the last on its connection: a review on the next one goes to a replica
+/// that is, and none is on its way when this one ends.
+async fn last_unless_ready(State(readiness): State<Readiness>, request: Request, next: Next) -> Response {
+    let mut answer = next.run(request).await;
+    if !readiness.is_ready() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 async fn by_label(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {

@@ -16,6 +16,7 @@ use crate::admit::{
 struct Server {
     router: Router,
     registry: SharedRegistry,
+    readiness: Readiness,
 }
 
 fn server(labels: &[(&str, &str)]) -> Server {
@@ -23,8 +24,9 @@ fn server(labels: &[(&str, &str)]) -> Server {
 }
 
 fn with_grants(labels: &[(&str, &str)], grants: &[Value]) -> Server {
-    let registry = SharedRegistry::new();
-    Server { router: router(Arc::new(world("shop", labels, grants)), &registry), registry }
+    let (registry, readiness) = (SharedRegistry::new(), Readiness::new());
+    let world = Arc::new(world("shop", labels, grants));
+    Server { router: router(world, &registry, readiness.clone()), registry, readiness }
 }
 
 fn review(pod: &Value) -> Value {
@@ -37,10 +39,14 @@ fn review(pod: &Value) -> Value {
 }
 
 impl Server {
-    async fn send(&self, path: &str, content_type: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
+    async fn answer(&self, path: &str, content_type: &str, body: Vec<u8>) -> Response {
         let request =
             Request::post(path).header("content-type", content_type).body(Body::from(body)).unwrap();
-        let response = TowerToHyperService::new(self.router.clone()).call(request).await.unwrap();
+        TowerToHyperService::new(self.router.clone()).call(request).await.unwrap()
+    }
+
+    async fn send(&self, path: &str, content_type: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
+        let response = self.answer(path, content_type, body).await;
         (response.status(), to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec())
     }
 
@@ -66,6 +72,19 @@ impl Server {
 fn patch(response: &Value) -> Vec<json_patch::PatchOperation> {
     let bytes: Vec<u8> = serde_json::from_value(response["patch"].clone()).unwrap();
     serde_json::from_slice(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_replica_that_leaves_ends_the_connections_on_which_it_is_asked() {
+    let server = server(&[(labels::INJECT, "required")]);
+    let review = serde_json::to_vec(&review(&pod())).unwrap();
+    let ends = async || {
+        let answer = server.answer("/mutate/required", "application/json", review.clone()).await;
+        answer.headers().get(CONNECTION).cloned()
+    };
+    assert_eq!(ends().await, None);
+    let _leaving = server.readiness.block("shutdown");
+    assert_eq!(ends().await, Some(HeaderValue::from_static("close")));
 }
 
 #[tokio::test]
