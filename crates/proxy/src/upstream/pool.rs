@@ -1,7 +1,7 @@
 //! The pool: who may use which connection, when another is opened, and when one is closed.
 //!
 //! Bounds: [`MAX_PER_KEY`] connections of one credential and [`MAX_TOTAL`] in all; a request that would need more is
-//! answered 503. Idle connections are closed after [`IDLE`].
+//! answered 503. Idle connections are closed after one to two times [`IDLE`].
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,9 @@ use super::{
 };
 use crate::target::Target;
 
-const IDLE: Duration = Duration::from_secs(90);
+/// Twice this is less than the 90 s after which an API server ends an idle connection
+/// (`k8s.io/apiserver/pkg/server/secure_serving.go`): a request that crosses the end is lost.
+const IDLE: Duration = Duration::from_secs(40);
 const MAX_PER_KEY: usize = 32;
 const MAX_TOTAL: usize = 256;
 
