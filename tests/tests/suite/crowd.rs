@@ -13,7 +13,8 @@ use serde_json::Value;
 /// Watches that one container has open.
 const COUNT: usize = 500;
 
-/// Asks with the pod's own token, on a connection of its own unless told otherwise.
+/// Asks with the pod's own token, on a connection of its own unless told otherwise. A watch that the API server gives up,
+/// as a busy one may with an event that says so, is begun again.
 const ASKING: &str = r#"
 import http.client, os, ssl, subprocess, threading
 here = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -31,15 +32,22 @@ def watch(who):
     answer = ask(f"{maps}?watch=true&fieldManager={who}")
     assert answer.status == 200, answer.status
     return answer
-def until_last(watch):
+def sees_last(watch):
     while b'"name":"last"' not in (line := watch.readline()):
         assert line, "the watch ended"
+        if b'"type":"ERROR"' in line:
+            return False
+    return True
+def until_last(one, who):
+    began = 1
+    while not sees_last(one):
+        one, began = watch(who), began + 1
+    return began
 "#;
 
-/// Has many watches open, each of which sees what is made at the end.
+/// Has many watches open, each of which sees what is made at the end. Says how many it has begun.
 const MANY: &str = r#"
-for one in [watch("many") for n in range(int(os.environ["COUNT"]))]:
-    until_last(one)
+print(sum(until_last(one, "many") for one in [watch("many") for n in range(int(os.environ["COUNT"]))]))
 "#;
 
 /// Never reads answers that are larger than all windows and buffers, in either version of HTTP.
@@ -48,7 +56,7 @@ unread = [ask("/openapi/v2") for n in range(20)]
 assert all(answer.status == 200 for answer in unread)
 curl = ["curl", "-s", "--http2", "--cacert", here + "/ca.crt", "-H", "Authorization: Bearer " + token]
 curls = [subprocess.Popen(curl + ["https://kubernetes.default.svc/openapi/v2"], stdout=subprocess.PIPE) for n in range(5)]
-until_last(watch("unread"))
+until_last(watch("unread"), "unread")
 for one in curls:
     assert one.poll() is None, "an answer that nobody reads came to its end"
     one.kill()
@@ -57,8 +65,8 @@ for one in curls:
 /// Asks with a token that is no longer good, and in between, on the same connection, with one that is.
 const STALE: &str = r#"
 over, asked = threading.Event(), 0
-def wait(watch):
-    until_last(watch)
+def wait(one):
+    until_last(one, "waits")
     over.set()
 threading.Thread(target=wait, args=(watch("waits"),)).start()
 while asked < 20 or not over.wait(0.05):
@@ -108,7 +116,7 @@ async fn work(ns: &Namespace, plain: &Namespace, events: &mut Events) -> Result<
         let seen = events.of(&ns.name).await?;
         let (many, unread) = (count(&seen, "many", "started", 200), count(&seen, "unread", "started", 200));
         let stale = count(&seen, "stale", "complete", 401);
-        ensure!((many, unread) == (COUNT, 1) && stale > 0, "{many} watches, {unread} unread, {stale} stale");
+        ensure!(many >= COUNT && unread > 0 && stale > 0, "{many} watches, {unread} unread, {stale} stale");
         Ok(())
     })
     .await?;
@@ -137,18 +145,21 @@ async fn a_busy_container_holds_none_of_the_others_up() -> Result<()> {
                 let run = ns.kubectl.run_with_stdin(&args, format!("{ASKING}{script}").as_bytes()).await?;
                 run.ok().context(container.to_owned())
             };
-            let (_, _, stale, ()) = tokio::try_join!(
+            let (many, _, stale, ()) = tokio::try_join!(
                 python("many", MANY),
                 python("unread", UNREAD),
                 python("stale", STALE),
                 work(ns, plain, events)
             )?;
-            let asked: usize = stale.text().trim().parse()?;
+            let (begun, asked): (usize, usize) = (many.text().trim().parse()?, stale.text().trim().parse()?);
             eventually("every request has its events", async || {
                 let seen = events.of(&ns.name).await?;
                 let (started, ended) =
                     (count(&seen, "many", "started", 200), count(&seen, "many", "complete", 200));
-                ensure!((started, ended) == (COUNT, COUNT), "{started} watches began, {ended} ended");
+                ensure!(
+                    (started, ended) == (begun, begun),
+                    "{begun} watches: {started} began, {ended} ended"
+                );
                 let (bad, good) =
                     (count(&seen, "stale", "complete", 401), count(&seen, "stale", "complete", 200));
                 ensure!((bad, good) == (asked, asked), "{asked} times: {bad} were denied, {good} answered");
