@@ -129,8 +129,8 @@ impl Stage<'_> {
         let code = if client.tells_codes() { run.code } else { 0 };
         // What a client says on a terminal stands among what it shows.
         let stdout = String::from_utf8(run.stdout)
-            .map_or_else(|error| error.into_bytes(), |text| hide(&client.meant(&text)).into());
-        Ok(Run { code, stdout, stderr: hide(&client.meant(&run.stderr)) })
+            .map_or_else(|error| error.into_bytes(), |text| hide(&without(&text, is_stray)).into());
+        Ok(Run { code, stdout, stderr: hide(&without(&run.stderr, |line| client.may_say(line))) })
     }
 
     async fn recording(&self, needle: &str) -> Result<Recording> {
@@ -345,16 +345,21 @@ impl Client {
         !self.name.contains("-v1") && !self.name.contains("-v2") && !self.name.contains("-v3")
     }
 
-    /// What it prints, without what it says by chance.
-    fn meant(&self, printed: &str) -> String {
-        printed.split_inclusive('\n').filter(|line| !self.may_say(line)).collect()
-    }
-
-    /// Whether it is chance that this client, without a sidecar too, says this.
+    /// Whether it is chance that this client, without a sidecar too, says this on its standard error.
     fn may_say(&self, line: &str) -> bool {
         let ends = line.starts_with("error: ") || line.starts_with("command terminated with exit code ");
-        line.contains("] Unknown stream id ") || (ends && !self.tells_codes())
+        is_stray(line) || (ends && !self.tells_codes())
     }
+}
+
+/// What was printed, without the lines that are there by chance.
+fn without(printed: &str, by_chance: impl Fn(&str) -> bool) -> String {
+    printed.split_inclusive('\n').filter(|line| !by_chance(line)).collect()
+}
+
+/// Whether a client says this where a message comes before it has made its streams.
+fn is_stray(line: &str) -> bool {
+    line.contains("] Unknown stream id ")
 }
 
 /// Runs everything that a program can do, in this image.
