@@ -3,12 +3,16 @@
 //! API server, which takes it no more than we would, or by the sidecar.
 
 use anyhow::{Context as _, Result, ensure};
+use futures_util::stream::{self, StreamExt as _};
 use podwitness_e2e::{
     Kubectl, Namespace, Run, Viewer, eventually,
     grants::{enforced, with_grant},
     pods::{clients, sleeper, witnessed_by},
 };
 use serde_json::{Value, json};
+
+/// Rows that are tried at the same time.
+const AT_A_TIME: usize = 4;
 
 /// How one attempt has to end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,14 +58,13 @@ impl Stage<'_> {
 
     /// Tries every row; says of all that end otherwise.
     async fn try_all(&self, ways: &[(&str, &str, End)]) -> Result<()> {
-        let mut wrong = Vec::new();
-        for (name, arguments, end) in ways {
-            let arguments = arguments
-                .replace("EXEC", &format!("/api/v1/namespaces/{}/pods/target/exec", self.plain.name));
-            if let Err(error) = self.attempt(name, &arguments, *end).await {
-                wrong.push(format!("{name}: {error:#}"));
-            }
-        }
+        let exec = format!("/api/v1/namespaces/{}/pods/target/exec", self.plain.name);
+        let attempts = ways.iter().map(async |(name, arguments, end)| {
+            let tried = self.attempt(name, &arguments.replace("EXEC", &exec), *end).await;
+            tried.err().map(|error| format!("{name}: {error:#}"))
+        });
+        let wrong: Vec<_> = stream::iter(attempts).buffered(AT_A_TIME).collect().await;
+        let wrong: Vec<_> = wrong.into_iter().flatten().collect();
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(())
     }
@@ -99,7 +102,8 @@ impl Stage<'_> {
     }
 
     async fn is_recorded(&self, mark: &str, run: &Run) -> Result<()> {
-        let recording = self.viewer.recording(&self.ns.name, &format!("out of {mark}")).await?;
+        // One mark may begin as another does.
+        let recording = self.viewer.recording(&self.ns.name, &format!("out of {mark};")).await?;
         let output = recording.output()?;
         let (mut recorded, mut heard) = (output.clone(), run.stdout.clone());
         // Two streams may be heard in either order.

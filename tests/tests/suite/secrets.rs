@@ -12,6 +12,7 @@ use podwitness_e2e::{
     events::{mark, text, with_events_by},
     eventually, grants,
     pods::{clients, overseer, sleeper, witnessed_by},
+    schedule::{Class, enter},
 };
 use serde_json::{Value, json};
 
@@ -243,6 +244,7 @@ async fn plant(ns: &Namespace, plain: &Namespace, canary: &str, events: &mut Eve
 
 #[tokio::test]
 async fn no_secret_is_in_what_is_kept() -> Result<()> {
+    enter(Class::Long).await;
     witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
         let rule = json!({"recorder": ["tag:podwitness"], "enableEvents": true, "maskFlags": ["--password"]});
         let grant = grants::grant(&ns.name, &format!("namespace:{}", ns.name), &rule);
