@@ -112,6 +112,20 @@ eventually() {
     done
 }
 
+# bring_up IMAGE…: a cluster that has these images, with Podwitness on it, for this shell. The cluster and the images are
+# made at the same time: both compile, and both wait for what is fetched.
+bring_up() {
+    local pid
+    "$root/hack/cluster" up &
+    pid=$!
+    "$root/hack/images" "$@"
+    wait "$pid"
+    eval "$("$root/hack/cluster" env)"
+    set -- "${@/#/$root/.build/images/}"
+    "$root/hack/cluster" load "${@/%/.tar}"
+    "$root/hack/install"
+}
+
 # version_at_least HAVE WANT: compares dotted numbers.
 version_at_least() {
     [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
