@@ -90,7 +90,7 @@ async fn every_verb_gives_what_it_gives_without_the_sidecar() -> Result<()> {
 
 /// `shows COUNT COMMAND…` ends a command that would go on once it has printed that many lines, and prints those.
 const SHOWS: &str = r#"shows() {
-  count=$1; shift
+  count=$1; shift; : >/tmp/shown
   "$@" >/tmp/shown 2>/tmp/said & shows=$!
   until [ $(wc -l </tmp/shown) -ge $count ]; do kill -0 $shows || break; sleep 0.1; done
   kill $shows; wait $shows; head -n $count /tmp/shown
