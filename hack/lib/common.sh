@@ -49,12 +49,12 @@ step() {
     ) >"$log" 2>&1 </dev/null
     status=$?
     set -e
+    took "$text" "$began"
     if ((status)); then
         say "✗ $text ($(seconds_since "$began") s)"
         step_failed "$log" "$status"
     fi
     say "✓ $text ($(seconds_since "$began") s)"
-    took "$text" "$began"
 }
 
 # took TEXT BEGAN: for the table at the end of a run, where one is kept: how deep, how long, what.
