@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use podwitness_core::inject;
 use serde_json::{Value, json};
 
-use crate::{CLIENTS, CLIENTS_JAVA, Kubectl, Namespace, Run, TOOLBOX, cluster, eventually};
+use crate::{CLIENTS, CLIENTS_JAVA, Kubectl, Namespace, Run, SYSTEM, TOOLBOX, cluster, eventually};
 
 /// Sleeps until it is told to end, without work meanwhile.
 const SLEEP: &str = "trap exit TERM; sleep 1000000 & wait";
@@ -125,6 +125,22 @@ pub async fn witnessed_by(
         .await
     })
     .await
+}
+
+/// The pods of the installation, as `pod/NAME`. Recorders of other tests come and go meanwhile.
+///
+/// # Errors
+/// Where there are fewer than an installation has.
+pub async fn installed() -> Result<Vec<String>> {
+    let selected =
+        format!("/api/v1/namespaces/{SYSTEM}/pods?labelSelector=app.kubernetes.io%2Fpart-of%3Dpodwitness");
+    let pods = cluster::get(&selected).await?;
+    let pods = pods.get("items").and_then(Value::as_array).context("no list of pods")?;
+    let names = pods.iter().filter_map(|pod| pod.pointer("/metadata/name")?.as_str());
+    let names: Vec<_> =
+        names.filter(|name| name.starts_with("podwitness-")).map(|name| format!("pod/{name}")).collect();
+    ensure!(names.len() >= 3, "{names:?}");
+    Ok(names)
 }
 
 /// A pod that sees every process of the node on which another one runs, and may end it.

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use podwitness_e2e::{
-    Namespace, Viewer,
+    Kubectl, Namespace, SYSTEM, Viewer,
     counting::hex,
-    pods::{beside, sleeper},
+    pods::{beside, installed, sleeper},
     pty::on_terminal,
 };
 use serde_json::Value;
@@ -94,20 +94,15 @@ async fn the_answer_to_a_password_prompt_is_found_nowhere() -> Result<()> {
         ensure!(run.text().contains(&format!("length {}", canary.len())), "{run:?}");
         let recording = Viewer::open().await?.recording(&ns.name, "Password:").await?;
         ensure!(!format!("{recording:?}").contains(canary), "the recording holds it");
-        for args in [
-            &["get", "all,configmaps,secrets,events", "-A", "-o", "yaml"][..],
-            &["-n", &ns.name, "logs", "witness", "--all-containers"],
-            &[
-                "-n",
-                podwitness_e2e::SYSTEM,
-                "logs",
-                "-l",
-                "app.kubernetes.io/part-of=podwitness",
-                "--all-containers",
-                "--tail=-1",
-            ],
-        ] {
-            let run = podwitness_e2e::Kubectl::default().run(args).await?.ok()?;
+        let everything =
+            ["get", "all,configmaps,secrets,events", "-A", "-o", "yaml"].map(str::to_owned).to_vec();
+        let logs = |ns: &str, pod: &str| {
+            ["-n", ns, "logs", pod, "--all-containers", "--tail=-1"].map(str::to_owned).to_vec()
+        };
+        let system = installed().await?;
+        let system = system.iter().map(|pod| logs(SYSTEM, pod));
+        for args in [everything, logs(&ns.name, "witness")].into_iter().chain(system) {
+            let run = Kubectl::default().run(&args).await?.ok()?;
             ensure!(!run.stdout.is_empty(), "kubectl {} shows nothing", args.join(" "));
             ensure!(!run.text().contains(canary), "kubectl {} shows it", args.join(" "));
         }

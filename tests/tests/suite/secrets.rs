@@ -11,7 +11,7 @@ use podwitness_e2e::{
     Events, Kubectl, Namespace, SYSTEM, Viewer,
     events::{mark, text, with_events_by},
     eventually, grants,
-    pods::{clients, overseer, sleeper, witnessed_by},
+    pods::{clients, installed, overseer, sleeper, witnessed_by},
     schedule::{Class, enter},
 };
 use serde_json::{Value, json};
@@ -164,7 +164,7 @@ impl Search {
         let log = ns.kubectl.run(&["logs", "witness", "-c", "podwitness"]).await?.ok()?.text();
         self.in_text("the sidecar's log", &log)?;
         let system = Kubectl::with(&["-n", SYSTEM]);
-        let pods = installed(&system).await?;
+        let pods = installed().await?;
         for pod in &pods {
             let logs = system.run(&["logs", pod, "--all-containers", "--tail=-1"]).await?.ok()?.text();
             ensure!(!logs.is_empty(), "{pod} has no log");
@@ -204,16 +204,6 @@ impl Search {
         ensure!(searched >= 4, "only {searched} processes of ours were found");
         Ok(())
     }
-}
-
-/// The pods of the installation, `pod/NAME`. Recorders of other tests come and go meanwhile.
-async fn installed(system: &Kubectl) -> Result<Vec<String>> {
-    let ours = ["get", "pods", "-o", "name", "-l", "app.kubernetes.io/part-of=podwitness"];
-    let pods = system.run(&ours).await?.ok()?.text();
-    let pods: Vec<_> =
-        pods.lines().filter(|pod| pod.starts_with("pod/podwitness-")).map(str::to_owned).collect();
-    ensure!(pods.len() >= 3, "{pods:?}");
-    Ok(pods)
 }
 
 /// Fills every field, and waits until everything is stored.
