@@ -88,6 +88,7 @@ impl Tap {
             Event::Status(status) => self.status(status),
             Event::Resize(size) => self.resize(size),
             Event::Flow(flow) => self.flow(&flow),
+            Event::Undecoded(bytes) => self.output(Stream::Stdout, Payload::plain(bytes)),
         }
     }
 
