@@ -110,6 +110,20 @@ fn exec_and_attach_can_be_recorded_where_a_version_is_known() {
     );
 }
 
+/// As `strings.EqualFold` and `strings.ToLower` have it, both of which the API server uses on this header.
+#[test]
+fn an_upgrade_counts_in_every_spelling_that_the_server_takes() {
+    let exec = "/api/v1/namespaces/n/pods/p/exec";
+    for upgrade in ["WebSocket", "webSOC\u{212a}et", "web\u{17f}ocket"] {
+        let mut request = Request::get(exec).body(()).unwrap();
+        let connection = http::HeaderValue::from_bytes(b"\xff, Upgrade").unwrap();
+        request.headers_mut().insert("connection", connection);
+        request.headers_mut().insert("upgrade", http::HeaderValue::from_bytes(upgrade.as_bytes()).unwrap());
+        let Class::Session(session) = classify(&request.into_parts().0) else { panic!("{upgrade}") };
+        assert_eq!(session.script, Some(Script::Command(session::Transport::WebSocket)), "{upgrade}");
+    }
+}
+
 #[test]
 fn port_forwards_can_be_recorded_where_a_carrier_is_known() {
     let script = |path: &str, protocols: &str| {
