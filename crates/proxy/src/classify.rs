@@ -76,6 +76,8 @@ pub enum Script {
     Answer,
     /// By the number of its bytes.
     Opaque,
+    /// As a remote command in a protocol that is not known: by what the server says, as it stands on the wire.
+    Undecoded,
 }
 
 impl Transport {
@@ -94,7 +96,7 @@ impl Session {
     /// Whether what happens in it can be recorded, and not only that something does.
     #[must_use]
     pub const fn is_recordable(&self) -> bool {
-        !matches!(self.script, None | Some(Script::Opaque))
+        !matches!(self.script, None | Some(Script::Opaque | Script::Undecoded))
     }
 
     /// Names it in messages.
@@ -110,7 +112,7 @@ impl Session {
             Purpose::Unknown => "an upgrade of an unreadable path",
         };
         let how = match self.transport {
-            Transport::WebSocket if self.action.is_some() && self.script.is_none() => {
+            Transport::WebSocket if self.action.is_some() && !self.is_recordable() => {
                 " over WebSocket without a known protocol"
             }
             Transport::WebSocket => " over WebSocket",
@@ -208,10 +210,10 @@ fn script(
         _ if transport == Transport::Request => Some(Script::Answer),
         Action::Exec | Action::Attach => carried()
             .filter(|by| offers(head, *by, |name| Protocol::of_header(name).is_some()))
-            .map(Script::Command),
+            .map_or(Some(Script::Undecoded), |by| Some(Script::Command(by))),
         Action::PortForward => carried()
             .filter(|by| offers(head, *by, |name| Carrier::of_header(name, *by).is_some()))
-            .map(Script::Forward),
+            .map_or(Some(Script::Opaque), |by| Some(Script::Forward(by))),
     }
 }
 

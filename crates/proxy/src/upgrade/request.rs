@@ -105,12 +105,23 @@ pub(super) fn prepare(headers: &mut HeaderMap, script: Script, meta: &SessionMet
             |name| Carrier::of_header(name, Transport::WebSocket).is_some(),
             |name| Carrier::of_header(name, Transport::Spdy).is_some(),
         ),
+        // An extension would make its bytes unreadable.
+        Script::Undecoded => drop(headers.remove(SEC_WEBSOCKET_EXTENSIONS)),
         Script::Answer | Script::Opaque => {}
     }
     if !headers.contains_key(AUDIT_ID)
         && let Ok(id) = HeaderValue::try_from(meta.id.to_string())
     {
         headers.insert(AUDIT_ID, id);
+    }
+}
+
+/// How a session is recorded in which the server has chosen what cannot be followed; `None` where it cannot at all.
+pub(super) const fn undecoded(script: Script) -> Option<Language> {
+    match script {
+        Script::Command(_) | Script::Undecoded => Some(Language::Undecoded),
+        Script::Forward(_) | Script::Opaque => Some(Language::Opaque),
+        Script::Answer => None,
     }
 }
 
@@ -126,6 +137,7 @@ pub(super) fn chosen(answer: &HeaderMap, script: Script) -> Option<Language> {
             Some(Language::Forward(Carrier::of_header(name_in(answer, transport), transport)?))
         }
         Script::Opaque => Some(Language::Opaque),
+        Script::Undecoded => Some(Language::Undecoded),
         Script::Answer => None,
     }
 }
