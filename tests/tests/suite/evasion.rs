@@ -16,7 +16,7 @@ const AT_A_TIME: usize = 4;
 
 /// How one attempt has to end.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
+pub(crate) enum End {
     /// The command ran, and its recording is what it printed.
     Recorded,
     /// The API server takes it for no session, at least not as it comes out of the sidecar; the command never ran.
@@ -28,13 +28,13 @@ enum End {
 use End::{Declined, Recorded, Refused};
 
 /// A witnessed pod, a target beside it, and a viewer.
-struct Stage<'a> {
+pub(crate) struct Stage<'a> {
     ns: &'a Namespace,
     plain: &'a Namespace,
     viewer: Viewer,
 }
 
-async fn on_stage(test: impl AsyncFnOnce(&Stage<'_>) -> Result<()>) -> Result<()> {
+pub(crate) async fn on_stage(test: impl AsyncFnOnce(&Stage<'_>) -> Result<()>) -> Result<()> {
     on_stage_with(&clients("witness"), test).await
 }
 
@@ -57,7 +57,7 @@ impl Stage<'_> {
     }
 
     /// Tries every row; says of all that end otherwise.
-    async fn try_all(&self, ways: &[(&str, &str, End)]) -> Result<()> {
+    pub(crate) async fn try_all(&self, ways: &[(&str, &str, End)]) -> Result<()> {
         let exec = format!("/api/v1/namespaces/{}/pods/target/exec", self.plain.name);
         let attempts = ways.iter().map(async |(name, arguments, end)| {
             let tried = self.attempt(name, &arguments.replace("EXEC", &exec), *end).await;
@@ -71,7 +71,7 @@ impl Stage<'_> {
 
     /// The command prints something and leaves a file, so that nobody has to believe what the client was told.
     async fn attempt(&self, name: &str, arguments: &str, end: End) -> Result<()> {
-        let mark = format!("mark-{}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"));
+        let mark = mark(name);
         let command =
             format!("touch /tmp/{mark}; echo out of {mark}; echo err of {mark} >&2; head -c 6; exit 7");
         let run = self.speak(arguments, &command).await?;
@@ -92,6 +92,16 @@ impl Stage<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// The recording of an attempt is that of the pod's service account, and the API server has said so.
+    pub(crate) async fn names_its_user(&self, name: &str) -> Result<()> {
+        let recording = self.viewer.recording(&self.ns.name, &format!("out of {}", mark(name))).await?;
+        let ours = recording.header.get("podwitness").context("no header of ours")?;
+        let user = ours.get("user").and_then(Value::as_str).unwrap_or_default();
+        let account = format!("system:serviceaccount:{}:default", self.ns.name);
+        ensure!(user == account && ours.get("verified") == Some(&Value::Bool(true)), "{ours}");
+        Ok(())
     }
 
     /// Standard input is 6 bytes where `--say` does not give other: commands end when they have read them.
@@ -121,6 +131,11 @@ impl Stage<'_> {
         ensure!(recording.text("x-gap").is_empty(), "there is a gap: {:?}", recording.lines);
         Ok(())
     }
+}
+
+/// What tells one attempt from the others.
+fn mark(name: &str) -> String {
+    format!("mark-{}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
 }
 
 const V4: &str = "v4.channel.k8s.io";

@@ -1,6 +1,7 @@
 //! Everything that needs a cluster, in one program: it links once, and its tests fill each other's waits.
 //! `podwitness_e2e::schedule` decides which of them run at the same time; hack/test gives each a thread.
 
+mod attacks;
 mod cli;
 mod crowd;
 mod evasion;

@@ -127,18 +127,19 @@ async fn a_session_that_no_grant_wants_passes_as_it_is_and_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_recorded_passes_unrecorded_under_fail_open_and_is_refused_under_fail_closed() {
-    for (head, purpose) in [
-        (websocket("/api/v1/nodes/x/proxy/cri/exec/token"), "Node"),
-        (upgrade(EXEC, "websocket", "Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n"), "Exec"),
-        (upgrade(ATTACH, "h2c", ""), "Attach"),
-        (websocket("/api/v1/watch"), "Unknown"),
+async fn what_cannot_be_followed_passes_under_fail_open_and_is_refused_under_fail_closed() {
+    for (head, purpose, outcome) in [
+        (websocket("/api/v1/nodes/x/proxy/cri/exec/token"), "Node", "Unrecorded"),
+        // Of a command the server's bytes are recorded as they stand.
+        (upgrade(EXEC, "websocket", "Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n"), "Exec", "Recorded"),
+        (upgrade(ATTACH, "h2c", ""), "Attach", "Recorded"),
+        (websocket("/api/v1/watch"), "Unknown", "Unrecorded"),
     ] {
         let open = Setup::new(switching()).grants(&[grant(false)]).start();
         let (answer, _tls) = converse(&open, &head).await;
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-        let unrecorded = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"Unrecorded\"}}");
-        assert_eq!(open.metric(&unrecorded), 1, "{purpose}");
+        let passed = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"{outcome}\"}}");
+        assert_eq!(open.metric(&passed), 1, "{purpose}");
 
         refused_under_fail_closed(&head, purpose).await;
     }
