@@ -1,0 +1,4 @@
+//! Attacks on what is promised where recording is required, one file for each promise: by a user with a shell in an app
+//! container, by the author of a pod, and by any pod of the cluster.
+
+mod node_proxy_paths;
