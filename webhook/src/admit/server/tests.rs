@@ -174,6 +174,25 @@ async fn debug_containers_lose_net_raw_where_injection_is_required() {
 }
 
 #[tokio::test]
+async fn a_debug_container_beyond_the_baseline_is_refused_where_injection_is_required() {
+    let server = server(&[(labels::INJECT, "required")]);
+    let injected = server.review("/mutate/required", &review(&pod())).await;
+    let old = apply(pod(), &patch(&injected));
+    let traces =
+        json!([{"name": "d", "image": "i", "securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}}}]);
+    let mut update = review(&with(old.clone(), "/spec/ephemeralContainers", traces));
+    update["request"]["operation"] = json!("UPDATE");
+    update["request"]["subResource"] = json!("ephemeralcontainers");
+    update["request"]["oldObject"] = old;
+    let response = server.review("/mutate/required", &update).await;
+    assert_eq!(response["allowed"], json!(false));
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("spec.ephemeralContainers[0].securityContext.capabilities.add[0]"), "{message}");
+    assert!(server.counted("refused", "capability"));
+    assert_eq!(server.review("/mutate/optional", &update).await["allowed"], json!(true));
+}
+
+#[tokio::test]
 async fn a_wrong_annotation_is_a_warning_where_injection_is_optional() {
     let server = server(&[(labels::INJECT, "optional")]);
     let wrong = with(pod(), "/metadata/annotations", json!({labels::MEMORY_LIMIT: "1Mi"}));
