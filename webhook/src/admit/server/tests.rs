@@ -277,6 +277,47 @@ async fn only_labels_that_change_are_looked_at() {
     assert_eq!(response["auditAnnotations"]["decision"], "skipped: not-a-namespace");
 }
 
+/// A review of a namespace of which a grant records everything, and whose annotation changes from `old` to `new`.
+fn allowing(inject: &str, old: Option<&str>, new: &str) -> Value {
+    let labels = json!({labels::INJECT: inject});
+    let mut review = labelling(Some(&labels), &labels);
+    if let Some(old) = old {
+        review["request"]["oldObject"]["metadata"]["annotations"] = json!({labels::ALLOW: old});
+    }
+    review["request"]["object"]["metadata"]["annotations"] = json!({labels::ALLOW: new});
+    review
+}
+
+#[tokio::test]
+async fn accepting_more_than_the_baseline_is_warned_of_when_it_is_set() {
+    let server = server(&[]);
+    let items = "capability:SYS_PTRACE, hostPath:/var/log, hostPort:80, what";
+    let response = server.review("/namespaces", &allowing("required", None, items)).await;
+    assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None));
+    assert_eq!(response["auditAnnotations"]["decision"], "labelled: allow");
+    let warnings: Vec<&str> =
+        response["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    for (warning, says) in warnings.iter().zip([
+        "capability:SYS_PTRACE: who uses it can evade or alter the recordings",
+        "hostPath:/var/log: who uses it reads the node",
+        "hostPort:80: beyond Pod Security baseline",
+        "\"what\" is not understood",
+    ]) {
+        assert!(warning.contains(labels::ALLOW) && warning.contains(says), "{warning}");
+    }
+    for (inject, old, new) in [
+        ("required", Some(items), items),
+        ("required", Some("hostPort:80"), " hostPort:80 ,"),
+        ("optional", None, items),
+    ] {
+        let response = server.review("/namespaces", &allowing(inject, old, new)).await;
+        assert_eq!(response.get("warnings"), None, "{inject} {old:?} {new}");
+    }
+    let fewer = server.review("/namespaces", &allowing("required", Some(items), "hostPort:80")).await;
+    assert_eq!(fewer["warnings"].as_array().unwrap().len(), 1, "what is left is said: {fewer}");
+}
+
 #[tokio::test]
 async fn what_is_no_review_is_answered_4xx() {
     let server = server(&[]);
