@@ -1,5 +1,6 @@
 //! Attacks on what is promised where recording is required, one file for each promise: by a user with a shell in an app
 //! container, by the author of a pod, and by any pod of the cluster.
 
+mod enrolment;
 mod host_access;
 mod node_proxy_paths;
