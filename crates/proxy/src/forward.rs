@@ -10,12 +10,13 @@ use std::error::Error;
 use http::{Request, Response, header, request::Parts};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use podwitness_core::{request_info::RequestInfo, status::Status};
+use podwitness_core::{failure::OnUnknown, request_info::RequestInfo, status::Status};
 
 use crate::{
     Proxy,
     body::{Body, Held, streamed},
     classify::Credential,
+    enforce,
     events::{self, Opens},
     metrics, refusal,
     serve::Client,
@@ -40,7 +41,13 @@ pub(crate) async fn forward(
         }
     };
     let opens = if endless { Opens::Stream } else { Opens::Answer };
-    let info = info.unwrap_or_else(|| unreadable(&head));
+    let info = match info.map_or_else(|| unreadable(proxy, &head), Ok) {
+        Ok(info) => info,
+        Err(status) => {
+            proxy.metrics.request(metrics::Request::Refused);
+            return refusal::answer(&status);
+        }
+    };
     let witness = match events::witness(proxy, client, &mut head, &info, &credential, opens).await {
         Ok(witness) => witness,
         Err(status) => {
@@ -75,12 +82,16 @@ pub(crate) async fn forward(
     }
 }
 
-/// What is known of a request whose path cannot be read.
-fn unreadable(head: &Parts) -> RequestInfo {
-    RequestInfo {
-        path: head.uri.path().to_owned(),
-        verb: head.method.as_str().to_lowercase(),
-        ..RequestInfo::default()
+/// What is known of a request whose path cannot be read; a refusal where it may be one that has to be recorded.
+fn unreadable(proxy: &Proxy, head: &Parts) -> Result<RequestInfo, Status> {
+    let (netmap, until) = (proxy.netmap(), proxy.config.until_netmap);
+    match enforce::on_unreadable(netmap.as_deref(), until, "a request whose path cannot be read") {
+        OnUnknown::Refuse(status) => Err(status),
+        OnUnknown::Forward => Ok(RequestInfo {
+            path: head.uri.path().to_owned(),
+            verb: head.method.as_str().to_lowercase(),
+            ..RequestInfo::default()
+        }),
     }
 }
 

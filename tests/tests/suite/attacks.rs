@@ -1,5 +1,9 @@
-//! Attacks by a user with a shell in a recorded pod: one file for each promise that they must not break.
+//! Attacks on what is promised where recording is required, one file for each promise: by a user with a shell in an app
+//! container, by the author of a pod, and by any pod of the cluster.
 
+mod enrolment;
+mod host_access;
+mod node_proxy_paths;
 mod stream_framing;
 mod tls_hello;
 mod two_credentials;

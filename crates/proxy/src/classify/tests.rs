@@ -196,6 +196,42 @@ fn answers_that_go_on_are_known_as_such() {
 
 #[test]
 fn a_path_that_cannot_be_read_is_known_as_such() {
-    assert!(matches!(class("GET", "/api/v1/%ff", &[]), Class::Ordinary { info: None, .. }));
-    assert_eq!(session("/api/v1/watch").purpose, Purpose::Unknown);
+    for target in ["/api/v1/%zz", "/api/v1/watch", "/api/v1/nodes/x/proxy/%/../run/n/p/c"] {
+        assert!(matches!(class("GET", target, &[]), Class::Ordinary { info: None, .. }), "{target}");
+        assert_eq!(session(target).purpose, Purpose::Unknown, "{target}");
+    }
+    assert!(matches!(class("GET", "/api/v1/%ff", &[]), Class::Ordinary { info: Some(_), .. }));
+}
+
+/// As the API server cleans what it sends to the kubelet.
+#[test]
+fn no_detour_in_a_path_of_the_kubelet_hides_a_session() {
+    for path in ["./run", "x/../run", "%2e/run", "/./run", "%ff/../run", "..%2frun", "/run", "run/../run/."] {
+        let target = format!("/api/v1/nodes/x/proxy/{path}/n/./p/c?cmd=id");
+        let Class::Session(run) = class("POST", &target, &[]) else { panic!("{target}") };
+        assert_eq!((run.purpose, run.script), (Purpose::Node, Some(Script::Answer)), "{target}");
+        let action = run.action.unwrap();
+        assert_eq!((action.action, &*action.pod, &*action.container), (Action::Run, "p", "c"), "{target}");
+        for what in ["exec", "attach"] {
+            let upgraded = session(&target.replace("run", what));
+            assert_eq!(upgraded.purpose, Purpose::Node, "{target}");
+            assert!(upgraded.is_recordable(), "{target}");
+        }
+    }
+}
+
+/// What a pod's or service's proxy is sent never leaves it, whatever dots its path has.
+#[test]
+fn no_detour_makes_something_else_of_an_opaque_upgrade() {
+    for target in [
+        "/api/v1/namespaces/n/pods/p/proxy/../exec",
+        "/api/v1/namespaces/n/pods/p/proxy/%2e%2e/%2e%2e/exec",
+        "/api/v1/namespaces/n/services/s/proxy/./run",
+        "/api/v1/namespaces/n/services/s/proxy//..",
+    ] {
+        assert_eq!(
+            (session(target).purpose, session(target).script),
+            (Purpose::Opaque, Some(Script::Opaque))
+        );
+    }
 }
