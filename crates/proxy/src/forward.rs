@@ -41,13 +41,13 @@ pub(crate) async fn forward(
         }
     };
     let opens = if endless { Opens::Stream } else { Opens::Answer };
-    let info = match info.map_or_else(|| unreadable(proxy, &head), Ok) {
-        Ok(info) => info,
-        Err(status) => {
-            proxy.metrics.request(metrics::Request::Refused);
-            return refusal::answer(&status);
-        }
-    };
+    if info.is_none()
+        && let OnUnknown::Refuse(status) = on_unreadable(proxy)
+    {
+        proxy.metrics.request(metrics::Request::Refused);
+        return refusal::answer(&status);
+    }
+    let info = info.unwrap_or_else(|| unreadable(&head));
     let witness = match events::witness(proxy, client, &mut head, &info, &credential, opens).await {
         Ok(witness) => witness,
         Err(status) => {
@@ -82,16 +82,18 @@ pub(crate) async fn forward(
     }
 }
 
-/// What is known of a request whose path cannot be read; a refusal where it may be one that has to be recorded.
-fn unreadable(proxy: &Proxy, head: &Parts) -> Result<RequestInfo, Status> {
+/// What the policy wants of a request whose path cannot be read: it may be one that has to be recorded.
+fn on_unreadable(proxy: &Proxy) -> OnUnknown {
     let (netmap, until) = (proxy.netmap(), proxy.config.until_netmap);
-    match enforce::on_unreadable(netmap.as_deref(), until, "a request whose path cannot be read") {
-        OnUnknown::Refuse(status) => Err(status),
-        OnUnknown::Forward => Ok(RequestInfo {
-            path: head.uri.path().to_owned(),
-            verb: head.method.as_str().to_lowercase(),
-            ..RequestInfo::default()
-        }),
+    enforce::on_unreadable(netmap.as_deref(), until, "a request whose path cannot be read")
+}
+
+/// What is known of a request whose path cannot be read.
+fn unreadable(head: &Parts) -> RequestInfo {
+    RequestInfo {
+        path: head.uri.path().to_owned(),
+        verb: head.method.as_str().to_lowercase(),
+        ..RequestInfo::default()
     }
 }
 

@@ -77,12 +77,12 @@ fn edited(mut pod: Value, edit: &Edit) -> Result<Value> {
     Ok(pod)
 }
 
-fn secured(field: &str, value: Value) -> Edit {
+fn secured(field: &str, value: &Value) -> Edit {
     Edit::App(json!({"securityContext": {field: value}}))
 }
 
 fn adding(capability: &str) -> Edit {
-    secured("capabilities", json!({"add": [capability]}))
+    secured("capabilities", &json!({"add": [capability]}))
 }
 
 fn of_node(path: &str, read_only: bool) -> Edit {
@@ -94,131 +94,106 @@ fn mesh_init() -> Value {
         "securityContext": {"capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}}})
 }
 
+const fn row(name: &'static str, edit: Edit, field: &'static str, item: Option<&'static str>) -> Beyond {
+    Beyond { name, edit, field, item }
+}
+
 /// A row for each check of Pod Security baseline, and for what was seen to reach recordings.
 fn table() -> Vec<Beyond> {
-    let row = |name, edit, field, item| Beyond { name, edit, field, item };
+    let capability =
+        |(name, item)| row(name, adding(name), "securityContext.capabilities.add[0]", Some(item));
+    let capabilities = CAPABILITIES.into_iter().map(capability);
+    [namespaces_and_privileges(), profiles(), ports_and_probes(), volumes()]
+        .into_iter()
+        .flatten()
+        .chain(capabilities)
+        .collect()
+}
+
+const CAPABILITIES: [(&str, &str); 16] = [
+    ("BPF", "capability:BPF"),
+    ("CAP_DAC_READ_SEARCH", "capability:CAP_DAC_READ_SEARCH"),
+    ("CHECKPOINT_RESTORE", "capability:CHECKPOINT_RESTORE"),
+    ("DAC_READ_SEARCH", "capability:DAC_READ_SEARCH"),
+    ("MAC_ADMIN", "capability:MAC_ADMIN"),
+    ("NET_ADMIN", "capability:NET_ADMIN"),
+    ("NET_RAW", "capability:NET_RAW"),
+    ("PERFMON", "capability:PERFMON"),
+    ("SYSLOG", "capability:SYSLOG"),
+    ("SYS_ADMIN", "capability:SYS_ADMIN"),
+    ("SYS_BOOT", "capability:SYS_BOOT"),
+    ("SYS_MODULE", "capability:SYS_MODULE"),
+    ("SYS_PTRACE", "capability:SYS_PTRACE"),
+    ("SYS_RAWIO", "capability:SYS_RAWIO"),
+    ("SYS_RESOURCE", "capability:SYS_RESOURCE"),
+    ("SYS_TIME", "capability:SYS_TIME"),
+];
+
+/// Fields of the pod's security context.
+fn context(field: &str, value: &Value) -> Edit {
+    Edit::Spec(json!({"securityContext": {field: value}}))
+}
+
+fn namespaces_and_privileges() -> Vec<Beyond> {
     let add = "securityContext.capabilities.add[0]";
-    let path = "hostPath.path";
-    let context = |field: &str, value: Value| Edit::Spec(json!({"securityContext": {field: value}}));
-    let unconfined = json!({"type": "Unconfined"});
-    let host = json!({"httpGet": {"host": "10.0.0.1", "port": 80}});
-    let mut rows = vec![
+    let sysctls = json!([{"name": "net.core.somaxconn", "value": "1024"}]);
+    vec![
         row("hostPID", Edit::Spec(json!({"hostPID": true})), "spec.hostPID", None),
         row("hostIPC", Edit::Spec(json!({"hostIPC": true})), "spec.hostIPC", None),
         row("shared", Edit::Spec(json!({"shareProcessNamespace": true})), "spec.shareProcessNamespace", None),
-        row("privileged", secured("privileged", json!(true)), "securityContext.privileged", None),
+        row("privileged", secured("privileged", &json!(true)), "securityContext.privileged", None),
         row("all", adding("ALL"), add, None),
-        row("prefixed", adding("CAP_DAC_READ_SEARCH"), add, Some("capability:CAP_DAC_READ_SEARCH")),
         row("mesh", Edit::Init(mesh_init()), add, Some("init:NET_ADMIN:podwitness.dev/mesh/init")),
-        row(
-            "port",
-            Edit::App(json!({"ports": [{"containerPort": 80, "hostPort": 18080}]})),
-            "ports[0].hostPort",
-            Some("hostPort:18080"),
-        ),
-        row(
-            "seccomp",
-            secured("seccompProfile", unconfined.clone()),
-            "seccompProfile.type",
-            Some("seccomp:Unconfined"),
-        ),
-        row(
-            "seccomp of the pod",
-            context("seccompProfile", unconfined.clone()),
-            "seccompProfile.type",
-            Some("seccomp:Unconfined"),
-        ),
-        row(
-            "apparmor",
-            secured("appArmorProfile", unconfined.clone()),
-            "appArmorProfile.type",
-            Some("apparmor:Unconfined"),
-        ),
-        row(
-            "apparmor of the pod",
-            context("appArmorProfile", unconfined),
-            "appArmorProfile.type",
-            Some("apparmor:Unconfined"),
-        ),
-        row(
-            "selinux",
-            secured("seLinuxOptions", json!({"type": "spc_t"})),
-            "seLinuxOptions.type",
-            Some("selinux:spc_t"),
-        ),
-        row("selinux user", secured("seLinuxOptions", json!({"user": "u"})), "seLinuxOptions.user", None),
-        row("selinux role", context("seLinuxOptions", json!({"role": "r"})), "seLinuxOptions.role", None),
-        row(
-            "sysctl",
-            context("sysctls", json!([{"name": "net.core.somaxconn", "value": "1024"}])),
-            "sysctls[0].name",
-            Some("sysctl:net.core.somaxconn"),
-        ),
-        row(
-            "probe",
-            Edit::App(json!({"livenessProbe": host})),
-            "livenessProbe.httpGet.host",
-            Some("probeHost:10.0.0.1"),
-        ),
-        row(
-            "lifecycle",
-            Edit::App(json!({"lifecycle": {"postStart": host}})),
-            "lifecycle.postStart.httpGet.host",
-            Some("probeHost:10.0.0.1"),
-        ),
-        row("kubelet", of_node("/var/lib/kubelet/pods", true), path, Some("hostPath:/var/lib/kubelet/pods")),
-        row("log", of_node("/var/log", true), path, Some("hostPath:/var/log")),
-        row("log, writable", of_node("/var/log", false), path, Some("hostPath:/var/log:rw")),
-        row("root", of_node("/", true), path, None),
-        row(
-            "certificates, writable",
-            of_node("/etc/ssl/certs", false),
-            path,
-            Some("hostPath:/etc/ssl/certs:rw"),
-        ),
-        row(
-            "beside certificates",
-            of_node("/etc/ssl/private", true),
-            path,
-            Some("hostPath:/etc/ssl/private"),
-        ),
-        row("twice a slash", of_node("/etc//ssl/certs", true), path, None),
-        row(
-            "disk",
-            Edit::Volume(
-                json!({"iscsi": {"targetPortal": "10.0.0.1", "iqn": "iqn.2001-04.x:y", "lun": 0}}),
-                true,
-            ),
-            "spec.volumes",
-            Some("volume:iscsi"),
-        ),
-        row(
-            "repository",
-            Edit::Volume(json!({"flexVolume": {"driver": "x/y"}}), true),
-            "spec.volumes",
-            Some("volume:flexVolume"),
-        ),
-    ];
-    for (name, item) in [
-        ("BPF", "capability:BPF"),
-        ("CHECKPOINT_RESTORE", "capability:CHECKPOINT_RESTORE"),
-        ("DAC_READ_SEARCH", "capability:DAC_READ_SEARCH"),
-        ("MAC_ADMIN", "capability:MAC_ADMIN"),
-        ("NET_ADMIN", "capability:NET_ADMIN"),
-        ("NET_RAW", "capability:NET_RAW"),
-        ("PERFMON", "capability:PERFMON"),
-        ("SYSLOG", "capability:SYSLOG"),
-        ("SYS_ADMIN", "capability:SYS_ADMIN"),
-        ("SYS_BOOT", "capability:SYS_BOOT"),
-        ("SYS_MODULE", "capability:SYS_MODULE"),
-        ("SYS_PTRACE", "capability:SYS_PTRACE"),
-        ("SYS_RAWIO", "capability:SYS_RAWIO"),
-        ("SYS_RESOURCE", "capability:SYS_RESOURCE"),
-        ("SYS_TIME", "capability:SYS_TIME"),
-    ] {
-        rows.push(row(name, adding(name), add, Some(item)));
-    }
-    rows
+        row("sysctl", context("sysctls", &sysctls), "sysctls[0].name", Some("sysctl:net.core.somaxconn")),
+    ]
+}
+
+fn profiles() -> Vec<Beyond> {
+    let unconfined = json!({"type": "Unconfined"});
+    let (seccomp, apparmor) = ("seccompProfile", "appArmorProfile");
+    let (seccomp_type, seccomp_item) = ("seccompProfile.type", Some("seccomp:Unconfined"));
+    let (apparmor_type, apparmor_item) = ("appArmorProfile.type", Some("apparmor:Unconfined"));
+    let selinux = |key: &str, value: &str| secured("seLinuxOptions", &json!({key: value}));
+    let role = json!({"role": "r"});
+    vec![
+        row("seccomp", secured(seccomp, &unconfined), seccomp_type, seccomp_item),
+        row("seccomp of the pod", context(seccomp, &unconfined), seccomp_type, seccomp_item),
+        row("apparmor", secured(apparmor, &unconfined), apparmor_type, apparmor_item),
+        row("apparmor of the pod", context(apparmor, &unconfined), apparmor_type, apparmor_item),
+        row("selinux", selinux("type", "spc_t"), "seLinuxOptions.type", Some("selinux:spc_t")),
+        row("selinux user", selinux("user", "u"), "seLinuxOptions.user", None),
+        row("selinux role", context("seLinuxOptions", &role), "seLinuxOptions.role", None),
+    ]
+}
+
+fn ports_and_probes() -> Vec<Beyond> {
+    let host = json!({"httpGet": {"host": "10.0.0.1", "port": 80}});
+    let asks = Some("probeHost:10.0.0.1");
+    let port = Edit::App(json!({"ports": [{"containerPort": 80, "hostPort": 18080}]}));
+    let probe = Edit::App(json!({"livenessProbe": host}));
+    let hook = Edit::App(json!({"lifecycle": {"postStart": host}}));
+    vec![
+        row("port", port, "ports[0].hostPort", Some("hostPort:18080")),
+        row("probe", probe, "livenessProbe.httpGet.host", asks),
+        row("lifecycle", hook, "lifecycle.postStart.httpGet.host", asks),
+    ]
+}
+
+fn volumes() -> Vec<Beyond> {
+    let disk = json!({"iscsi": {"targetPortal": "10.0.0.1", "iqn": "iqn.2001-04.x:y", "lun": 0}});
+    let driver = json!({"flexVolume": {"driver": "x/y"}});
+    let node = |name, path, read_only, item| row(name, of_node(path, read_only), "hostPath.path", item);
+    vec![
+        node("kubelet", "/var/lib/kubelet/pods", true, Some("hostPath:/var/lib/kubelet/pods")),
+        node("log", "/var/log", true, Some("hostPath:/var/log")),
+        node("log, writable", "/var/log", false, Some("hostPath:/var/log:rw")),
+        node("root", "/", true, None),
+        node("certificates, writable", "/etc/ssl/certs", false, Some("hostPath:/etc/ssl/certs:rw")),
+        node("beside certificates", "/etc/ssl/private", true, Some("hostPath:/etc/ssl/private")),
+        node("twice a slash", "/etc//ssl/certs", true, None),
+        row("disk", Edit::Volume(disk, true), "spec.volumes", Some("volume:iscsi")),
+        row("driver", Edit::Volume(driver, true), "spec.volumes", Some("volume:flexVolume")),
+    ]
 }
 
 /// What would be created, or why not.
@@ -288,7 +263,7 @@ async fn pods_within_the_baseline_are_left_alone() -> Result<()> {
             of_node("/usr/share/zoneinfo", true),
             of_node("/etc/ssl/certs", true),
             adding("NET_BIND_SERVICE"),
-            secured("seccompProfile", json!({"type": "RuntimeDefault"})),
+            secured("seccompProfile", &json!({"type": "RuntimeDefault"})),
             Edit::Spec(
                 json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}}),
             ),
@@ -411,7 +386,7 @@ impl PolicyCopy {
         meta.insert("namespace".to_owned(), json!(ns.name));
         let denied = |run: &Run| run.stderr.contains(&self.0);
         eventually("the policy is in force", async || {
-            let run = tried(ns, &edited(admitted.clone(), &secured("privileged", json!(true)))?).await?;
+            let run = tried(ns, &edited(admitted.clone(), &secured("privileged", &json!(true)))?).await?;
             ensure!(denied(&run), "{run:?}");
             Ok(())
         })

@@ -28,12 +28,12 @@ fn app(field: &str, value: Value) -> Value {
     with(pod(), &format!("/spec/containers/0/{field}"), value)
 }
 
-fn secured(field: &str, value: Value) -> Value {
+fn secured(field: &str, value: &Value) -> Value {
     app("securityContext", json!({field: value}))
 }
 
 fn adding(capability: &str) -> Value {
-    secured("capabilities", json!({"add": ["CHOWN", capability]}))
+    secured("capabilities", &json!({"add": ["CHOWN", capability]}))
 }
 
 /// An init container that adds a capability.
@@ -45,7 +45,7 @@ fn init(image: &str, more: &Value) -> Value {
 }
 
 /// A volume of the pod, mounted by container `app`.
-fn volume(source: Value, read_only: bool) -> Value {
+fn volume(source: &Value, read_only: bool) -> Value {
     let mut pod = pod();
     let mut volume = json!({"name": "extra"});
     volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
@@ -56,7 +56,7 @@ fn volume(source: Value, read_only: bool) -> Value {
 }
 
 fn of_node(path: &str, read_only: bool) -> Value {
-    volume(json!({"hostPath": {"path": path, "type": ""}}), read_only)
+    volume(&json!({"hostPath": {"path": path, "type": ""}}), read_only)
 }
 
 /// Every capability of Linux that the default set does not have (`capability.h`, 6.12), one each, and spellings.
@@ -102,19 +102,30 @@ fn table() -> Vec<Beyond> {
         .into_iter()
         .map(|(name, item)| beyond(adding(name), Reason::Capability, add, item))
         .collect();
-    rows.extend(namespaces_and_contexts());
-    rows.extend(containers());
+    rows.extend(of_the_pod());
+    rows.extend(annotated());
+    rows.extend(of_containers());
+    rows.extend(profiles_of_containers());
+    rows.extend(ports_and_probes());
     rows.extend(volumes_of_nodes_and_disks());
     rows
 }
 
-fn namespaces_and_contexts() -> Vec<Beyond> {
-    let context = "/spec/securityContext";
+/// AppArmor as an annotation.
+fn annotated() -> Vec<Beyond> {
     let annotation = |profile: &str| {
         let key = format!("{APPARMOR_ANNOTATION}app");
         with(pod(), "/metadata/annotations", json!({key: profile}))
     };
-    let annotated = "metadata.annotations[container.apparmor.security.beta.kubernetes.io/app]";
+    let field = "metadata.annotations[container.apparmor.security.beta.kubernetes.io/app]";
+    vec![
+        beyond(annotation("unconfined"), Reason::AppArmor, field, Some("apparmor:Unconfined")),
+        beyond(annotation("other"), Reason::AppArmor, field, None),
+    ]
+}
+
+fn of_the_pod() -> Vec<Beyond> {
+    let context = "/spec/securityContext";
     vec![
         beyond(of_pod("/spec/hostPID", json!(true)), Reason::HostNamespace, "spec.hostPID", None),
         beyond(of_pod("/spec/hostIPC", json!(true)), Reason::HostNamespace, "spec.hostIPC", None),
@@ -152,8 +163,6 @@ fn namespaces_and_contexts() -> Vec<Beyond> {
             "spec.securityContext.appArmorProfile.type",
             Some("apparmor:Unconfined"),
         ),
-        beyond(annotation("unconfined"), Reason::AppArmor, annotated, Some("apparmor:Unconfined")),
-        beyond(annotation("other"), Reason::AppArmor, annotated, None),
         beyond(
             of_pod(context, json!({"seLinuxOptions": {"type": "spc_t"}})),
             Reason::SeLinux,
@@ -175,10 +184,8 @@ fn namespaces_and_contexts() -> Vec<Beyond> {
     ]
 }
 
-fn containers() -> Vec<Beyond> {
+fn of_containers() -> Vec<Beyond> {
     let native = json!({"restartPolicy": "Always"});
-    let probe = |action: &str| json!({action: {"host": "10.0.0.1", "port": 80}});
-    let asks = Some("probeHost:10.0.0.1");
     let add = "spec.initContainers[0].securityContext.capabilities.add[0]";
     let of_init = with(
         pod(),
@@ -187,7 +194,7 @@ fn containers() -> Vec<Beyond> {
     );
     vec![
         beyond(
-            secured("privileged", json!(true)),
+            secured("privileged", &json!(true)),
             Reason::Privileged,
             "spec.containers[0].securityContext.privileged",
             None,
@@ -196,36 +203,48 @@ fn containers() -> Vec<Beyond> {
         beyond(init("mesh/init:1", &json!({})), Reason::Capability, add, Some("init:NET_ADMIN:mesh/init")),
         beyond(init("mesh/init:1", &json!({})), Reason::Capability, add, Some("capability:NET_ADMIN")),
         beyond(init("mesh/init:1", &native), Reason::Capability, add, Some("capability:NET_ADMIN")),
+    ]
+}
+
+fn profiles_of_containers() -> Vec<Beyond> {
+    vec![
         beyond(
-            secured("procMount", json!("Unmasked")),
+            secured("procMount", &json!("Unmasked")),
             Reason::ProcMount,
             "spec.containers[0].securityContext.procMount",
             Some("procMount:Unmasked"),
         ),
         beyond(
-            secured("seccompProfile", json!({"type": "Unconfined"})),
+            secured("seccompProfile", &json!({"type": "Unconfined"})),
             Reason::Seccomp,
             "spec.containers[0].securityContext.seccompProfile.type",
             Some("seccomp:Unconfined"),
         ),
         beyond(
-            secured("appArmorProfile", json!({"type": "Unconfined"})),
+            secured("appArmorProfile", &json!({"type": "Unconfined"})),
             Reason::AppArmor,
             "spec.containers[0].securityContext.appArmorProfile.type",
             Some("apparmor:Unconfined"),
         ),
         beyond(
-            secured("seLinuxOptions", json!({"type": "unconfined_t"})),
+            secured("seLinuxOptions", &json!({"type": "unconfined_t"})),
             Reason::SeLinux,
             "spec.containers[0].securityContext.seLinuxOptions.type",
             Some("selinux:unconfined_t"),
         ),
         beyond(
-            secured("windowsOptions", json!({"hostProcess": true})),
+            secured("windowsOptions", &json!({"hostProcess": true})),
             Reason::HostProcess,
             "spec.containers[0].securityContext.windowsOptions.hostProcess",
             None,
         ),
+    ]
+}
+
+fn ports_and_probes() -> Vec<Beyond> {
+    let probe = |action: &str| json!({action: {"host": "10.0.0.1", "port": 80}});
+    let asks = Some("probeHost:10.0.0.1");
+    vec![
         beyond(
             app("ports", json!([{"containerPort": 1}, {"containerPort": 80, "hostPort": 8080}])),
             Reason::HostPort,
@@ -287,7 +306,7 @@ fn volumes_of_nodes_and_disks() -> Vec<Beyond> {
         of_path("etc/localtime", true, None),
         of_path("", true, None),
         beyond(
-            volume(json!({"hostPath": {"path": "/etc/localtime", "type": "FileOrCreate"}}), true),
+            volume(&json!({"hostPath": {"path": "/etc/localtime", "type": "FileOrCreate"}}), true),
             Reason::HostPath,
             path,
             Some("hostPath:/etc/localtime:rw"),
@@ -316,7 +335,7 @@ fn volumes_of_nodes_and_disks() -> Vec<Beyond> {
         ("ofTomorrow", "volume:ofTomorrow"),
     ] {
         rows.push(beyond(
-            volume(json!({kind: {}}), true),
+            volume(&json!({kind: {}}), true),
             Reason::VolumeType,
             "spec.volumes[1].",
             Some(item),
@@ -405,12 +424,12 @@ fn what_pods_usually_have_passes() {
     ];
     let key = format!("{APPARMOR_ANNOTATION}app");
     for pod in [
-        secured("capabilities", json!({"add": default, "drop": ["ALL"]})),
-        secured("seccompProfile", json!({"type": "Localhost", "localhostProfile": "x"})),
-        secured("appArmorProfile", json!({"type": "RuntimeDefault"})),
-        secured("seLinuxOptions", json!({"type": "container_t", "level": "s0:c1"})),
-        secured("procMount", json!("Default")),
-        secured("privileged", json!(false)),
+        secured("capabilities", &json!({"add": default, "drop": ["ALL"]})),
+        secured("seccompProfile", &json!({"type": "Localhost", "localhostProfile": "x"})),
+        secured("appArmorProfile", &json!({"type": "RuntimeDefault"})),
+        secured("seLinuxOptions", &json!({"type": "container_t", "level": "s0:c1"})),
+        secured("procMount", &json!("Default")),
+        secured("privileged", &json!(false)),
         app("ports", json!([{"containerPort": 80, "hostPort": 0}])),
         app("livenessProbe", json!({"httpGet": {"path": "/", "port": 80}})),
         of_pod(
@@ -422,11 +441,11 @@ fn what_pods_usually_have_passes() {
         of_node("/usr/share/zoneinfo/", true),
         of_node("/etc/ssl/certs", true),
         of_node("/etc/ssl/certs/ca-certificates.crt", true),
-        volume(json!({"hostPath": {"path": "/etc/pki/tls/certs", "type": "Directory"}}), true),
-        volume(json!({"emptyDir": {}}), false),
-        volume(json!({"persistentVolumeClaim": {"claimName": "c"}, "hostPath": null}), false),
-        volume(json!({"nfs": {"server": "s", "path": "/"}}), false),
-        volume(json!({"image": {"reference": "r"}}), true),
+        volume(&json!({"hostPath": {"path": "/etc/pki/tls/certs", "type": "Directory"}}), true),
+        volume(&json!({"emptyDir": {}}), false),
+        volume(&json!({"persistentVolumeClaim": {"claimName": "c"}, "hostPath": null}), false),
+        volume(&json!({"nfs": {"server": "s", "path": "/"}}), false),
+        volume(&json!({"image": {"reference": "r"}}), true),
     ] {
         assert_eq!(super::pod(&pod, &Allow::default()), Ok(vec![]), "{pod}");
     }

@@ -172,100 +172,89 @@ mod tests {
         pod
     }
 
-    /// Look-alikes, one for each rule, and what the refusal names.
-    #[test]
-    fn a_look_alike_is_told_from_an_admitted_pod() {
-        let whole = || admitted(Inject::Required);
-        let sidecar = "/spec/initContainers/0";
-        let mounts = |container: &str| format!("/spec/{container}/volumeMounts");
-        let mount = |name: &str, path: &str, read_only: bool| json!({"name": name, "mountPath": path, "readOnly": read_only});
-        let identity = mount(VOLUME_IDENTITY, "/stolen", true);
-        let ours = json!({"serviceAccountToken": {"audience": TOKEN_AUDIENCE, "path": "t"}});
-        let second = json!({"name": "mine", "projected": {"sources": [ours]}});
-        let debugging = json!([{"name": "d", "volumeMounts": [mount(VOLUME_STATE, "/s", false)]}]);
+    fn whole() -> Value {
+        admitted(Inject::Required)
+    }
+
+    fn mount(name: &str, path: &str, read_only: bool) -> Value {
+        json!({"name": name, "mountPath": path, "readOnly": read_only})
+    }
+
+    fn mounts(container: &str) -> String {
+        format!("/spec/{container}/volumeMounts")
+    }
+
+    /// Another volume in the place of one of the sidecar's.
+    fn volume(name: &str, source: &str, value: Value) -> Value {
+        let mut pod = whole();
+        let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
+        let place = volumes.iter_mut().find(|volume| volume["name"] == name).unwrap();
+        *place = set(json!({"name": name}), "", source, value);
+        pod
+    }
+
+    /// Other containers that reach for what is the sidecar's.
+    fn beside() -> Vec<(Value, &'static str)> {
         let mut reordered = whole();
         reordered["spec"]["initContainers"].as_array_mut().unwrap().swap(0, 1);
-        let volume = |name: &str, value: Value| {
-            let mut pod = whole();
-            let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
-            let place = volumes.iter_mut().find(|volume| volume["name"] == name).unwrap();
-            *place = value;
-            pod
-        };
-        let variable = |name: &str, value: &str| json!({"name": name, "value": value});
-        let rows = [
+        let identity = mount(VOLUME_IDENTITY, "/stolen", true);
+        let debugging = json!([{"name": "d", "volumeMounts": [mount(VOLUME_STATE, "/s", false)]}]);
+        let stand_in = mount("podwitness-serviceaccount-0", "/x", false);
+        let mounts_it = "another container mounts";
+        vec![
             (reordered, "first init container"),
             (set(whole(), "/spec", "hostNetwork", json!(true)), "network"),
             (push(whole(), "/spec/containers", json!({"name": CONTAINER, "image": "i"})), "two containers"),
-            (push(whole(), &mounts("containers/0"), identity.clone()), "another container mounts"),
-            (push(whole(), &mounts("initContainers/1"), identity), "another container mounts"),
-            (set(whole(), "/spec", "ephemeralContainers", debugging), "another container mounts"),
-            (
-                push(whole(), &mounts("containers/0"), mount("podwitness-serviceaccount-0", "/x", false)),
-                "another container mounts",
-            ),
+            (push(whole(), &mounts("containers/0"), identity.clone()), mounts_it),
+            (push(whole(), &mounts("initContainers/1"), identity), mounts_it),
+            (set(whole(), "/spec", "ephemeralContainers", debugging), mounts_it),
+            (push(whole(), &mounts("containers/0"), stand_in), mounts_it),
+        ]
+    }
+
+    /// Volumes that others can read or write, and other tokens.
+    fn volumes_of_others() -> Vec<(Value, &'static str)> {
+        let ours = json!({"serviceAccountToken": {"audience": TOKEN_AUDIENCE, "path": "t"}});
+        let second = json!({"name": "mine", "projected": {"sources": [ours]}});
+        let other = json!({"name": "podwitness-other", "emptyDir": {}});
+        let says = "a volume of the sidecar";
+        vec![
             (push(whole(), "/spec/volumes", second), "another volume"),
-            (
-                volume(
-                    VOLUME_IDENTITY,
-                    json!({"name": VOLUME_IDENTITY, "projected": {"sources": [ours, ours]}}),
-                ),
-                "a volume of the sidecar",
-            ),
-            (
-                volume(VOLUME_IDENTITY, json!({"name": VOLUME_IDENTITY, "emptyDir": {}})),
-                "a volume of the sidecar",
-            ),
-            (
-                volume(VOLUME_STATE, json!({"name": VOLUME_STATE, "hostPath": {"path": "/tmp"}})),
-                "a volume of the sidecar",
-            ),
-            (
-                volume(
-                    VOLUME_SPOOL,
-                    json!({"name": VOLUME_SPOOL, "persistentVolumeClaim": {"claimName": "c"}}),
-                ),
-                "a volume of the sidecar",
-            ),
-            (
-                volume(VOLUME_TUN, json!({"name": VOLUME_TUN, "hostPath": {"path": "/"}})),
-                "a volume of the sidecar",
-            ),
-            (
-                push(whole(), "/spec/volumes", json!({"name": "podwitness-other", "emptyDir": {}})),
-                "a volume of the sidecar",
-            ),
-            (set(whole(), &format!("{sidecar}/securityContext"), "privileged", json!(true)), "privileges"),
-            (
-                set(whole(), &format!("{sidecar}/securityContext"), "allowPrivilegeEscalation", json!(true)),
-                "privileges",
-            ),
-            (
-                set(whole(), &format!("{sidecar}/securityContext"), "readOnlyRootFilesystem", json!(false)),
-                "privileges",
-            ),
-            (
-                push(whole(), &format!("{sidecar}/securityContext/capabilities/add"), json!("SYS_PTRACE")),
-                "privileges",
-            ),
-            (push(whole(), &format!("{sidecar}/env"), variable("LD_PRELOAD", "/x.so")), "variables"),
+            (push(whole(), "/spec/volumes", other), says),
+            (volume(VOLUME_IDENTITY, "projected", json!({"sources": [ours, ours]})), says),
+            (volume(VOLUME_IDENTITY, "emptyDir", json!({})), says),
+            (volume(VOLUME_STATE, "hostPath", json!({"path": "/tmp"})), says),
+            (volume(VOLUME_SPOOL, "persistentVolumeClaim", json!({"claimName": "c"})), says),
+            (volume(VOLUME_TUN, "hostPath", json!({"path": "/"})), says),
+        ]
+    }
+
+    /// Sidecars into which somebody else reaches.
+    fn sidecars() -> Vec<(Value, &'static str)> {
+        let sidecar = "/spec/initContainers/0";
+        let context = format!("{sidecar}/securityContext");
+        let (env, added) = (format!("{sidecar}/env"), format!("{context}/capabilities/add"));
+        let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+        let hook = json!({"postStart": {"exec": {"command": ["x"]}}});
+        let library = mount("data", "/lib", true);
+        let source = mount("data", "/var/run/podwitness/source/9", false);
+        vec![
+            (set(whole(), &context, "privileged", json!(true)), "privileges"),
+            (set(whole(), &context, "allowPrivilegeEscalation", json!(true)), "privileges"),
+            (set(whole(), &context, "readOnlyRootFilesystem", json!(false)), "privileges"),
+            (push(whole(), &added, json!("SYS_PTRACE")), "privileges"),
+            (push(whole(), &env, variable("LD_PRELOAD", "/x.so")), "variables"),
             (set(whole(), sidecar, "envFrom", json!([{"secretRef": {"name": "s"}}])), "variables"),
-            (
-                set(whole(), sidecar, "lifecycle", json!({"postStart": {"exec": {"command": ["x"]}}})),
-                "commands",
-            ),
-            (push(whole(), &mounts("initContainers/0"), mount("data", "/lib", true)), "mounts other volumes"),
-            (
-                push(
-                    whole(),
-                    &mounts("initContainers/0"),
-                    mount("data", "/var/run/podwitness/source/9", false),
-                ),
-                "mounts other volumes",
-            ),
-            (push(whole(), &format!("{sidecar}/env"), variable(ENV_INJECT, "required")), "how binding"),
-        ];
-        for (pod, says) in rows {
+            (set(whole(), sidecar, "lifecycle", hook), "commands"),
+            (push(whole(), &mounts("initContainers/0"), library), "mounts other volumes"),
+            (push(whole(), &mounts("initContainers/0"), source), "mounts other volumes"),
+            (push(whole(), &env, variable(ENV_INJECT, "required")), "how binding"),
+        ]
+    }
+
+    #[test]
+    fn a_look_alike_is_told_from_an_admitted_pod() {
+        for (pod, says) in [beside(), volumes_of_others(), sidecars()].concat() {
             let told = shape(pod).unwrap_err();
             assert!(told.contains(says), "{told} does not say {says}");
         }
