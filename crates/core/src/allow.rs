@@ -158,7 +158,7 @@ impl Allowance {
         }
     }
 
-    /// What accepting it means for recordings, for whoever sets it.
+    /// What accepting it means for recordings, as the user who sets it is told.
     #[must_use]
     pub fn effect(&self) -> &'static str {
         match self {

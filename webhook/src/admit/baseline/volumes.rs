@@ -28,7 +28,7 @@ const TYPES: [&str; 10] = [
     "projected",
     "secret",
 ];
-/// Of the node, and nobody's secret: time zones and CA certificates, as distributions have them.
+/// Public files of the node: time zones and CA certificates, at the paths that distributions use.
 const HARMLESS: [&str; 12] = [
     "/etc/ca-certificates",
     "/etc/localtime",
