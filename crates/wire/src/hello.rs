@@ -94,8 +94,8 @@ impl HelloReader {
         Self::default()
     }
 
-    /// The ClientHello at the beginning of `seen`, which begins with all that was given before; `None` while it is not
-    /// whole.
+    /// The ClientHello at the beginning of `seen`, which begins with all that was given before; `None` while it or the
+    /// record that it ends in is not whole.
     ///
     /// # Errors
     /// Where it can never become one.
@@ -114,7 +114,9 @@ impl HelloReader {
             self.message.extend_from_slice(payload);
             self.read += payload.len();
             self.record -= payload.len();
-            if let Some(body) = body(&self.message)? {
+            let whole = body(&self.message)?;
+            // A server reads whole records: in an open one, the handshake would wait for what may never come.
+            if let Some(body) = whole.filter(|_| self.record == 0) {
                 return parse(body).map(Some).ok_or(HelloError::Malformed);
             }
         }

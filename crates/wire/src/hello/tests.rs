@@ -117,6 +117,14 @@ fn parts_that_do_not_fit_are_malformed() {
 }
 
 #[test]
+fn a_hello_is_whole_with_its_last_record() {
+    let whole = message(Some(&sni(b"a")));
+    let record = [&[HANDSHAKE, MAJOR, 1][..], &counted_16(&[&whole[..], b"more"].concat())].concat();
+    assert_eq!(read(&record[..record.len() - 1], &[]), Ok(None));
+    assert_eq!(read(&record, &[]), named("a"));
+}
+
+#[test]
 fn a_hello_is_read_up_to_its_cap() {
     let long = message(Some(&extension(21, &vec![0; 60_000])));
     assert_eq!(read(&records(&long, MAX_RECORD), &[]), Ok(Some(ClientHello::default())));
