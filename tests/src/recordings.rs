@@ -149,6 +149,13 @@ impl Recording {
         self.lines.iter().filter(|(_, c, _)| c == code).map(|(_, _, text)| text.as_str()).collect()
     }
 
+    /// Whether nothing of what was shown is missing. Where the machine is busy, a session may have ended 10 s before a
+    /// recorder has acknowledged all of it, which is said to be late.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        ["recorded", "recorded-late"].contains(&&*self.text("x-close")) && self.text("x-gap").is_empty()
+    }
+
     /// The exact bytes of the output, standard output and standard error as they came.
     ///
     /// # Errors
