@@ -111,6 +111,8 @@ impl Pod {
 
     /// Starts a sidecar and waits until it is ready.
     fn start(&self, inject: Inject) -> Running {
+        // A child of another test has a copy of the last one's sockets between its fork and its exec.
+        eventually("the port is free", || self.lab.pod.run(|| !is_listening(15443)));
         let config = self.config(inject);
         // Threads of the runtime, and the privileged one, are made here and so are in the pod.
         let (runtime, kernel) = self.lab.pod.run(|| {
@@ -170,6 +172,16 @@ async fn get(to: SocketAddr, path: &str, bundle: &[u8]) -> anyhow::Result<String
 fn netmap(generation: u64) -> Netmap {
     let api_servers = [SERVICE, ENDPOINT].map(|address| address.parse().unwrap()).into();
     Netmap { generation, cluster: "c".into(), api_servers, ..Netmap::default() }
+}
+
+/// Whether a socket of this thread's network namespace listens on that port, whatever its address (proc_pid_net(5)).
+fn is_listening(port: u16) -> bool {
+    let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let local = format!(":{port:04X}");
+    sockets
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .any(|socket| matches!(socket[..], [_, address, _, "0A", ..] if address.ends_with(&local)))
 }
 
 fn has_table(lab: &Lab) -> bool {
