@@ -4,6 +4,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -36,6 +37,15 @@ pub enum Landed {
     World,
     /// At our listener, which learned this destination.
     Sidecar(SocketAddr),
+}
+
+/// Held by a test while it may have the sidecar's tunnel open. A userspace device is configured by a socket in a folder of
+/// the machine, named like its interface, whatever its network namespace (wireguard.com/xplatform): of two at a time, the
+/// second would be given the peers of the first.
+pub fn tunnel_turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that fails leaves nothing behind that the next one minds.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub struct Lab {

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{Arc, MutexGuard, mpsc},
     time::Duration,
 };
 
@@ -36,7 +36,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     cluster::Cluster,
-    lab::{CONTROL, ENDPOINT, Lab, SERVICE, eventually},
+    lab::{CONTROL, ENDPOINT, Lab, SERVICE, eventually, tunnel_turn},
 };
 
 /// A pod's volumes and, while it runs, its sidecar.
@@ -44,6 +44,7 @@ struct Pod {
     lab: Lab,
     cluster: Cluster,
     volumes: TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// A sidecar that runs until it is stopped or dropped.
@@ -56,13 +57,14 @@ struct Running {
 impl Pod {
     fn new(netmap: Netmap) -> Self {
         tls::install_provider();
+        let turn = tunnel_turn();
         let lab = Lab::wired();
         let cluster = Cluster::start(&lab.world, netmap);
         let volumes = tempfile::tempdir().unwrap();
         for dir in ["state", "spool", "source", "serviceaccount"] {
             fs::create_dir(volumes.path().join(dir)).unwrap();
         }
-        let pod = Self { lab, cluster, volumes };
+        let pod = Self { lab, cluster, volumes, _turn: turn };
         fs::write(pod.volume("token"), "ours").unwrap();
         for (name, content) in [("token", "theirs"), ("namespace", "shop"), ("ca.crt", &pod.cluster.ca)] {
             fs::write(pod.volume("source").join(name), content).unwrap();

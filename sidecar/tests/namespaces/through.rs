@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::lab::{ENDPOINT, GATEWAY, Lab, SERVICE, at_sidecar, rules, targets};
+use crate::lab::{ENDPOINT, GATEWAY, Lab, SERVICE, at_sidecar, rules, targets, tunnel_turn};
 
 /// A runtime whose threads are in a namespace.
 fn runtime(netns: &Netns) -> Runtime {
@@ -64,6 +64,7 @@ async fn recorder(key: PrivateKey) -> RecorderPeer {
 #[test]
 #[ignore = "needs root, network namespaces and a TUN device"]
 fn the_sidecar_reaches_a_recorder_and_a_program_beside_it_does_not() {
+    let _turn = tunnel_turn();
     let lab = Lab::wired();
     let (world, pod) = (runtime(&lab.world), runtime(&lab.pod));
     let peer = world.block_on(world.spawn(recorder(PrivateKey::generate().unwrap()))).unwrap();
