@@ -11,6 +11,7 @@ pub mod config;
 pub mod connection;
 pub mod descriptors;
 pub mod drain;
+pub mod health;
 pub mod http;
 pub mod keyed_semaphore;
 pub mod memory;
