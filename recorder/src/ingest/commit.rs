@@ -24,6 +24,7 @@ use crate::{
         Part, Store, StoreError,
         layout::PartName,
         meta::{End, Meta, Outcome},
+        times,
     },
 };
 
@@ -231,12 +232,13 @@ impl Committer {
         let shipped = self.is_shipped(outcome).await;
         if let Some(part) = self.part.take() {
             let progress = std::mem::take(&mut self.progress);
+            let at = self.backing.clock.now_unix_millis();
             let end = End {
                 outcome,
                 message: message.clone(),
-                at: self.backing.clock.now_unix_millis(),
+                at,
                 bytes: part.written(),
-                duration: progress.at,
+                duration: times::duration(progress.at, part.meta().facts.start, at),
                 exit: progress.exit,
                 session_end: progress.end,
                 session_outcome: progress.outcome,

@@ -18,7 +18,7 @@ use super::intake::{MAX_LINE, Progress, look};
 use crate::store::{
     Store, complete,
     meta::{End, Meta, Outcome},
-    read_meta,
+    read_meta, times,
     walk::Place,
 };
 
@@ -74,7 +74,7 @@ fn recover_part(store: &Store, place: &Place) -> io::Result<bool> {
             // Another process writes it.
             return Ok(None);
         }
-        end(&file).map(|end| Some((file, end)))
+        end(&file, meta.facts.start).map(|end| Some((file, end)))
     });
     match completed {
         Ok(None) => Ok(false),
@@ -106,17 +106,18 @@ fn aside(store: &Store, place: &Place, error: &io::Error) {
     store.quarantine().take(&place.meta(), error);
 }
 
-/// The end of a file that broke off.
-fn end(file: &File) -> io::Result<End> {
+/// The end of a file that broke off, of a session that began at `start` (Unix seconds).
+fn end(file: &File, start: i64) -> io::Result<End> {
     let about = file.metadata()?;
     let found = scan(file)?;
     let at = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = i64::try_from(at.as_millis()).unwrap_or(i64::MAX);
     Ok(End {
         outcome: Outcome::Interrupted,
         message: "the recorder was interrupted".to_owned(),
-        at: i64::try_from(at.as_millis()).unwrap_or(i64::MAX),
+        at,
         bytes: found.good,
-        duration: found.progress.at,
+        duration: times::duration(found.progress.at, start, at),
         exit: found.progress.exit,
         session_end: found.progress.end,
         session_outcome: found.progress.outcome,
