@@ -14,7 +14,7 @@ use std::{
 use podwitness_wire::cast::Header;
 use rustix::fs::{FlockOperation, flock};
 
-use super::intake::{MAX_LINE, Progress, look};
+use super::intake::{Progress, look_at};
 use crate::store::{
     Store, complete,
     meta::{End, Meta, Outcome},
@@ -24,6 +24,8 @@ use crate::store::{
 
 /// Read at a time.
 const READ: usize = 256 << 10;
+/// Cap on a stored line, which earlier versions took longer than they are taken now.
+const MAX_STORED: usize = 1 << 20;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -144,7 +146,7 @@ fn scan(file: &File) -> io::Result<Found> {
     let (mut at, mut bad) = (0_u64, 0_u64);
     loop {
         line.clear();
-        let read = reader.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line)?;
+        let read = reader.by_ref().take(MAX_STORED as u64 + 1).read_until(b'\n', &mut line)?;
         if read == 0 {
             return Ok(found);
         }
@@ -153,7 +155,7 @@ fn scan(file: &File) -> io::Result<Found> {
             lines = 1;
             Header::parse(&line).is_ok()
         } else {
-            look(&line, &mut lines, &mut found.progress).is_ok()
+            look_at(&line, MAX_STORED, &mut lines, &mut found.progress).is_ok()
         };
         if good {
             found.good = at;
