@@ -2,6 +2,7 @@
 //!
 //! What takes away what all share, [`failure`] and [`matrix::without`], has to run alone; hack/test says in which order.
 
+mod attacks;
 mod cli;
 mod crowd;
 mod evasion;
