@@ -35,7 +35,7 @@ build_entry() {
     export out
     step "build $name" run_unlocked "$lock" "$@"
     mv -T "$out" "$final"
-    forget_old_entries "$cache/$name"
+    forget_old_entries "$cache/$name" 5
 }
 
 # A program that the build leaves running must not hold the lock.
@@ -46,9 +46,9 @@ run_unlocked() {
     "$@"
 }
 
-# Of each kind the five entries used last stay.
+# forget_old_entries FOLDER COUNT: that many stay, those used last.
 forget_old_entries() {
-    find "$1" -mindepth 1 -maxdepth 1 -type d ! -name '*.*' -printf '%T@ %p\n' | sort -rn | tail -n +6 | cut -d ' ' -f 2- |
+    find "$1" -mindepth 1 -maxdepth 1 -type d ! -name '*.*' -printf '%T@ %p\n' | sort -rn | tail -n +$(($2 + 1)) | cut -d ' ' -f 2- |
         while read -r entry; do
             rm -rf "$entry" "$entry.lock"
         done

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced by every script in hack/: the clone's root, failing clearly, steps with their times; and with it cache.sh
-# (cached builds) and need.sh (programs to install). The sourcing script has already said `set -euo pipefail`.
+# (cached builds), cargo.sh (builds with cargo) and need.sh (programs to install). The sourcing script has already said `set -euo pipefail`.
 shopt -s inherit_errexit
 
 # Where this clone is, and a short name for it that no other clone has.
@@ -43,16 +43,24 @@ step() {
     set +e
     (
         set -e
+        # shellcheck disable=SC2030 # for what is called in the step alone
         PODWITNESS_STEP_DEPTH=$((PODWITNESS_STEP_DEPTH + 1))
         "$@"
     ) >"$log" 2>&1 </dev/null
     status=$?
     set -e
+    took "$text" "$began"
     if ((status)); then
         say "✗ $text ($(seconds_since "$began") s)"
         step_failed "$log" "$status"
     fi
     say "✓ $text ($(seconds_since "$began") s)"
+}
+
+# took TEXT BEGAN: for the table at the end of a run, where one is kept: how deep, how long, what.
+took() {
+    # shellcheck disable=SC2031 # that of the step which calls this
+    [[ -z ${PODWITNESS_TIMES:-} ]] || printf '%s\t%s\t%s\n' "$PODWITNESS_STEP_DEPTH" "$(seconds_since "$2")" "$1" >>"$PODWITNESS_TIMES"
 }
 
 # In a condition or before && and ||, bash ignores `set -e` in everything that is called: a build whose first command
@@ -104,6 +112,20 @@ eventually() {
     done
 }
 
+# bring_up IMAGE…: a cluster that has these images, with Podwitness on it, for this shell. The cluster and the images are
+# made at the same time: both compile, and both wait for what is fetched.
+bring_up() {
+    local pid
+    "$root/hack/cluster" up &
+    pid=$!
+    "$root/hack/images" "$@"
+    wait "$pid"
+    eval "$("$root/hack/cluster" env)"
+    set -- "${@/#/$root/.build/images/}"
+    "$root/hack/cluster" load "${@/%/.tar}"
+    "$root/hack/install"
+}
+
 # version_at_least HAVE WANT: compares dotted numbers.
 version_at_least() {
     [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
@@ -111,5 +133,7 @@ version_at_least() {
 
 # shellcheck source-path=SCRIPTDIR source=cache.sh
 source "$root/hack/lib/cache.sh"
+# shellcheck source-path=SCRIPTDIR source=cargo.sh
+source "$root/hack/lib/cargo.sh"
 # shellcheck source-path=SCRIPTDIR source=need.sh
 source "$root/hack/lib/need.sh"

@@ -24,7 +24,7 @@ lab_main() {
     ulimit -n "$(ulimit -Hn)"
     if [[ -z ${PROGRAMS:-} ]]; then
         "$root/hack/images" sidecar recorder bench
-        PROGRAMS=$root/target/x86_64-unknown-linux-gnu/release
+        PROGRAMS=$root/.build/programs
     fi
     mkdir -p "$root/.build"
     dir=$(mktemp -d "$root/.build/lab-XXXXXX")

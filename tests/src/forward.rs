@@ -10,7 +10,7 @@ use tokio::{
     process::Child,
 };
 
-use crate::{Kubectl, SYSTEM};
+use crate::{Kubectl, SYSTEM, schedule};
 
 /// A way to an HTTP server, as a rule in a pod of the system namespace, open as long as this value lives.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ impl Forward {
     /// # Errors
     /// Where there is no such pod, or it cannot be reached.
     pub async fn open(object: &str, port: u16) -> Result<Self> {
+        schedule::enter_as_usual().await;
         let args = ["-n", SYSTEM, "port-forward", object, &format!(":{port}")];
         let mut forward = Kubectl::default().start(&args)?;
         let mut lines = BufReader::new(forward.stdout.take().context("no output")?).lines();

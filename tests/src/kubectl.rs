@@ -9,7 +9,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::talk::{Answer, talk};
+use crate::schedule;
 
 /// Longest run of one command.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -82,6 +82,7 @@ impl Kubectl {
     /// # Errors
     /// As [`Kubectl::run`].
     pub async fn run_with_stdin<S: AsRef<OsStr>>(&self, args: &[S], stdin: &[u8]) -> Result<Run> {
+        schedule::enter_as_usual().await;
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().context("cannot start kubectl")?;
         let mut input = child.stdin.take().context("kubectl has no standard input")?;
         let feed = async {
@@ -99,14 +100,6 @@ impl Kubectl {
             stdout: output.stdout,
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
-    }
-
-    /// Runs a command whose standard input is closed as soon as it has printed `last`. Its standard error goes nowhere.
-    ///
-    /// # Errors
-    /// As [`Kubectl::run`].
-    pub async fn run_until<S: AsRef<OsStr>>(&self, args: &[S], last: &str) -> Result<Run> {
-        talk(&mut self.command(args), Answer::Close(last)).await
     }
 
     /// Starts a command that the caller ends.

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a test tells its story on standard output")]
 
 pub mod bucket;
+pub mod cluster;
 pub mod counting;
 pub mod events;
 pub mod faulty;
@@ -12,13 +13,15 @@ pub mod forward;
 pub mod grants;
 pub mod kubectl;
 pub mod namespace;
-pub mod parts;
+pub mod outage;
 pub mod pods;
 pub mod pty;
 pub mod recorders;
 pub mod recordings;
+pub mod replicas;
+pub mod report;
+pub mod schedule;
 pub mod stage;
-mod talk;
 pub mod wait;
 
 pub use counting::Counting;

@@ -6,7 +6,12 @@ use anyhow::Result;
 use podwitness_core::labels;
 use serde_json::{Value, json};
 
-use crate::{Kubectl, SYSTEM, eventually};
+use crate::{Kubectl, SYSTEM, cluster, eventually, report::Report};
+
+/// Where the API has bindings of cluster roles.
+const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+/// Selects the pods of the installation.
+const INSTALLED: &str = "app.kubernetes.io/part-of=podwitness";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -20,16 +25,19 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Runs `test` in a fresh namespace with these labels; deletes it afterwards, and shows what the cluster says
+    /// Runs `test` in a fresh namespace with these labels; deletes it afterwards, and reports what the cluster says
     /// where the test failed.
     ///
     /// # Errors
     /// Those of `test`.
     pub async fn with(labels: &[(&str, &str)], test: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
         let namespace = Self::create(labels).await?;
-        let result = test(&namespace).await;
-        if result.is_err() {
-            namespace.dump().await;
+        let mut result = test(&namespace).await;
+        if let Err(error) = result {
+            let report = Report::of_this_test();
+            let error = report.summary(error);
+            namespace.dump(&report).await;
+            result = Err(error);
         }
         namespace.delete().await;
         result
@@ -62,14 +70,20 @@ impl Namespace {
         }
         let object =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": all}});
-        Kubectl::default().create(&object, &[]).await?.ok()?;
+        cluster::create("/api/v1/namespaces", &object).await?;
         let namespace = Self { kubectl: Kubectl::with(&["-n", &name]), name };
+        let path = namespace.path();
         eventually("the namespace has its service account", async || {
-            namespace.kubectl.get(&["serviceaccount", "default"]).await?;
-            namespace.kubectl.get(&["configmap", "kube-root-ca.crt"]).await
+            cluster::get(&format!("{path}/serviceaccounts/default")).await?;
+            cluster::get(&format!("{path}/configmaps/kube-root-ca.crt")).await
         })
         .await?;
         Ok(namespace)
+    }
+
+    /// Where the API has what is in it.
+    pub(crate) fn path(&self) -> String {
+        format!("/api/v1/namespaces/{}", self.name)
     }
 
     /// Lets the namespace's default service account do everything that tests do through kubectl in a pod.
@@ -77,42 +91,35 @@ impl Namespace {
     /// # Errors
     /// Where the binding cannot be made.
     pub async fn allow_all(&self) -> Result<()> {
-        let user = format!("--serviceaccount={}:default", self.name);
-        let args = ["create", "clusterrolebinding", &self.name, "--clusterrole=cluster-admin", &user];
-        Kubectl::default().run(&args).await?.ok()?;
-        Ok(())
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": self.name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "namespace": self.name, "name": "default"}]
+        });
+        cluster::create(BINDINGS, &binding).await.map(drop)
     }
 
+    /// Most tests have no binding; a namespace that stays is told by hack/test.
     async fn delete(&self) {
-        let kubectl = Kubectl::default();
-        let _ = kubectl.run(&["delete", "clusterrolebinding", &self.name, "--ignore-not-found"]).await;
-        let _ = kubectl.run(&["delete", "namespace", &self.name, "--wait=false"]).await;
+        let _ = cluster::delete(&format!("{BINDINGS}/{}", self.name)).await;
+        let _ = cluster::delete(&self.path()).await;
     }
 
-    async fn dump(&self) {
-        self.show(&["get", "pods,events", "-o", "wide"]).await;
-        self.show(&["logs", "-l", "app", "-c", "podwitness", "--tail=60", "--prefix"]).await;
+    async fn dump(&self, report: &Report) {
+        let sidecars = ["logs", "-l", "app", "-c", "podwitness", "--tail=60", "--prefix"];
+        let installed = ["logs", "-l", INSTALLED, "--all-containers", "--tail=40", "--prefix"];
         let system = Kubectl::with(&["-n", SYSTEM]);
-        for args in [
-            &["get", "pods", "-o", "wide"][..],
-            &[
-                "logs",
-                "-l",
-                "app.kubernetes.io/part-of=podwitness",
-                "--all-containers",
-                "--tail=40",
-                "--prefix",
-            ],
+        for (name, kubectl, args) in [
+            (self.name.as_str(), &self.kubectl, &["get", "pods,events", "-o", "wide"][..]),
+            (&self.name, &self.kubectl, &sidecars),
+            (SYSTEM, &system, &["get", "pods", "-o", "wide"]),
+            (SYSTEM, &system, &installed),
         ] {
-            if let Ok(run) = system.run(args).await {
-                println!("--- {SYSTEM}: {}\n{}{}", args.join(" "), run.text(), run.stderr);
+            if let Ok(run) = kubectl.run(args).await {
+                let title = format!("{name}: {}", args.join(" "));
+                report.add(&title, &format!("{}{}", run.text(), run.stderr));
             }
-        }
-    }
-
-    async fn show(&self, args: &[&str]) {
-        if let Ok(run) = self.kubectl.run(args).await {
-            println!("--- {}: {}\n{}{}", self.name, args.join(" "), run.text(), run.stderr);
         }
     }
 }

@@ -4,7 +4,10 @@ use anyhow::{Context, Result, ensure};
 use podwitness_core::inject;
 use serde_json::{Value, json};
 
-use crate::{CLIENTS, CLIENTS_JAVA, Kubectl, Namespace, Run, TOOLBOX, eventually};
+use crate::{CLIENTS, CLIENTS_JAVA, Kubectl, Namespace, Run, SYSTEM, TOOLBOX, cluster, eventually};
+
+/// Sleeps until it is told to end, without work meanwhile.
+const SLEEP: &str = "trap exit TERM; sleep 1000000 & wait";
 
 /// A toolbox pod that sleeps.
 #[must_use]
@@ -13,7 +16,7 @@ pub fn sleeper(name: &str) -> Value {
 }
 
 fn sleeping(name: &str, image: &str) -> Value {
-    running(name, image, "trap exit TERM; while :; do sleep 1 & wait; done")
+    running(name, image, SLEEP)
 }
 
 /// A pod that runs a shell script.
@@ -57,7 +60,7 @@ impl Namespace {
     /// # Errors
     /// Where it is refused or does not become ready.
     pub async fn start(&self, pod: &Value) -> Result<Value> {
-        self.kubectl.create(pod, &[]).await?.ok()?;
+        cluster::create(&format!("{}/pods", self.path()), pod).await?;
         let name = pod.pointer("/metadata/name").and_then(Value::as_str).context("the pod has no name")?;
         self.ready(name).await
     }
@@ -68,7 +71,7 @@ impl Namespace {
     /// Where it does not become so.
     pub async fn ready(&self, name: &str) -> Result<Value> {
         eventually(&format!("pod {name} is ready"), async || {
-            let pod = self.kubectl.get(&["pod", name]).await?;
+            let pod = cluster::get(&format!("{}/pods/{name}", self.path())).await?;
             let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).cloned();
             let ready = conditions.unwrap_or_default().iter().any(|c| {
                 c.get("type") == Some(&Value::from("Ready")) && c.get("status") == Some(&Value::from("True"))
@@ -82,9 +85,9 @@ impl Namespace {
     /// Runs a shell command in container `app` of a pod, from outside.
     ///
     /// # Errors
-    /// Where kubectl cannot be run.
+    /// Where it cannot be started or the connection is lost.
     pub async fn shell(&self, pod: &str, script: &str) -> Result<Run> {
-        self.kubectl.run(&["exec", pod, "-c", "app", "--", "sh", "-c", script]).await
+        cluster::exec(&self.name, pod, "app", &["sh", "-c", script]).await
     }
 
     /// A kubectl that runs inside a pod of this namespace: `kubectl exec POD -- kubectl …`.
@@ -122,6 +125,22 @@ pub async fn witnessed_by(
         .await
     })
     .await
+}
+
+/// The pods of the installation, as `pod/NAME`. Recorders of other tests come and go meanwhile.
+///
+/// # Errors
+/// Where there are fewer than an installation has.
+pub async fn installed() -> Result<Vec<String>> {
+    let selected =
+        format!("/api/v1/namespaces/{SYSTEM}/pods?labelSelector=app.kubernetes.io%2Fpart-of%3Dpodwitness");
+    let pods = cluster::get(&selected).await?;
+    let pods = pods.get("items").and_then(Value::as_array).context("no list of pods")?;
+    let names = pods.iter().filter_map(|pod| pod.pointer("/metadata/name")?.as_str());
+    let names: Vec<_> =
+        names.filter(|name| name.starts_with("podwitness-")).map(|name| format!("pod/{name}")).collect();
+    ensure!(names.len() >= 3, "{names:?}");
+    Ok(names)
 }
 
 /// A pod that sees every process of the node on which another one runs, and may end it.

@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::{Kubectl, SYSTEM, eventually};
+use crate::{Kubectl, SYSTEM, Viewer, cluster, eventually, report::Report};
 
 /// Runs `test` with Recorders of these names that are as their `spec` says, each under a tag of its name, once all are
-/// ready. Takes them away afterwards, and shows their logs where the test failed.
+/// ready. Takes them away afterwards, and reports their logs where the test failed.
 ///
 /// # Errors
 /// Those of `test`, and where a Recorder does not become ready.
@@ -30,7 +30,8 @@ pub async fn with_recorders(
             let selector = format!("app.kubernetes.io/instance={name}");
             let args = ["logs", "-l", &selector, "--all-containers", "--tail=60", "--prefix"];
             if let Ok(run) = system.run(&args).await {
-                println!("--- recorder {name}:\n{}{}", run.text(), run.stderr);
+                let text = format!("{}{}", run.text(), run.stderr);
+                Report::of_this_test().add(&format!("recorder {name}"), &text);
             }
         }
         let _ = system.run(&["delete", "recorder", name, "--ignore-not-found", "--wait=false"]).await;
@@ -50,6 +51,19 @@ fn recorder(name: &str, spec: &Value) -> Result<Value> {
 #[must_use]
 pub fn tag(recorder: &str) -> String {
     format!("tag:{recorder}")
+}
+
+/// The way to a viewer that answers: it may have just begun.
+///
+/// # Errors
+/// Where it does not come to that.
+pub async fn viewer(recorder: &str) -> Result<Viewer> {
+    eventually("the viewer answers", async || {
+        let viewer = Viewer::of(recorder).await?;
+        viewer.sessions("nothing").await?;
+        Ok(viewer)
+    })
+    .await
 }
 
 /// Changes the `spec` of a Recorder.
@@ -85,7 +99,7 @@ pub async fn returned(recorder: &str, number: u32, before: &(String, u64)) -> Re
 }
 
 async fn ready(pod: &str) -> Result<(String, u64)> {
-    let pod = Kubectl::with(&["-n", SYSTEM]).get(&["pod", pod]).await?;
+    let pod = cluster::get(&format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}")).await?;
     let all = pod.pointer("/status/containerStatuses").and_then(Value::as_array).context("no status")?;
     let ingest = all.iter().find(|one| one.get("name") == Some(&json!("ingest"))).context("no ingest")?;
     ensure!(ingest.get("ready") == Some(&json!(true)), "{ingest}");
@@ -101,7 +115,7 @@ async fn ready(pod: &str) -> Result<(String, u64)> {
 /// Where it does not come to that.
 pub async fn condition(recorder: &str, kind: &str, status: &str) -> Result<Value> {
     eventually(&format!("condition {kind} of Recorder {recorder} is {status}"), async || {
-        let object = Kubectl::default().get(&["recorder", recorder]).await?;
+        let object = cluster::get(&format!("/apis/podwitness.dev/v1alpha1/recorders/{recorder}")).await?;
         let all = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
         let found = all.iter().find(|condition| condition.get("type") == Some(&json!(kind)));
         let generation = object.pointer("/metadata/generation");

@@ -332,6 +332,13 @@ fn notes(
     if facts.pod.is_none() && facts.unknown.is_empty() {
         notes.push("there is no pod of this name; the answer is for one that will be there".to_owned());
     }
+    if !facts.accepted().is_empty() {
+        notes.push(format!(
+            "the namespace accepts of its pods what Pod Security baseline does not ({}); who uses that may evade or \
+             alter recordings",
+            facts.accepted().join(", ")
+        ));
+    }
     if let (Some(older), true) = (&question.older, question.caller.verified) {
         let before = evaluate(published, &question.caller, older);
         if before.as_ref() != obligation {

@@ -5,7 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::{self, Namespace};
 use kube::{Api, Client, Config, Resource, ResourceExt as _, api::ListParams, config::KubeConfigOptions};
-use podwitness_core::{grant, inject, labels};
+use podwitness_core::{
+    allow::Allow,
+    grant,
+    inject::{self, Inject},
+    labels,
+};
 use podwitness_crd::{Grant, Recorder};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -29,6 +34,8 @@ pub struct Facts {
     pub tags: Vec<String>,
     /// The namespace's label that asks for injection.
     pub inject: Option<String>,
+    /// What the namespace accepts beyond Pod Security baseline.
+    pub allow: Vec<String>,
     /// The pod, if there is one of this name.
     pub pod: Option<PodFacts>,
     /// What could not be found out.
@@ -43,6 +50,12 @@ pub struct PodFacts {
 }
 
 impl Facts {
+    /// What the namespace accepts of its pods beyond the baseline, if it holds them to it.
+    #[must_use]
+    pub fn accepted(&self) -> &[String] {
+        if self.inject.as_deref() == Some(Inject::Required.as_str()) { &self.allow } else { &[] }
+    }
+
     /// Asks the cluster of the kubeconfig.
     ///
     /// # Errors
@@ -65,6 +78,7 @@ impl Facts {
             recorders,
             tags: tags(&namespace),
             inject: namespace.labels().get(labels::INJECT).cloned(),
+            allow: allowed(&namespace),
             ..Self::default()
         };
         let api: Api<v1::Pod> = Api::namespaced(client, &pod.namespace);
@@ -87,6 +101,11 @@ impl PodFacts {
 fn tags(namespace: &Namespace) -> Vec<String> {
     let keys = namespace.labels().keys();
     keys.filter_map(|key| key.strip_prefix(labels::TAG_PREFIX)).map(ToOwned::to_owned).collect()
+}
+
+fn allowed(namespace: &Namespace) -> Vec<String> {
+    let (allow, _) = Allow::parse(namespace.annotations().get(labels::ALLOW).map_or("", String::as_str));
+    allow.items().iter().map(ToString::to_string).collect()
 }
 
 async fn all<K>(client: &Client, what: &str) -> Result<Vec<K>>

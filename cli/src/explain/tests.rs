@@ -38,6 +38,7 @@ fn facts(grants: Vec<Grant>) -> Facts {
         recorders: vec![recorder("here", "tag:here", true), recorder("down", "tag:down", false)],
         tags: vec!["pci".into()],
         inject: Some("required".into()),
+        allow: vec![],
         pod: Some(PodFacts { witnessed: true }),
         unknown: vec![],
     }
@@ -157,6 +158,18 @@ fn a_pod_without_a_sidecar_is_not_recorded_whatever_grants_say() {
     assert!(planned.notes[0].contains("no pod of this name"), "{:?}", planned.notes);
     facts.inject = None;
     assert_eq!(answer(&question, &facts).outcome, Outcome::NotRecorded);
+}
+
+#[test]
+fn what_a_namespace_accepts_is_told_where_it_counts() {
+    let question = ask(&["--as", "ana"]).unwrap();
+    let mut facts = facts(vec![default_grant()]);
+    assert_eq!(answer(&question, &facts).notes, Vec::<String>::new());
+    facts.allow = vec!["capability:SYS_TIME".into(), "hostPath:/var/log".into()];
+    let notes = answer(&question, &facts).notes;
+    assert!(notes[0].contains("(capability:SYS_TIME, hostPath:/var/log)"), "{notes:?}");
+    facts.inject = Some("optional".into());
+    assert_eq!(answer(&question, &facts).notes, Vec::<String>::new());
 }
 
 #[test]

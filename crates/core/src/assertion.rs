@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::control::Issuer;
+use crate::{control::Issuer, inject::Inject};
 
 /// Request header that carries an assertion.
 pub const HEADER: &str = "podwitness-assertion";
@@ -36,6 +36,11 @@ pub struct Claims {
     pub service_account: String,
     /// Its WireGuard public key, base64.
     pub key: String,
+    /// How binding injection is: `required` where the pod's namespace asks for it and the pod was admitted so, which is
+    /// what keeps other containers of the pod from the sidecar. Absent for recorders, and from issuers that do not
+    /// say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Inject>,
     /// Unix seconds at which this was said.
     pub iat: i64,
     /// Unix seconds from which this is no longer true.
@@ -136,6 +141,7 @@ mod tests {
             node: "n".into(),
             service_account: "default".into(),
             key: "k".into(),
+            mode: Some(Inject::Required),
             iat: 1000,
             exp: 4600,
         }
@@ -148,6 +154,20 @@ mod tests {
         assert_eq!(verify(&text, std::slice::from_ref(&issuer), 1000).unwrap(), claims());
         assert!(matches!(verify(&text, std::slice::from_ref(&issuer), 4600), Err(AssertionError::Overreach)));
         assert!(matches!(verify(&text, &[issuer], 900), Err(AssertionError::Overreach)));
+    }
+
+    /// Issuers of an earlier version say nothing of it.
+    #[test]
+    fn an_assertion_without_a_mode_is_one() {
+        let (issuer, key) = issuer();
+        let silent = Claims { mode: None, ..claims() };
+        let text = sign(&silent, "k1", &key).unwrap();
+        assert_eq!(verify(&text, &[issuer], 1000).unwrap(), silent);
+        let written = serde_json::to_value(&silent).unwrap();
+        assert_eq!(
+            (written.get("mode"), serde_json::to_value(claims()).unwrap()["mode"].as_str()),
+            (None, Some("required"))
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@
 mod env;
 
 pub use env::{
-    EnvError, EnvSource, EnvVar, NODE_NAME, POD_NAME, POD_NAMESPACE, POD_SERVICE_ACCOUNT, POD_UID, SidecarEnv,
+    EnvError, EnvSource, EnvVar, INJECT as ENV_INJECT, NODE_NAME, POD_FIELDS, POD_NAME, POD_NAMESPACE,
+    POD_SERVICE_ACCOUNT, POD_UID, PREFIX as ENV_PREFIX, SidecarEnv,
 };
 
 use std::net::IpAddr;
@@ -67,6 +68,9 @@ pub const RECORD_PORT: u16 = 80;
 pub const CONTROL_PORT: u16 = 8444;
 /// TCP port of the installation's programs: health, for the kubelet's probes.
 pub const HEALTH_PORT: u16 = 8082;
+/// Namespaces besides that of the installation where nothing is ever injected, whatever their labels say: without them a
+/// cluster could not be repaired.
+pub const NEVER_INJECTED: [&str; 2] = ["kube-system", "kube-node-lease"];
 /// Cap on service-account directories of one pod; a pod with more is refused.
 pub const MAX_SERVICE_ACCOUNT_DIRS: usize = 64;
 

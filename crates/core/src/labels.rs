@@ -10,6 +10,8 @@ pub const PROFILE: &str = "podwitness.dev/profile";
 pub const CREDENTIALS: &str = "podwitness.dev/credentials";
 /// Namespace annotation: label selector of pods that are left out.
 pub const EXEMPT: &str = "podwitness.dev/exempt";
+/// Namespace annotation: what is accepted beyond Pod Security *baseline* where recording is required ([`crate::allow`]).
+pub const ALLOW: &str = "podwitness.dev/allow";
 /// Namespace annotation: RFC 3339 time until which sidecars splice raw.
 pub const BYPASS_UNTIL: &str = "podwitness.dev/bypass-until";
 /// Pod or Namespace annotation: log level of the sidecar (`error` … `trace`).

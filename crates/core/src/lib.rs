@@ -5,6 +5,7 @@
 //! contract can be tested as a table.
 
 pub mod address;
+pub mod allow;
 pub mod assertion;
 pub mod control;
 pub mod event;

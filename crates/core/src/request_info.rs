@@ -1,15 +1,16 @@
 //! What a request asks for, derived as the API server derives it.
 //!
 //! Source: `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`, with API prefixes `api` and `apis`, groupless
-//! `api`. The path is percent-decoded first, `%2F` splits, a trailing slash is trimmed, `//` and `..` stay.
+//! `api`. The path is percent-decoded first, `%2F` splits, outer slashes are trimmed, `//` and `..` stay, except behind
+//! a `proxy` ([`RequestInfo::proxied`]).
 
 mod action;
+mod path;
 mod query;
 
 pub use action::{Action, PodAction};
 pub use query::{Query, is_true};
 
-use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 /// The reference's field names, so that the same type is the event's `kubernetes` object.
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub struct RequestInfo {
     /// Whether the path names a resource of the API.
     pub is_resource_request: bool,
-    /// The decoded path.
+    /// The decoded path. Bytes that are not UTF-8 are U+FFFD.
     pub path: String,
     /// API verb for resources, else the method in lower case.
     pub verb: String,
@@ -53,19 +54,19 @@ pub enum RequestInfoError {
     /// A `watch` or `proxy` prefix with nothing behind it.
     #[error("unable to determine kind and namespace from the path")]
     NothingAfterVerb,
-    /// The decoded path is not UTF-8.
-    #[error("the path is not UTF-8 after percent-decoding")]
-    NotUtf8,
+    /// A percent sign without two hexadecimal digits behind it.
+    #[error("the path has a malformed percent escape")]
+    MalformedEscape,
 }
 
 impl RequestInfo {
     /// Derives the information from a method and a request target in origin form (`/path?query`).
     ///
     /// # Errors
-    /// Where the API server would answer an error, and where the decoded path is not UTF-8.
+    /// Where the API server would answer an error.
     pub fn parse(method: &str, target: &str) -> Result<Self, RequestInfoError> {
         let (raw_path, raw_query) = target.split_once('?').unwrap_or((target, ""));
-        let path = percent_decode_str(raw_path).decode_utf8().map_err(|_| RequestInfoError::NotUtf8)?;
+        let path = path::decode(raw_path).ok_or(RequestInfoError::MalformedEscape)?;
         let mut info = Self { path: path.to_string(), verb: method.to_lowercase(), ..Self::default() };
         let segments: Vec<&str> = split_path(&path);
         let Some(rest) = info.take_api(&segments) else { return Ok(info) };
@@ -82,6 +83,23 @@ impl RequestInfo {
             && self.api_group.is_empty()
             && self.resource == "pods"
             && self.subresource == subresource
+    }
+
+    /// Segments of the path that a `proxy` subresource sends on, to a node's kubelet, a pod or a service; `None` where
+    /// the request has none.
+    ///
+    /// The API server joins what follows with the path of its destination and cleans it before it sends it
+    /// (`getRequestOptions` in `apiserver/pkg/endpoints/handlers/get.go`, `JoinPreservingTrailingSlash` in
+    /// `apimachinery/pkg/util/net`): empty segments and `.` go, `..` takes its predecessor away. The kubelet's
+    /// `http.ServeMux` would clean it once more and finds nothing left; its router trims slashes at both ends.
+    #[must_use]
+    pub fn proxied(&self) -> Option<Vec<&str>> {
+        let behind = match (&*self.verb, &*self.subresource) {
+            ("proxy", _) => self.parts.get(2..)?,
+            (_, "proxy") => self.parts.get(3..)?,
+            _ => return None,
+        };
+        Some(path::clean(behind.iter().map(String::as_str)))
     }
 
     /// Takes `api/VERSION` or `apis/GROUP/VERSION`; `None` where the path is no resource.

@@ -5,10 +5,12 @@
 //! `Connection` and `Upgrade` headers, so that nothing is upgraded that was not classified.
 
 mod credential;
+mod values;
 
 pub use credential::Credential;
+pub(crate) use values::{listed, trimmed};
 
-use http::{HeaderMap, HeaderName, Method, Version, header, request::Parts};
+use http::{HeaderMap, Method, Version, header, request::Parts};
 use podwitness_core::request_info::{Action, PodAction, Query, RequestInfo, is_true};
 use podwitness_wire::{
     channel::Protocol,
@@ -19,7 +21,7 @@ use crate::metrics::Purpose;
 
 /// Prefix of the WebSocket subprotocol that carries a bearer token
 /// (`apiserver/pkg/authentication/request/websocket/protocol.go`).
-pub(crate) const BEARER_SUBPROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+pub(crate) const BEARER_SUBPROTOCOL: &[u8] = b"base64url.bearer.authorization.k8s.io.";
 
 /// What a request is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -74,6 +76,8 @@ pub enum Script {
     Answer,
     /// By the number of its bytes.
     Opaque,
+    /// As a remote command in a protocol that is not known: by what the server says, as it stands on the wire.
+    Undecoded,
 }
 
 impl Transport {
@@ -92,7 +96,7 @@ impl Session {
     /// Whether what happens in it can be recorded, and not only that something does.
     #[must_use]
     pub const fn is_recordable(&self) -> bool {
-        !matches!(self.script, None | Some(Script::Opaque))
+        !matches!(self.script, None | Some(Script::Opaque | Script::Undecoded))
     }
 
     /// Names it in messages.
@@ -108,7 +112,7 @@ impl Session {
             Purpose::Unknown => "an upgrade of an unreadable path",
         };
         let how = match self.transport {
-            Transport::WebSocket if self.action.is_some() && self.script.is_none() => {
+            Transport::WebSocket if self.action.is_some() && !self.is_recordable() => {
                 " over WebSocket without a known protocol"
             }
             Transport::WebSocket => " over WebSocket",
@@ -147,19 +151,8 @@ pub fn classify(head: &Parts) -> Class {
 }
 
 /// Offered subprotocols in order.
-pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     listed(headers, &header::SEC_WEBSOCKET_PROTOCOL)
-}
-
-/// What a header lists, repeated or separated by commas.
-pub(crate) fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
 }
 
 /// A node's `run` answers with the output of a command and needs no upgrade.
@@ -178,7 +171,8 @@ fn is_endless(head: &Parts, info: &RequestInfo) -> bool {
 }
 
 /// An upgrade says so in `Connection`, names a protocol in `Upgrade`, and is HTTP/1.1. WebSocket is one that names
-/// nothing else (`wsstream.IsWebSocketRequest`); any other may name SPDY among others (`spdy.UpgradeResponse`).
+/// nothing else (`wsstream.IsWebSocketRequest`); any other may name SPDY among others (`spdy.UpgradeResponse`, whose
+/// letters have no other spelling in small letters).
 fn transport(head: &Parts) -> Option<Transport> {
     let asks = head
         .headers
@@ -189,7 +183,7 @@ fn transport(head: &Parts) -> Option<Transport> {
         return None;
     }
     let protocol = head.headers.get(header::UPGRADE)?.as_bytes();
-    Some(if protocol.trim_ascii().eq_ignore_ascii_case(b"websocket") {
+    Some(if values::is_websocket(protocol) {
         Transport::WebSocket
     } else if contains_ignoring_case(protocol, b"spdy/3.1") {
         Transport::Spdy
@@ -215,17 +209,17 @@ fn script(
         Action::Run => Some(Script::Answer),
         _ if transport == Transport::Request => Some(Script::Answer),
         Action::Exec | Action::Attach => carried()
-            .filter(|by| offers(head, *by, |name| Protocol::parse(name).is_some()))
-            .map(Script::Command),
+            .filter(|by| offers(head, *by, |name| Protocol::of_header(name).is_some()))
+            .map_or(Some(Script::Undecoded), |by| Some(Script::Command(by))),
         Action::PortForward => carried()
-            .filter(|by| offers(head, *by, |name| Carrier::parse(name, *by).is_some()))
-            .map(Script::Forward),
+            .filter(|by| offers(head, *by, |name| Carrier::of_header(name, *by).is_some()))
+            .map_or(Some(Script::Opaque), |by| Some(Script::Forward(by))),
     }
 }
 
 /// Whether a protocol that is known is offered. A server to which none is offered speaks its first; over SPDY it
 /// refuses what it does not know itself.
-fn offers(head: &Parts, transport: session::Transport, known: impl Fn(&str) -> bool) -> bool {
+fn offers(head: &Parts, transport: session::Transport, known: impl Fn(&[u8]) -> bool) -> bool {
     let mut offered =
         subprotocols(&head.headers).filter(|name| !name.starts_with(BEARER_SUBPROTOCOL)).peekable();
     transport == session::Transport::Spdy || offered.peek().is_none() || offered.any(known)

@@ -10,12 +10,13 @@ use std::error::Error;
 use http::{Request, Response, header, request::Parts};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use podwitness_core::{request_info::RequestInfo, status::Status};
+use podwitness_core::{failure::OnUnknown, request_info::RequestInfo, status::Status};
 
 use crate::{
     Proxy,
     body::{Body, Held, streamed},
     classify::Credential,
+    enforce,
     events::{self, Opens},
     metrics, refusal,
     serve::Client,
@@ -40,6 +41,12 @@ pub(crate) async fn forward(
         }
     };
     let opens = if endless { Opens::Stream } else { Opens::Answer };
+    if info.is_none()
+        && let OnUnknown::Refuse(status) = on_unreadable(proxy)
+    {
+        proxy.metrics.request(metrics::Request::Refused);
+        return refusal::answer(&status);
+    }
     let info = info.unwrap_or_else(|| unreadable(&head));
     let witness = match events::witness(proxy, client, &mut head, &info, &credential, opens).await {
         Ok(witness) => witness,
@@ -73,6 +80,12 @@ pub(crate) async fn forward(
         Some(witness) => witness.answered(answer),
         None => answer,
     }
+}
+
+/// What the policy wants of a request whose path cannot be read: it may be one that has to be recorded.
+fn on_unreadable(proxy: &Proxy) -> OnUnknown {
+    let (netmap, until) = (proxy.netmap(), proxy.config.until_netmap);
+    enforce::on_unreadable(netmap.as_deref(), until, "a request whose path cannot be read")
 }
 
 /// What is known of a request whose path cannot be read.

@@ -1,8 +1,8 @@
 //! The first moments of an intercepted connection: terminate it, pass it on raw, or close it.
 //!
-//! What is meant for the API server and speaks TLS is terminated. What turns out to be none of ours is spliced raw,
-//! which is counted. Where the policy is to refuse what cannot be looked into, nothing is spliced that might reach
-//! the API server.
+//! Towards an address that is the API server's nothing but TLS is served, under every policy: what does not begin with
+//! a whole ClientHello in time is closed with an alert, because a server may understand what a detector does not. At
+//! other addresses what asks for the API server by name is terminated, and the rest is spliced raw, which is counted.
 
 mod distrust;
 mod sniff;
@@ -16,7 +16,11 @@ use podwitness_core::{
     control::{Netmap, Notice},
     failure::OnUnknown,
 };
-use tokio::time::{Duration, timeout};
+use podwitness_wire::hello::HelloError;
+use tokio::{
+    io::{AsyncWriteExt as _, copy, sink},
+    time::{Duration, timeout},
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
@@ -34,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(1);
 /// How long the destination of a raw connection may take to answer.
 const DIAL: Duration = Duration::from_secs(10);
+/// How long an alert may take, and how long the client is read after it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A terminated connection.
 pub(crate) type ServerIo = Lenient<TlsStream<Bulk<Rewound<BoxedStream>>>>;
@@ -42,7 +48,8 @@ pub(crate) type ServerIo = Lenient<TlsStream<Bulk<Rewound<BoxedStream>>>>;
 enum Way {
     Terminate(Arc<Target>),
     Splice(Connection),
-    Close(Connection),
+    /// With an alert, where the client may understand one.
+    Close(Connection, Option<HelloError>),
 }
 
 /// Serves one intercepted connection to its end.
@@ -83,9 +90,12 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
                 tracing::debug!(%to, %error, "raw connection ended");
             }
         }
-        Way::Close(why) => {
+        Way::Close(why, alert) => {
             proxy.metrics.connection(why);
-            tracing::info!(%to, ?why, "connection closed");
+            tracing::info!(%to, ?why, error = alert.map(tracing::field::display), "connection closed");
+            if let Some(error) = alert {
+                close(stream, error).await;
+            }
         }
     }
 }
@@ -100,12 +110,11 @@ fn way(proxy: &Proxy, opening: &Opening, to: SocketAddr, known: bool, netmap: Op
         Opening::Tls(name) if known || proxy.targets.is_name(name.as_deref()) => {
             Way::Terminate(proxy.targets.api(to, name.as_deref()))
         }
-        Opening::Gone => Way::Close(Connection::Silent),
-        Opening::Silent if known => Way::Close(Connection::Silent),
-        // Without a netmap nobody can tell whether this is an API server.
-        _ if known || netmap.is_none() => {
-            unread(proxy, netmap, if known { Connection::Plain } else { Connection::Foreign })
-        }
+        Opening::Gone => Way::Close(Connection::Silent, None),
+        Opening::Silent if known => Way::Close(Connection::Silent, Some(HelloError::Unfinished)),
+        Opening::Other(error) if known => Way::Close(Connection::Plain, Some(*error)),
+        // Without a netmap it is not known whether this is an API server.
+        _ if netmap.is_none() => unread(proxy, netmap, Connection::Foreign),
         _ => Way::Splice(Connection::Foreign),
     }
 }
@@ -115,7 +124,7 @@ fn unread(proxy: &Proxy, netmap: Option<&Netmap>, why: Connection) -> Way {
     let until = proxy.config.until_netmap;
     match enforce::on_unreadable(netmap, until, "a connection that cannot be looked into") {
         OnUnknown::Forward => Way::Splice(why),
-        OnUnknown::Refuse(_) => Way::Close(Connection::Refused),
+        OnUnknown::Refuse(_) => Way::Close(Connection::Refused, None),
     }
 }
 
@@ -172,6 +181,17 @@ async fn no_handshake(
 
 fn has_certificate(stream: &TlsStream<Bulk<Rewound<BoxedStream>>>) -> bool {
     stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty())
+}
+
+/// Closes a connection with an alert. Bytes left unread would make the client's system throw the alert away.
+async fn close(mut stream: Rewound<BoxedStream>, error: HelloError) {
+    let farewell = async {
+        stream.write_all(&error.alert()).await?;
+        stream.shutdown().await?;
+        copy(&mut stream, &mut sink()).await
+    };
+    // A client that has left needs no alert.
+    let _ = timeout(FAREWELL, farewell).await;
 }
 
 /// Passes bytes in both directions until both have ended or the drain is over.

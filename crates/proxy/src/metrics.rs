@@ -26,7 +26,7 @@ pub enum Connection {
     Terminated,
     /// Passed on raw: none of ours.
     Foreign,
-    /// Passed on raw: not TLS, although meant for the API server.
+    /// Closed with an alert: no ClientHello in time, although meant for the API server.
     Plain,
     /// Passed on raw: recording is suspended for the namespace.
     Bypass,

@@ -113,7 +113,7 @@ impl Sessions {
         let slot = Arc::clone(&self.slots).try_acquire_owned().ok().map(Arc::new);
         if slot.is_none() && policy != Policy::Open {
             let status = Status::unavailable("podwitness: too many recordings are open in this pod", 10);
-            return Err(self.refused(&meta, &obligation, status));
+            return Err(self.refused(&meta, &obligation.grants, status));
         }
         let (recorders, first) = match &policy {
             Policy::Open => (self.uploads.known(&plan), None),
@@ -124,7 +124,7 @@ impl Sessions {
         };
         match enforce::at_start(&obligation, recorders) {
             AtStart::Record | AtStart::RecordLater => {}
-            AtStart::Refuse(status) => return Err(self.refused(&meta, &obligation, status)),
+            AtStart::Refuse(status) => return Err(self.refused(&meta, &obligation.grants, status)),
         }
         let recording = self.recording(meta, obligation, Journal::new(policy, &self.budgets), slot);
         self.ship(&recording, plan, first);
@@ -132,9 +132,9 @@ impl Sessions {
     }
 
     /// Counts a session that is refused because it cannot be recorded, and writes its line.
-    pub(crate) fn refused(&self, meta: &SessionMeta, obligation: &Obligation, status: Status) -> Status {
+    pub(crate) fn refused(&self, meta: &SessionMeta, grants: &[String], status: Status) -> Status {
         self.counters.refused();
-        access::refused(meta, &obligation.grants, &status.message);
+        access::refused(meta, grants, &status.message);
         status
     }
 

@@ -158,6 +158,9 @@ async fn decide(
     }
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
+    if session.purpose == Purpose::Unknown {
+        return unreadable(proxy, client, head, credential, session, netmap).await;
+    }
     let Some((caller, obligation)) = obligation(proxy, client, head, session, credential, netmap).await
     else {
         proxy.notices.give(Notice::NoGrant);
@@ -167,7 +170,7 @@ async fn decide(
         && let OnUnknown::Refuse(status) = enforce::unrecordable(netmap, &obligation, session)
     {
         let meta = request::meta(head, session, caller);
-        return Err(proxy.sessions.refused(&meta, &obligation, status));
+        return Err(proxy.sessions.refused(&meta, &obligation.grants, status));
     }
     let Some(script) = session.script else {
         tracing::info!(what = session.name(), grants = ?obligation.grants, "session passes unrecorded");
@@ -190,6 +193,29 @@ async fn decide(
         witness.opens_session();
     }
     Ok(Decision::Record(recording, policy))
+}
+
+/// Decides an upgrade whose path cannot be read: any grant may be meant.
+async fn unreadable(
+    proxy: &Proxy,
+    client: &Client,
+    head: &Parts,
+    credential: &Credential,
+    session: &Session,
+    netmap: Option<&Netmap>,
+) -> Result<Decision, Status> {
+    let what = session.name();
+    match enforce::on_unreadable(netmap, proxy.config.until_netmap, &what) {
+        OnUnknown::Forward => {
+            tracing::info!(what, "session passes unrecorded");
+            Ok(Decision::Pass(Upgrade::Unrecorded))
+        }
+        OnUnknown::Refuse(status) => {
+            let caller = proxy.identities.caller(&client.target, credential, &head.headers).await;
+            let meta = request::meta(head, session, caller);
+            Err(proxy.sessions.refused(&meta, &[], status))
+        }
+    }
 }
 
 /// What a session is attached to.

@@ -1,7 +1,8 @@
 //! The remote command protocol of Kubernetes on top of WebSocket messages.
 //!
-//! The first byte of every *message* names a channel; continuation frames carry none (RFC 6455 §5.4). Which version
-//! is spoken is known from the response's `Sec-WebSocket-Protocol` only. A channel counts only in its own direction:
+//! The first byte of every *message* names a channel; continuation frames carry none (RFC 6455 §5.4), except a client's,
+//! of which API server and kubelet take each for a message (`k8s.io/apimachinery/pkg/util/httpstream/wsstream`). Which
+//! version is spoken is known from the response's `Sec-WebSocket-Protocol` only. A channel counts only in its own direction:
 //! a client cannot put output into a recording, nor a container a resize. [`crate::streams`] is the same on SPDY.
 //! Source: `k8s.io/apimachinery/pkg/util/remotecommand/constants.go`, KEP-4006.
 
@@ -64,6 +65,8 @@ pub enum Event<'a> {
     Resize(Size),
     /// A connection begins or is over.
     Flow(Flow),
+    /// What the server says where it cannot be decoded, as it stands on the wire; never empty.
+    Undecoded(&'a [u8]),
 }
 
 /// Why a session cannot be followed. Terminal.

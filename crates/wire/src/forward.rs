@@ -89,7 +89,7 @@ struct Frame {
 impl Decoder {
     /// A decoder behind the handshake. That of the other direction has the same `flows`.
     #[must_use]
-    pub const fn new(from: Source, flows: Flows) -> Self {
+    pub fn new(from: Source, flows: Flows) -> Self {
         Self { from, parser: Parser::new(from), flows, next: 1, frame: None, failed: None }
     }
 
@@ -124,6 +124,11 @@ impl Decoder {
         if self.from == Source::Server {
             self.flows.finish(see);
         }
+    }
+
+    /// The connections of the session.
+    pub(crate) const fn flows(&self) -> &Flows {
+        &self.flows
     }
 
     /// Bytes after which a frame of ours may follow; `None` within a control frame.
@@ -211,18 +216,26 @@ impl Decoder {
     /// Opens what the server opens, see [`crate::streams`]. A stream that is neither data nor error, or has no port,
     /// is refused by every server.
     fn open(&mut self, id: u32, see: &mut impl FnMut(Event<'_>)) -> Result<(), ForwardError> {
-        if id < self.next {
+        if id < self.next || id >> 31 != 0 {
             self.flows.lose();
             return Ok(());
         }
         self.next = id.saturating_add(2);
         let headers = self.parser.headers();
-        let is_data = match headers.get("streamtype") {
+        let is_data = match headers.stream_type() {
             Some(b"data") => true,
             Some(b"error") => false,
             _ => return Ok(()),
         };
-        let port = headers.get("port").and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
+        let port = match headers.port() {
+            Some((port, false)) => std::str::from_utf8(port).ok().and_then(|port| port.parse().ok()),
+            // A port may have more zeros before it than are kept.
+            Some((_, true)) => {
+                self.flows.lose();
+                None
+            }
+            None => None,
+        };
         if port.is_some() {
             self.flows.open(id, is_data, port, see)?;
         }

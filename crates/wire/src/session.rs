@@ -2,7 +2,9 @@
 //!
 //! A relay gives each direction what has come, and gets back how much of it goes on together ([`Direction::peek`]),
 //! what it says ([`Direction::feed`]) and, where the session has to end, what may still be said
-//! ([`Direction::last_words`]). The bytes themselves are never changed.
+//! ([`Direction::last_words`]). The bytes themselves are never changed. Where a direction cannot be decoded any further,
+//! the relay may let it go on all the same ([`Direction::stop_decoding`]): then what a command's server says is shown as
+//! it stands on the wire, and of forwarded connections the bytes are counted.
 
 use thiserror::Error;
 
@@ -32,6 +34,8 @@ pub enum Language {
     Forward(Carrier),
     /// Nobody knows what: bytes are counted.
     Opaque,
+    /// A remote command in a protocol that is not known: what the server says is shown as it stands on the wire.
+    Undecoded,
 }
 
 /// What carries forwarded connections.
@@ -66,6 +70,12 @@ impl Carrier {
         };
         of_transport.iter().copied().find(|carrier| name.is_empty() || carrier.as_str() == name)
     }
+
+    /// The same by what a header has, any bytes.
+    #[must_use]
+    pub fn of_header(name: &[u8], transport: Transport) -> Option<Self> {
+        Self::parse(std::str::from_utf8(name).ok()?, transport)
+    }
 }
 
 impl Language {
@@ -75,7 +85,7 @@ impl Language {
         match self {
             Self::Command(_, protocol) => protocol.as_str(),
             Self::Forward(carrier) => carrier.as_str(),
-            Self::Opaque => "",
+            Self::Opaque | Self::Undecoded => "",
         }
     }
 
@@ -119,7 +129,12 @@ enum Inner {
 
 /// Follows one direction.
 #[derive(Debug)]
-pub struct Direction(Side);
+pub struct Direction {
+    from: Source,
+    side: Side,
+    /// What comes is no longer decoded.
+    undecoded: bool,
+}
 
 #[derive(Debug)]
 enum Side {
@@ -134,7 +149,9 @@ enum Side {
     /// Forwarded connections over channels.
     Ports(ws::Units, Box<forward::Channels>),
     /// Bytes.
-    Opaque(Source, Flows),
+    Opaque(Flows),
+    /// Nothing that could be decoded.
+    Undecoded,
 }
 
 /// The client's and the server's direction of a session, behind the handshake that chose its `language`.
@@ -143,13 +160,13 @@ pub fn directions(language: Language) -> (Direction, Direction) {
     match language {
         Language::Command(Transport::WebSocket, protocol) => both(|from| {
             let decoder = channel::Decoder::speaking(protocol, from);
-            Side::Channels(ws::Units::new(), Box::new(decoder), protocol)
+            Side::Channels(ws::Units::new(from), Box::new(decoder), protocol)
         }),
         Language::Command(Transport::Spdy, protocol) => {
             let streams = Streams::new();
             both(|from| {
                 let decoder = streams::Decoder::new(protocol, from, streams.clone());
-                Side::Streams(spdy::Units::new(), Box::new(decoder))
+                Side::Streams(spdy::Units::new(from), Box::new(decoder))
             })
         }
         Language::Forward(carrier) => {
@@ -158,20 +175,25 @@ pub fn directions(language: Language) -> (Direction, Direction) {
         }
         Language::Opaque => {
             let flows = Flows::single();
-            both(|from| Side::Opaque(from, flows.clone()))
+            both(|_| Side::Opaque(flows.clone()))
         }
+        Language::Undecoded => both(|_| Side::Undecoded),
     }
 }
 
 fn both(side: impl Fn(Source) -> Side) -> (Direction, Direction) {
-    (Direction(side(Source::Client)), Direction(side(Source::Server)))
+    let direction = |from| {
+        let side = side(from);
+        Direction { from, undecoded: matches!(side, Side::Undecoded), side }
+    };
+    (direction(Source::Client), direction(Source::Server))
 }
 
 fn forwarding(carrier: Carrier, from: Source, flows: Flows) -> Side {
     match carrier {
-        Carrier::Spdy => Side::Forward(spdy::Units::new(), Box::new(forward::Decoder::new(from, flows))),
-        Carrier::Tunnel => Side::Tunnel(ws::Units::new(), Box::new(forward::Tunnel::new(from, flows))),
-        Carrier::Channels => Side::Ports(ws::Units::new(), Box::new(forward::Channels::new(from, flows))),
+        Carrier::Spdy => Side::Forward(spdy::Units::new(from), Box::new(forward::Decoder::new(from, flows))),
+        Carrier::Tunnel => Side::Tunnel(ws::Units::new(from), Box::new(forward::Tunnel::new(from, flows))),
+        Carrier::Channels => Side::Ports(ws::Units::new(from), Box::new(forward::Channels::new(from, flows))),
     }
 }
 
@@ -182,7 +204,10 @@ impl Direction {
     /// # Errors
     /// Where the stream cannot be followed any further.
     pub fn peek(&self, bytes: &[u8]) -> Result<Option<Unit>, SessionError> {
-        Ok(match &self.0 {
+        if self.undecoded {
+            return Ok(any_unit(bytes));
+        }
+        Ok(match &self.side {
             Side::Channels(units, ..) => units.peek(bytes).map_err(ChannelError::from)?.map(Unit::from),
             Side::Streams(units, decoder) => {
                 let unit = units.peek(bytes).inspect_err(|_| decoder.lose());
@@ -197,33 +222,71 @@ impl Direction {
                 unit.map_err(ForwardError::from)?.map(Unit::from)
             }
             Side::Ports(units, _) => units.peek(bytes).map_err(ForwardError::from)?.map(Unit::from),
-            Side::Opaque(..) => (!bytes.is_empty()).then(|| Unit {
-                len: bytes.len().min(MAX_HELD),
-                control: false,
-                inner: Inner::Opaque,
-            }),
+            Side::Opaque(_) | Side::Undecoded => any_unit(bytes),
         })
     }
 
     /// Shows what `bytes` say, before they go on.
     ///
     /// # Errors
-    /// Where the stream cannot be followed any further.
+    /// Where the stream cannot be followed any further; never again after [`Direction::stop_decoding`].
     pub fn feed(&mut self, bytes: &[u8], see: impl FnMut(Event<'_>)) -> Result<(), SessionError> {
-        match &mut self.0 {
+        if self.undecoded {
+            self.feed_undecoded(bytes, see);
+            return Ok(());
+        }
+        match &mut self.side {
             Side::Channels(_, decoder, _) => decoder.feed(bytes, see)?,
             Side::Streams(_, decoder) => decoder.feed(bytes, see)?,
             Side::Forward(_, decoder) => decoder.feed(bytes, see)?,
             Side::Tunnel(_, tunnel) => tunnel.feed(bytes, see)?,
             Side::Ports(_, channels) => channels.feed(bytes, see)?,
-            Side::Opaque(from, flows) => flows.add(0, *from, bytes.len() as u64),
+            Side::Opaque(flows) => flows.add(0, self.from, bytes.len() as u64),
+            Side::Undecoded => {}
         }
         Ok(())
     }
 
+    /// The stream cannot be followed, and goes on all the same. Bytes of a unit that was decoded in part are shown again
+    /// as they stand on the wire.
+    pub const fn stop_decoding(&mut self) {
+        self.undecoded = true;
+    }
+
+    /// Whether what comes is no longer decoded.
+    #[must_use]
+    pub const fn is_undecoded(&self) -> bool {
+        self.undecoded
+    }
+
+    /// Whether what comes is shown as it stands on the wire.
+    #[must_use]
+    pub const fn shows_undecoded(&self) -> bool {
+        self.undecoded
+            && matches!(self.from, Source::Server)
+            && matches!(self.side, Side::Channels(..) | Side::Streams(..) | Side::Undecoded)
+    }
+
+    fn feed_undecoded(&self, bytes: &[u8], mut see: impl FnMut(Event<'_>)) {
+        let flows = match &self.side {
+            Side::Forward(_, decoder) => decoder.flows(),
+            Side::Tunnel(_, tunnel) => tunnel.flows(),
+            Side::Ports(_, channels) => channels.flows(),
+            Side::Opaque(flows) => flows,
+            Side::Channels(..) | Side::Streams(..) | Side::Undecoded => {
+                // What a client types is never shown.
+                if self.from == Source::Server && !bytes.is_empty() {
+                    see(Event::Undecoded(bytes));
+                }
+                return;
+            }
+        };
+        flows.add_undecoded(self.from, bytes.len() as u64);
+    }
+
     /// Takes note that a unit has gone on; one of another kind of session changes nothing.
     pub const fn gone_on(&mut self, unit: Unit) {
-        match (&mut self.0, unit.inner) {
+        match (&mut self.side, unit.inner) {
             (Side::Channels(units, ..) | Side::Ports(units, _), Inner::WebSocket(unit)) => {
                 units.gone_on(unit);
             }
@@ -238,31 +301,40 @@ impl Direction {
 
     /// The session is over: shows what was open until then. The server's direction is the last to be told.
     pub fn finish(&mut self, see: impl FnMut(Event<'_>)) {
-        match &mut self.0 {
+        match &mut self.side {
             Side::Forward(_, decoder) => decoder.finish(see),
             Side::Tunnel(_, tunnel) => tunnel.finish(see),
             Side::Ports(_, channels) => channels.finish(see),
-            Side::Opaque(Source::Server, flows) => flows.finish(see),
-            Side::Channels(..) | Side::Streams(..) | Side::Opaque(Source::Client, _) => {}
+            Side::Opaque(flows) if self.from == Source::Server => flows.finish(see),
+            Side::Channels(..) | Side::Streams(..) | Side::Opaque(_) | Side::Undecoded => {}
         }
     }
 
     /// In the server's direction, what ends the session for the client behind all that has gone on: the rest of an
     /// open frame, the farewell, and the transport's own end. `None` where too much of a frame is open to be padded,
-    /// and where nobody knows what would be understood.
+    /// and where it is not known what would be understood.
     #[must_use]
     pub fn last_words(&self, farewell: &Farewell<'_>) -> Option<Vec<u8>> {
-        let (mut words, end) = match &self.0 {
+        if self.undecoded {
+            return None;
+        }
+        let (mut words, end) = match &self.side {
             Side::Channels(units, _, protocol) => (units.finish()?, farewell.frames(*protocol)),
             Side::Streams(units, decoder) => (units.finish()?, decoder.last_words(farewell)),
             Side::Forward(units, decoder) => (units.finish()?, decoder.last_words(farewell.message)),
             Side::Tunnel(units, tunnel) => (units.finish()?, tunnel.last_words(farewell.message)),
             Side::Ports(units, channels) => (units.finish()?, channels.last_words(farewell.message)),
-            Side::Opaque(..) => return None,
+            Side::Opaque(_) | Side::Undecoded => return None,
         };
         words.extend(end);
         Some(words)
     }
+}
+
+/// A unit of any bytes.
+fn any_unit(bytes: &[u8]) -> Option<Unit> {
+    let len = bytes.len().min(MAX_HELD);
+    (len > 0).then_some(Unit { len, control: false, inner: Inner::Opaque })
 }
 
 impl From<ws::Unit> for Unit {

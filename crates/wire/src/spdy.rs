@@ -2,10 +2,14 @@
 //!
 //! The client's header blocks are inflated, all of them and in one context, because the kinds of its streams stand
 //! there; the server's are passed over by their length, which saves a context for each session. A peer may announce
-//! what it likes: nothing is allocated for a length, only for what has come, up to a cap.
-//! What two readers could understand differently is an error: another version, a control frame longer than what it
-//! says, header blocks with bytes left over. Sources: the SPDY draft 3.1 (§2.6 frames, §2.6.10 header blocks) and
-//! `moby/spdystream`, which the API server, the kubelet, container runtimes and client-go all run.
+//! what it likes: nothing is allocated for a length.
+//!
+//! What the client says is understood as `moby/spdystream` does, which the API server, the kubelet, container runtimes
+//! and client-go all run: it looks at no version, takes of a PING four bytes, of a RST_STREAM eight and of SETTINGS as
+//! many as their number says, whatever length they state, and reads a header block on from what the one before has left
+//! over. Where that library stops to read, nothing depends on what is read here. What the server says has to be as the
+//! draft wants it; anything else is an error, after which its bytes are kept as they are. Sources: the SPDY draft 3.1
+//! (§2.6 frames, §2.6.10 header blocks), `spdystream/spdy/read.go`.
 
 mod encode;
 mod head;
@@ -16,8 +20,8 @@ mod units;
 
 pub use encode::{data, go_away, rst_stream};
 pub use head::{HEAD, Head, Kind, MAX_CONTROL};
-pub use headers::{Headers, MAX_BLOCK, MAX_HEADERS};
-pub use inflate::DICTIONARY;
+pub use headers::{Headers, MAX_VALUE};
+pub use inflate::{DICTIONARY, MAX_BLOCK, MAX_CARRY};
 pub use parser::{Control, Event, Parser};
 pub use units::{MAX_HELD, MAX_PADDING, Unit, Units};
 
@@ -26,13 +30,13 @@ use thiserror::Error;
 /// Why a byte stream is no SPDY stream that can be followed. Terminal.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum SpdyError {
-    /// A control frame of another version.
+    /// A control frame of another version, from a server.
     #[error("version {0} of SPDY, not 3")]
     Version(u16),
-    /// A stream id of zero or above 31 bits.
-    #[error("stream id {0:#x} is zero or has its top bit set")]
-    Stream(u32),
-    /// A control frame above [`MAX_CONTROL`].
+    /// Data of stream 0, from a server.
+    #[error("data of stream 0")]
+    Stream,
+    /// A control frame above [`MAX_CONTROL`], from a server.
     #[error("a control frame of {0} bytes, more than {MAX_CONTROL}")]
     Control(u32),
     /// A control frame whose length does not fit its kind.
@@ -43,13 +47,13 @@ pub enum SpdyError {
         /// Its length.
         len: u32,
     },
-    /// A header block that zlib refuses.
+    /// A header block that zlib refuses, or that has no end in its frame.
     #[error("a header block cannot be inflated")]
     Inflate,
     /// A header block above [`MAX_BLOCK`].
     #[error("a header block inflates to more than {MAX_BLOCK} bytes")]
     Block,
-    /// Headers above [`MAX_HEADERS`], or ones that do not fill their block exactly.
-    #[error("a header block holds no list of at most {MAX_HEADERS} headers")]
-    Headers,
+    /// More than [`MAX_CARRY`] bytes behind a header block.
+    #[error("more than {MAX_CARRY} bytes stand behind a header block")]
+    Carry,
 }

@@ -1,8 +1,11 @@
 //! WebSocket frames (RFC 6455 §5), observed in one direction of a stream.
 //!
-//! The observer is as liberal as the peers it sits between: a frame's own mask bit decides whether its payload is
-//! masked, and a length may be written longer than it has to be. What makes a stream ambiguous is an error: reserved
-//! opcodes or bits (no extension was negotiated), broken control frames, and fragments out of order.
+//! A frame's own mask bit decides whether its payload is masked, and a length may be written longer than it has to be.
+//! Beyond that the two directions differ. What the client says is understood as the most lenient server does
+//! (`golang.org/x/net/websocket`: reserved bits and opcodes, fragmented or long control frames, fragments in any order,
+//! the top bit of a length), so that no frame hides what comes after it; servers that are stricter
+//! (`gorilla/websocket`) stop reading there. What the server says has to be as RFC 6455 wants it; anything else is an
+//! error, after which its bytes are kept as they are.
 //! No payload is held; lengths are bounded by RFC 6455's 63 bits only, because nothing is allocated for them.
 
 mod encode;
@@ -19,7 +22,7 @@ pub use units::{MAX_HELD, MAX_PADDING, Unit, Units};
 
 use thiserror::Error;
 
-/// Why a byte stream is no WebSocket stream that can be followed. Terminal.
+/// Why what a server says is no WebSocket stream that can be followed. Terminal.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum WsError {
     /// An opcode that RFC 6455 reserves.

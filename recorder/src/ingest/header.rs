@@ -103,6 +103,7 @@ mod tests {
             uid: "u".into(),
             node: "n".into(),
             service_account: "default".into(),
+            mode: None,
         })
     }
 

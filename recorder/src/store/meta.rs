@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use podwitness_core::assertion::Claims;
+use podwitness_core::{assertion::Claims, inject::Inject};
 use serde::{Deserialize, Serialize};
 
 /// Cap on a metadata file; a longer one is not read.
@@ -65,6 +65,10 @@ pub struct Pod {
     pub node: String,
     /// Its service account.
     pub service_account: String,
+    /// How binding injection was. Only where it is `required` other containers of the pod were kept from the sidecar
+    /// that says all this; absent where the control plane did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Inject>,
 }
 
 /// What a header says of its session. Not verified: the words of the client's side.
@@ -179,6 +183,7 @@ impl From<Claims> for Pod {
             uid: claims.pod_uid,
             node: claims.node,
             service_account: claims.service_account,
+            mode: claims.mode,
         }
     }
 }

@@ -49,7 +49,7 @@ mod tests {
         let (mut input, mut parser, mut seen) = (&frames[..], Parser::new(Source::Client), Vec::new());
         while let Some(event) = parser.next(&mut input).unwrap() {
             if let Event::Control(Control::SynStream { stream, fin: false }) = event {
-                seen.push((stream, parser.headers().get("streamtype").unwrap().to_vec()));
+                seen.push((stream, parser.headers().stream_type().unwrap().to_vec()));
             }
         }
         assert_eq!(seen, [(1, b"error".to_vec()), (3, b"stdout".to_vec())]);

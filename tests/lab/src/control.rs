@@ -105,6 +105,7 @@ impl Control {
             node: of("node"),
             service_account: of("default"),
             key: of(key),
+            mode: None,
             iat: now,
             exp: now + 3600,
         };

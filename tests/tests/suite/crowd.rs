@@ -7,6 +7,7 @@ use podwitness_e2e::{
     events::{text, with_events},
     eventually,
     pods::{clients, sleeper, witnessed_by},
+    schedule::{Class, enter},
 };
 use serde_json::Value;
 
@@ -134,6 +135,7 @@ async fn work(ns: &Namespace, plain: &Namespace, events: &mut Events) -> Result<
 
 #[tokio::test]
 async fn a_busy_container_holds_none_of_the_others_up() -> Result<()> {
+    enter(Class::Long).await;
     witnessed_by(&crowd()?, &sleeper("target"), async |ns, plain| {
         let gone = format!("GONE={}", stale_token(plain).await?);
         let (of, many) = (format!("NS={}", plain.name), format!("COUNT={COUNT}"));

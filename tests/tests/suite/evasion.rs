@@ -3,6 +3,7 @@
 //! API server, which takes it no more than we would, or by the sidecar.
 
 use anyhow::{Context as _, Result, ensure};
+use futures_util::stream::{self, StreamExt as _};
 use podwitness_e2e::{
     Kubectl, Namespace, Run, Viewer, eventually,
     grants::{enforced, with_grant},
@@ -10,9 +11,12 @@ use podwitness_e2e::{
 };
 use serde_json::{Value, json};
 
+/// Rows that are tried at the same time.
+const AT_A_TIME: usize = 4;
+
 /// How one attempt has to end.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
+pub(crate) enum End {
     /// The command ran, and its recording is what it printed.
     Recorded,
     /// The API server takes it for no session, at least not as it comes out of the sidecar; the command never ran.
@@ -24,13 +28,13 @@ enum End {
 use End::{Declined, Recorded, Refused};
 
 /// A witnessed pod, a target beside it, and a viewer.
-struct Stage<'a> {
+pub(crate) struct Stage<'a> {
     ns: &'a Namespace,
     plain: &'a Namespace,
     viewer: Viewer,
 }
 
-async fn on_stage(test: impl AsyncFnOnce(&Stage<'_>) -> Result<()>) -> Result<()> {
+pub(crate) async fn on_stage(test: impl AsyncFnOnce(&Stage<'_>) -> Result<()>) -> Result<()> {
     on_stage_with(&clients("witness"), test).await
 }
 
@@ -53,22 +57,21 @@ impl Stage<'_> {
     }
 
     /// Tries every row; says of all that end otherwise.
-    async fn try_all(&self, ways: &[(&str, &str, End)]) -> Result<()> {
-        let mut wrong = Vec::new();
-        for (name, arguments, end) in ways {
-            let arguments = arguments
-                .replace("EXEC", &format!("/api/v1/namespaces/{}/pods/target/exec", self.plain.name));
-            if let Err(error) = self.attempt(name, &arguments, *end).await {
-                wrong.push(format!("{name}: {error:#}"));
-            }
-        }
+    pub(crate) async fn try_all(&self, ways: &[(&str, &str, End)]) -> Result<()> {
+        let exec = format!("/api/v1/namespaces/{}/pods/target/exec", self.plain.name);
+        let attempts = ways.iter().map(async |(name, arguments, end)| {
+            let tried = self.attempt(name, &arguments.replace("EXEC", &exec), *end).await;
+            tried.err().map(|error| format!("{name}: {error:#}"))
+        });
+        let wrong: Vec<_> = stream::iter(attempts).buffered(AT_A_TIME).collect().await;
+        let wrong: Vec<_> = wrong.into_iter().flatten().collect();
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(())
     }
 
     /// The command prints something and leaves a file, so that nobody has to believe what the client was told.
     async fn attempt(&self, name: &str, arguments: &str, end: End) -> Result<()> {
-        let mark = format!("mark-{}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"));
+        let mark = mark(name);
         let command =
             format!("touch /tmp/{mark}; echo out of {mark}; echo err of {mark} >&2; head -c 6; exit 7");
         let run = self.speak(arguments, &command).await?;
@@ -91,6 +94,16 @@ impl Stage<'_> {
         }
     }
 
+    /// The recording of an attempt is that of the pod's service account, and the API server has said so.
+    pub(crate) async fn names_its_user(&self, name: &str) -> Result<()> {
+        let recording = self.viewer.recording(&self.ns.name, &format!("out of {}", mark(name))).await?;
+        let ours = recording.header.get("podwitness").context("no header of ours")?;
+        let user = ours.get("user").and_then(Value::as_str).unwrap_or_default();
+        let account = format!("system:serviceaccount:{}:default", self.ns.name);
+        ensure!(user == account && ours.get("verified") == Some(&Value::Bool(true)), "{ours}");
+        Ok(())
+    }
+
     /// Standard input is 6 bytes where `--say` does not give other: commands end when they have read them.
     async fn speak(&self, arguments: &str, command: &str) -> Result<Run> {
         let say = if arguments.contains("--say") { "" } else { "--say 'spoken'" };
@@ -99,7 +112,8 @@ impl Stage<'_> {
     }
 
     async fn is_recorded(&self, mark: &str, run: &Run) -> Result<()> {
-        let recording = self.viewer.recording(&self.ns.name, &format!("out of {mark}")).await?;
+        // One mark may begin as another does.
+        let recording = self.viewer.recording(&self.ns.name, &format!("out of {mark};")).await?;
         let output = recording.output()?;
         let (mut recorded, mut heard) = (output.clone(), run.stdout.clone());
         // Two streams may be heard in either order.
@@ -117,6 +131,11 @@ impl Stage<'_> {
         ensure!(recording.text("x-gap").is_empty(), "there is a gap: {:?}", recording.lines);
         Ok(())
     }
+}
+
+/// What tells one attempt from the others.
+fn mark(name: &str) -> String {
+    format!("mark-{}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
 }
 
 const V4: &str = "v4.channel.k8s.io";

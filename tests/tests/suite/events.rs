@@ -9,6 +9,7 @@ use podwitness_e2e::{
     eventually,
     grants::{self, with_grant},
     pods::{beside, clients, sleeper, witnessed_by},
+    schedule::{Class, enter},
 };
 use serde_json::Value;
 
@@ -104,6 +105,7 @@ fn by_event(event: &Value) -> Said {
 
 #[tokio::test]
 async fn the_audit_log_and_the_events_say_the_same() -> Result<()> {
+    enter(Class::Long).await;
     beside(&sleeper("target"), async |ns, plain| {
         auditor(plain).await?;
         with_events(ns, "witness", false, async |events| {
@@ -252,6 +254,7 @@ const EVERY_PROGRAM: [&str; 4] = ["client-go", "python-client", "js-client", "ku
 
 #[tokio::test]
 async fn every_client_has_its_events() -> Result<()> {
+    enter(Class::Long).await;
     witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
         with_events(ns, "witness", false, async |events| {
             for (client, word) in EVERY_CLIENT {

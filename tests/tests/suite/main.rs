@@ -1,6 +1,5 @@
 //! Everything that needs a cluster, in one program: it links once, and its tests fill each other's waits.
-//!
-//! What takes away what all share, [`failure`] and [`matrix::without`], has to run alone; hack/test says in which order.
+//! `podwitness_e2e::schedule` decides which of them run at the same time; hack/test gives each a thread.
 
 mod attacks;
 mod cli;

@@ -16,6 +16,7 @@ use podwitness_e2e::{
     grants::{enforced, with_grant},
     pods::{beside, sleeper},
     recorders::{condition, tag},
+    schedule::{Class, enter},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -39,6 +40,7 @@ struct Outside {
 
 #[tokio::test]
 async fn a_process_outside_the_cluster_records_what_pods_send_it() -> Result<()> {
+    enter(Class::Long).await;
     beside(&sleeper("target"), async |ns, plain| {
         let outside = Outside::new(&ns.name).await?;
         let (mut ingest, manifest) = outside.start().await?;
@@ -77,7 +79,7 @@ async fn records(ns: &Namespace, plain: &Namespace, outside: &Outside, ingest: &
 
     let made =
         plain.shell("target", "head -c 3000000 /dev/urandom >/tmp/r; sha256sum </tmp/r").await?.ok()?;
-    let seen = ns.shell("witness", &format!("{exec} cat /tmp/r | sha256sum")).await?.ok()?;
+    let seen = ns.shell("witness", &format!("{exec} sh -c 'cat /tmp/r; sleep 5' | sha256sum")).await?.ok()?;
     ensure!(seen.text() == made.text(), "kubectl printed {}, the file is {}", seen.text(), made.text());
     let output = viewer.recording(&ns.name, "cat /tmp/r").await?.output()?;
     ensure!(made.text().starts_with(&hex(&output)), "recorded {} bytes, made {}", output.len(), made.text());

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use podwitness_e2e::{
-    Namespace, Viewer,
+    Kubectl, Namespace, SYSTEM, Viewer,
     counting::hex,
-    pods::{beside, sleeper},
+    pods::{beside, installed, sleeper},
     pty::on_terminal,
 };
 use serde_json::Value;
@@ -19,7 +19,8 @@ async fn fifty_megabytes_without_a_terminal_are_recorded_byte_for_byte() -> Resu
     with_pods(async |ns, plain| {
         let made =
             plain.shell("target", "head -c 50000000 /dev/urandom >/tmp/r; sha256sum </tmp/r").await?.ok()?;
-        let script = format!("kubectl -n {} exec target -- cat /tmp/r | sha256sum", plain.name);
+        let script =
+            format!("kubectl -n {} exec target -- sh -c 'cat /tmp/r; sleep 5' | sha256sum", plain.name);
         let seen = ns.shell("witness", &script).await?.ok()?;
         ensure!(seen.text() == made.text(), "kubectl printed {}, the file is {}", seen.text(), made.text());
         let recording = Viewer::open().await?.recording(&ns.name, "cat /tmp/r").await?;
@@ -93,20 +94,15 @@ async fn the_answer_to_a_password_prompt_is_found_nowhere() -> Result<()> {
         ensure!(run.text().contains(&format!("length {}", canary.len())), "{run:?}");
         let recording = Viewer::open().await?.recording(&ns.name, "Password:").await?;
         ensure!(!format!("{recording:?}").contains(canary), "the recording holds it");
-        for args in [
-            &["get", "all,configmaps,secrets,events", "-A", "-o", "yaml"][..],
-            &["-n", &ns.name, "logs", "witness", "--all-containers"],
-            &[
-                "-n",
-                podwitness_e2e::SYSTEM,
-                "logs",
-                "-l",
-                "app.kubernetes.io/part-of=podwitness",
-                "--all-containers",
-                "--tail=-1",
-            ],
-        ] {
-            let run = podwitness_e2e::Kubectl::default().run(args).await?.ok()?;
+        let everything =
+            ["get", "all,configmaps,secrets,events", "-A", "-o", "yaml"].map(str::to_owned).to_vec();
+        let logs = |ns: &str, pod: &str| {
+            ["-n", ns, "logs", pod, "--all-containers", "--tail=-1"].map(str::to_owned).to_vec()
+        };
+        let system = installed().await?;
+        let system = system.iter().map(|pod| logs(SYSTEM, pod));
+        for args in [everything, logs(&ns.name, "witness")].into_iter().chain(system) {
+            let run = Kubectl::default().run(&args).await?.ok()?;
             ensure!(!run.stdout.is_empty(), "kubectl {} shows nothing", args.join(" "));
             ensure!(!run.text().contains(canary), "kubectl {} shows it", args.join(" "));
         }
@@ -142,8 +138,9 @@ async fn a_sessions_end_is_recorded_when_kubectl_is_killed() -> Result<()> {
 async fn attached_sessions_are_recorded_with_their_command_and_image() -> Result<()> {
     with_pods(async |ns, plain| {
         let image = "podwitness.dev/toolbox:dev";
-        // What a container says before its client is attached, or after its input has ended, may be lost to the client.
-        let ask = "sh -c 'read x; for i in 1 2 3; do echo heard $x; sleep 1; done'";
+        // What a container says before its client is attached, or after its input has ended, may be lost to the client:
+        // it speaks until it is answered, and lives until that was seen.
+        let ask = "sh -c 'while echo waiting; do sleep 0.2; done & read x; kill $!; echo heard $x; read x; sleep 1'";
         for (via, how) in [
             (
                 "run",
@@ -158,7 +155,11 @@ async fn attached_sessions_are_recorded_with_their_command_and_image() -> Result
                 ),
             ),
         ] {
-            let script = format!("(sleep 3; echo {via}ning; sleep 4) | kubectl -n {} {how}", plain.name);
+            let script = format!(
+                "rm -f /tmp/shown; shown() {{ until grep -qs \"$1\" /tmp/shown; do sleep 0.1; done; }}
+                 (shown waiting; echo {via}ning; shown heard; echo seen; sleep 2) | kubectl -n {} {how} >/tmp/shown; cat /tmp/shown",
+                plain.name
+            );
             let run = ns.shell("witness", &script).await?.ok()?;
             ensure!(run.text().contains(&format!("heard {via}ning")), "{run:?}");
         }
@@ -183,6 +184,27 @@ fn text<'a>(header: &'a Value, pointer: &str) -> &'a str {
     header.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Each line is said once the one before it was seen.
+#[tokio::test]
+async fn the_streams_are_recorded_in_the_order_in_which_they_came() -> Result<()> {
+    with_pods(async |ns, plain| {
+        let script = format!(
+            "shown() {{ until grep -qs \"$1\" /tmp/shown; do sleep 0.1; done; echo; }}
+             (shown first; shown second; shown third) | kubectl -n {} exec -i target -- sh -c \
+             'echo first; read x; echo second >&2; read x; echo third; read x' >/tmp/shown 2>&1",
+            plain.name
+        );
+        ns.shell("witness", &script).await?.ok()?;
+        let said = Viewer::open().await?.recording(&ns.name, "echo second").await?.said()?;
+        let said: Vec<(&str, &[u8])> = said.iter().map(|(stream, said)| (&**stream, &**said)).collect();
+        let expected: [(&str, &[u8]); 3] =
+            [("stdout", b"first\n"), ("stderr", b"second\n"), ("stdout", b"third\n")];
+        ensure!(said == expected, "{said:?}");
+        Ok(())
+    })
+    .await
+}
+
 /// What kubectl falls back to, and what older clients speak.
 #[tokio::test]
 async fn sessions_over_spdy_are_recorded_byte_for_byte() -> Result<()> {
@@ -191,7 +213,7 @@ async fn sessions_over_spdy_are_recorded_byte_for_byte() -> Result<()> {
         let make = "head -c 5000000 /dev/urandom >/tmp/s; sha256sum </tmp/s";
         let made = plain.shell("target", make).await?.ok()?;
         let script = format!(
-            "{over_spdy} -n {0} exec target -- cat /tmp/s | sha256sum; \
+            "{over_spdy} -n {0} exec target -- sh -c 'cat /tmp/s; sleep 5' | sha256sum; \
              echo typed | {over_spdy} -n {0} exec -i target -- sh -c 'cat; echo wrong >&2; exit 7'; echo $?",
             plain.name
         );

@@ -11,7 +11,8 @@ use podwitness_e2e::{
     Events, Kubectl, Namespace, SYSTEM, Viewer,
     events::{mark, text, with_events_by},
     eventually, grants,
-    pods::{clients, overseer, sleeper, witnessed_by},
+    pods::{clients, installed, overseer, sleeper, witnessed_by},
+    schedule::{Class, enter},
 };
 use serde_json::{Value, json};
 
@@ -163,7 +164,7 @@ impl Search {
         let log = ns.kubectl.run(&["logs", "witness", "-c", "podwitness"]).await?.ok()?.text();
         self.in_text("the sidecar's log", &log)?;
         let system = Kubectl::with(&["-n", SYSTEM]);
-        let pods = installed(&system).await?;
+        let pods = installed().await?;
         for pod in &pods {
             let logs = system.run(&["logs", pod, "--all-containers", "--tail=-1"]).await?.ok()?.text();
             ensure!(!logs.is_empty(), "{pod} has no log");
@@ -205,16 +206,6 @@ impl Search {
     }
 }
 
-/// The pods of the installation, `pod/NAME`. Recorders of other tests come and go meanwhile.
-async fn installed(system: &Kubectl) -> Result<Vec<String>> {
-    let ours = ["get", "pods", "-o", "name", "-l", "app.kubernetes.io/part-of=podwitness"];
-    let pods = system.run(&ours).await?.ok()?.text();
-    let pods: Vec<_> =
-        pods.lines().filter(|pod| pod.starts_with("pod/podwitness-")).map(str::to_owned).collect();
-    ensure!(pods.len() >= 3, "{pods:?}");
-    Ok(pods)
-}
-
 /// Fills every field, and waits until everything is stored.
 async fn plant(ns: &Namespace, plain: &Namespace, canary: &str, events: &mut Events) -> Result<()> {
     let (of, canary) = (format!("NS={}", plain.name), format!("CANARY={canary}"));
@@ -243,6 +234,7 @@ async fn plant(ns: &Namespace, plain: &Namespace, canary: &str, events: &mut Eve
 
 #[tokio::test]
 async fn no_secret_is_in_what_is_kept() -> Result<()> {
+    enter(Class::Long).await;
     witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
         let rule = json!({"recorder": ["tag:podwitness"], "enableEvents": true, "maskFlags": ["--password"]});
         let grant = grants::grant(&ns.name, &format!("namespace:{}", ns.name), &rule);

@@ -3,13 +3,14 @@
 
 use anyhow::{Context as _, Result, ensure};
 use podwitness_e2e::{
-    Counting, Kubectl, Namespace, Recording, SYSTEM, Viewer,
+    Counting, Kubectl, Namespace, Recording, SYSTEM,
     bucket::with_bucket,
     counting::Seen,
     eventually,
     grants::{grant, with_grant},
     pods::{beside, overseer, sleeper},
-    recorders::{change, condition, replica, returned, tag, with_recorders},
+    recorders::{change, condition, replica, returned, tag, viewer, with_recorders},
+    schedule::{Class, enter},
 };
 use serde_json::{Value, json};
 
@@ -31,6 +32,7 @@ type Done<'a> = Vec<(Counting<'a>, Seen)>;
 
 #[tokio::test]
 async fn what_is_in_a_bucket_survives_the_node() -> Result<()> {
+    enter(Class::Long).await;
     with_bucket_on_one_node(async |ns, plain, spec| {
         // The second one has nothing of its own: what it shows is in the bucket.
         let (recorder, shows) = (ns.name.as_str(), format!("{}-shows", ns.name));
@@ -50,6 +52,7 @@ async fn what_is_in_a_bucket_survives_the_node() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_on_a_claim_survives_the_pod() -> Result<()> {
+    enter(Class::Long).await;
     on_one_node(async |ns, plain, node| {
         with_volume(plain, &ns.name, node, async |claim| {
             let filesystem = json!({"volumeClaimTemplate": {"spec": claim}, "whenDeleted": "Delete"});
@@ -71,6 +74,7 @@ async fn what_is_on_a_claim_survives_the_pod() -> Result<()> {
 
 #[tokio::test]
 async fn a_rolling_restart_is_seen_by_no_session() -> Result<()> {
+    enter(Class::Long).await;
     with_bucket_on_one_node(async |ns, plain, mut spec| {
         spec.as_object_mut().context("no object")?.insert("replicas".into(), 2.into());
         with_recorders(&[(ns.name.as_str(), spec)], async || {
@@ -234,16 +238,6 @@ impl<'a> Lab<'a> {
         ensure!(passed_on == done.len(), "{passed_on} sessions were passed on: {all:?}");
         Ok(())
     }
-}
-
-/// The way to a viewer that answers: it may have just begun.
-async fn viewer(recorder: &str) -> Result<Viewer> {
-    eventually("the viewer answers", async || {
-        let viewer = Viewer::of(recorder).await?;
-        viewer.sessions("nothing").await?;
-        Ok(viewer)
-    })
-    .await
 }
 
 fn system() -> Kubectl {

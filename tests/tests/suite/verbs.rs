@@ -5,6 +5,7 @@ use podwitness_core::labels;
 use podwitness_e2e::{
     Namespace, TOOLBOX,
     pods::{running, sleeper},
+    schedule::{Class, enter},
 };
 
 /// Shell scripts whose output and exit code must be equal in a witnessed and in a plain pod. They work in a namespace
@@ -17,10 +18,10 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("get", "kubectl -n $NS get pod target -o jsonpath={.metadata.uid}"),
     ("get raw", "kubectl get --raw /api/v1/namespaces/$NS/pods/target/status | wc -c"),
     ("get missing", "kubectl -n $NS get pod nothing 2>&1"),
-    ("get --watch", "timeout 3 kubectl -n $NS get pods --watch -o name | head -n 1"),
+    ("get --watch", "shows 1 kubectl -n $NS get pods --watch -o name"),
     ("describe", "kubectl -n $NS describe pod target | head -n 5 | sha256sum"),
     ("logs", "kubectl -n $NS logs talker | head -n 1000 | sha256sum"),
-    ("logs -f", "timeout 3 kubectl -n $NS logs -f talker | head -n 3"),
+    ("logs -f", "shows 3 kubectl -n $NS logs -f talker"),
     (
         "create and delete",
         "kubectl -n $NS create configmap c --from-literal=a=b 2>&1; kubectl -n $NS delete configmap c 2>&1",
@@ -51,12 +52,12 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("exec, long command", "kubectl -n $NS exec target -- echo $(head -c 60000 /dev/zero | tr '\\0' y) | sha256sum"),
     ("exec missing container", "kubectl -n $NS exec target -c nothing -- true 2>&1"),
     ("cp", "echo hello >/tmp/h; kubectl -n $NS cp /tmp/h target:/tmp/h && kubectl -n $NS cp target:/tmp/h /tmp/h2 >/dev/null 2>&1 && cat /tmp/h2"),
-    ("attach", "timeout 5 kubectl -n $NS attach talker 2>/dev/null | head -n 1"),
-    ("port-forward", "kubectl -n $NS port-forward pod/server 18080:8080 >/dev/null & p=$!; for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:18080/etc/hostname 2>/dev/null && break; sleep 1; done; kill $p"),
+    ("attach", "shows 1 kubectl -n $NS attach talker"),
+    ("port-forward", "kubectl -n $NS port-forward pod/server 18080:8080 >/dev/null & p=$!; for i in $(seq 300); do wget -qO- http://127.0.0.1:18080/etc/hostname 2>/dev/null && break; sleep 0.1; done; kill $p"),
     // A container that speaks before its client is attached, or ends at once, loses what it says.
     ("run", "(echo ran; sleep 6) | kubectl -n $NS run once --image=podwitness.dev/toolbox:dev --image-pull-policy=IfNotPresent --restart=Never -i --rm --quiet -- sh -c 'read -r x; echo $x; sleep 2' 2>/dev/null | grep ran"),
     ("debug", "kubectl -n $NS debug target --image=podwitness.dev/toolbox:dev --quiet -- echo debugged >/dev/null 2>&1; echo $?"),
-    ("proxy", "kubectl proxy --port=18001 >/dev/null & p=$!; for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:18001/api/v1/namespaces/$NS/pods/server/status 2>/dev/null | wc -c | grep -v '^0$' && break; sleep 1; done; kill $p"),
+    ("proxy", "kubectl proxy --port=18001 >/dev/null & p=$!; for i in $(seq 300); do wget -qO- http://127.0.0.1:18001/api/v1/namespaces/$NS/pods/server/status 2>/dev/null | wc -c | grep -v '^0$' && break; sleep 0.1; done; kill $p"),
     ("top", "kubectl -n $NS top pods 2>&1 | head -n 1"),
     ("events", "kubectl -n $NS events --for pod/target -o name | wc -l | grep -c ."),
     ("certificates", "kubectl get csr -o name 2>&1 | sha256sum"),
@@ -65,6 +66,7 @@ const SCRIPTS: &[(&str, &str)] = &[
 
 #[tokio::test]
 async fn every_verb_gives_what_it_gives_without_the_sidecar() -> Result<()> {
+    enter(Class::Long).await;
     Namespace::plain(async |things| {
         things.start(&sleeper("target")).await?;
         things.start(&running("talker", TOOLBOX, TALK)).await?;
@@ -72,7 +74,7 @@ async fn every_verb_gives_what_it_gives_without_the_sidecar() -> Result<()> {
         with_client(&[], async |plain| {
             with_client(&[(labels::INJECT, "required")], async |witnessed| {
                 for (name, script) in SCRIPTS {
-                    let script = format!("NS={}; {script}", things.name);
+                    let script = format!("NS={}; {SHOWS}{script}", things.name);
                     let expected = outcome(plain, &script).await?;
                     let found = outcome(witnessed, &script).await?;
                     ensure!(found == expected, "{name}: with the sidecar {found:?}, without {expected:?}");
@@ -85,6 +87,15 @@ async fn every_verb_gives_what_it_gives_without_the_sidecar() -> Result<()> {
     })
     .await
 }
+
+/// `shows COUNT COMMAND…` ends a command that would go on once it has printed that many lines, and prints those.
+const SHOWS: &str = r#"shows() {
+  count=$1; shift; : >/tmp/shown
+  "$@" >/tmp/shown 2>/tmp/said & shows=$!
+  until [ $(wc -l </tmp/shown) -ge $count ]; do kill -0 $shows || break; sleep 0.1; done
+  kill $shows; wait $shows; head -n $count /tmp/shown
+} 2>/dev/null
+"#;
 
 const TALK: &str =
     "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; while :; do echo more; sleep 1; done";

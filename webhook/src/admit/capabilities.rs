@@ -10,13 +10,15 @@ use super::{
 /// With it a process could mark its packets as the sidecar's, which exempts them from interception.
 const NET_RAW: &str = "NET_RAW";
 
-/// Takes NET_RAW from a container; container runtimes give it unless told otherwise.
+/// Takes NET_RAW from a container; container runtimes give it unless told otherwise. One that adds it was accepted by
+/// its namespace, or it would have been refused before.
 pub(super) fn drop_net_raw(container: &Container<'_>, patch: &mut Patch) {
     let context = container.value.get("securityContext").filter(|context| context.is_object());
     let capabilities = context.and_then(|context| context.get("capabilities")).filter(|c| c.is_object());
     let drop = capabilities.and_then(|capabilities| capabilities.get("drop")).filter(|drop| drop.is_array());
-    let dropped = items(capabilities, "drop").iter().filter_map(Value::as_str);
-    if dropped.map(normalised).any(|capability| matches!(capability.as_str(), "ALL" | NET_RAW)) {
+    let mut dropped = items(capabilities, "drop").iter().filter_map(Value::as_str).map(normalised);
+    let is_added = items(capabilities, "add").iter().any(|capability| capability == NET_RAW);
+    if is_added || dropped.any(|capability| matches!(capability.as_str(), "ALL" | NET_RAW)) {
         return;
     }
     let at = |rest: &[&str]| container.path(rest);
@@ -29,7 +31,7 @@ pub(super) fn drop_net_raw(container: &Container<'_>, patch: &mut Patch) {
 }
 
 /// Runtimes take capabilities in any case, with or without prefix.
-pub(super) fn normalised(capability: &str) -> String {
+fn normalised(capability: &str) -> String {
     let upper = capability.to_ascii_uppercase();
     upper.strip_prefix("CAP_").map_or_else(|| upper.clone(), ToOwned::to_owned)
 }

@@ -1,5 +1,5 @@
 //! Rules for the pod as its author wrote it. Some make injection impossible; the others hold where injection is
-//! required, because they would let a container past the sidecar.
+//! required ([`baseline`]).
 //!
 //! A mark on a packet exempts it from interception, and setting one takes NET_ADMIN or NET_RAW: that nobody but the
 //! sidecar has them is the boundary. A pod that already carries the sidecar is checked like any other.
@@ -8,23 +8,20 @@ use podwitness_core::inject::{CONTAINER, Credentials, Inject, Profile, TOKEN_AUD
 use serde_json::Value;
 
 use super::{
-    Settings, capabilities,
-    pod::{self, Container, flag, items, others, text},
+    Settings, baseline,
+    pod::{self, flag, items, others, text},
     refusal::{Reason, Refusal},
 };
 
-/// Capabilities with which a container could mark packets, read the sidecar's memory or change its rules.
-const FORBIDDEN: [&str; 6] = ["ALL", "BPF", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"];
-
-/// Applies every rule.
-pub(super) fn pod(pod: &Value, settings: &Settings) -> Result<(), Refusal> {
+/// Applies every rule; gives the items of the namespace's annotation that the pod makes use of.
+pub(super) fn pod(pod: &Value, settings: &Settings) -> Result<Vec<String>, Refusal> {
     if items(pod.pointer("/spec"), "containers").is_empty() {
         return Err(Reason::Malformed.because("the pod has no containers"));
     }
     available(settings)?;
     injectable(pod)?;
     reserved(pod)?;
-    if settings.inject == Inject::Required { contained(pod) } else { Ok(()) }
+    if settings.inject == Inject::Required { baseline::pod(pod, &settings.allow) } else { Ok(Vec::new()) }
 }
 
 fn available(settings: &Settings) -> Result<(), Refusal> {
@@ -92,44 +89,4 @@ fn runs_as_sidecar(context: Option<&Value>, who: &str) -> Result<(), Refusal> {
         return Err(Reason::User.because(format!("{who} runs as user {UID}, which is the sidecar's")));
     }
     Ok(())
-}
-
-/// What would let a container past the sidecar.
-fn contained(pod: &Value) -> Result<(), Refusal> {
-    let spec = pod.pointer("/spec");
-    for namespace in ["hostPID", "hostIPC"] {
-        if flag(spec, namespace) {
-            let message =
-                format!("{namespace}: where recording is required, pods keep to their own namespaces");
-            return Err(Reason::HostNamespace.because(message));
-        }
-    }
-    if flag(spec, "shareProcessNamespace") {
-        let message = "shareProcessNamespace: other containers could reach into the sidecar \
-                       (kubectl debug: --share-processes=false)";
-        return Err(Reason::SharedProcesses.because(message));
-    }
-    others(pod).try_for_each(|container| container_contained(&container))
-}
-
-fn container_contained(container: &Container<'_>) -> Result<(), Refusal> {
-    let (name, context) = (container.name(), container.value.get("securityContext"));
-    if flag(context, "privileged") {
-        let message = format!("container {name} is privileged: it could undo interception");
-        return Err(Reason::Privileged.because(message));
-    }
-    let added = items(context.and_then(|context| context.get("capabilities")), "add");
-    match added.iter().filter_map(Value::as_str).find(|capability| is_forbidden(capability)) {
-        Some(capability) => {
-            let message = format!(
-                "container {name} adds capability {capability}, with which it could undo interception"
-            );
-            Err(Reason::Capability.because(message))
-        }
-        None => Ok(()),
-    }
-}
-
-fn is_forbidden(capability: &str) -> bool {
-    FORBIDDEN.contains(&capabilities::normalised(capability).as_str())
 }

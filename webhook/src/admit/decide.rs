@@ -25,8 +25,10 @@ pub(super) enum Verdict {
     },
     /// It is a namespace.
     Labelled {
-        /// What its labels do not do.
+        /// What its labels and annotations do, or do not do.
         warnings: Vec<String>,
+        /// What the warnings are about; empty where there is none.
+        reason: &'static str,
     },
     /// It needs no sidecar.
     Skipped(&'static str),
@@ -52,9 +54,8 @@ impl Verdict {
     /// Why, for metrics and audit annotations; empty where nothing has to be explained.
     pub(super) const fn reason(&self) -> &'static str {
         match self {
-            Self::Labelled { warnings } if !warnings.is_empty() => "no-grant",
-            Self::Injected { .. } | Self::Labelled { .. } => "",
-            Self::Skipped(reason) => reason,
+            Self::Injected { .. } => "",
+            Self::Labelled { reason, .. } | Self::Skipped(reason) => reason,
             Self::LetThrough(refusal) | Self::Refused(refusal) => refusal.reason.as_str(),
         }
     }

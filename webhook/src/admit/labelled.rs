@@ -1,12 +1,16 @@
-//! Namespaces at the moment when they are labelled. Nothing is changed or refused here; who labels a namespace of which
-//! nothing would be recorded is told so.
+//! Namespaces at the moment when they are labelled or annotated. Nothing is changed or refused here; who labels a
+//! namespace of which nothing would be recorded is told so, and who accepts more than the baseline what that means.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::admission::{AdmissionRequest, Operation};
+use podwitness_core::{inject::Inject, labels};
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{decide::Verdict, namespaces::Namespace, review::Object, world::World};
+
+/// Cap on warnings about items of [`labels::ALLOW`]; the API server passes on 4 KiB of warnings.
+const MAX_WARNINGS: usize = 12;
 
 /// The verdict on a namespace.
 pub(super) fn judge(request: &AdmissionRequest<Object>, world: &World) -> Verdict {
@@ -21,13 +25,39 @@ pub(super) fn judge(request: &AdmissionRequest<Object>, world: &World) -> Verdic
     if new.inject().is_none() {
         return Verdict::Skipped("no-label");
     }
-    if request.old_object.as_ref().and_then(read).is_some_and(|(_, old)| old.is_meant_as(&new)) {
+    let old = request.old_object.as_ref().and_then(read).map(|(_, old)| old);
+    let is_meant_as = old.as_ref().is_some_and(|old| old.is_meant_as(&new));
+    let allows_as =
+        old.as_ref().is_some_and(|old| old.inject() == new.inject() && old.allow() == new.allow());
+    if is_meant_as && allows_as {
         return Verdict::Skipped("labels-unchanged");
     }
-    Verdict::Labelled { warnings: world.unrecorded(&new, &name).into_iter().collect() }
+    let unrecorded = if is_meant_as { None } else { world.unrecorded(&new, &name) };
+    let widened = if allows_as { Vec::new() } else { widened(&new) };
+    let reason = match (&unrecorded, widened.is_empty()) {
+        (Some(_), _) => "no-grant",
+        (None, false) => "allow",
+        (None, true) => "",
+    };
+    Verdict::Labelled { warnings: unrecorded.into_iter().chain(widened).collect(), reason }
 }
 
-/// Name and labels of a namespace.
+/// What a namespace accepts beyond the baseline. Where injection is optional, nothing is held to it.
+fn widened(namespace: &Namespace) -> Vec<String> {
+    if namespace.inject() != Some(Inject::Required) {
+        return Vec::new();
+    }
+    let (allow, unknown) = namespace.allow();
+    let accepted = allow.items().iter().map(|item| format!("{item}: {}", item.effect()));
+    let ignored = unknown.iter().map(|item| format!("{item:?} is not understood and accepts nothing"));
+    let all: Vec<String> = accepted.chain(ignored).collect();
+    let more = all.len().saturating_sub(MAX_WARNINGS);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let named = all.into_iter().take(MAX_WARNINGS).chain(more);
+    named.map(|said| format!("podwitness: annotation {}: {said}", labels::ALLOW)).collect()
+}
+
+/// Name of a namespace, and what it says.
 fn read(object: &Object) -> Option<(String, Namespace)> {
     let meta = object.value.get("metadata").filter(|meta| meta.is_object())?;
     let meta = ObjectMeta::deserialize(meta).ok()?;

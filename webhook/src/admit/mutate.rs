@@ -25,12 +25,12 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// # Errors
 /// Where the pod cannot be injected, or may not run where injection is required.
 pub fn mutate(pod: &Value, settings: &Settings) -> Result<Vec<PatchOperation>, Refusal> {
-    check::pod(pod, settings)?;
+    let allowed = check::pod(pod, settings)?;
     let tuning = tuning::of(pod, settings)?;
     let dirs = dirs::plan(pod)?;
     let sidecar = container::sidecar(pod, settings, &tuning, &dirs);
     let mut patch = Patch::default();
-    annotate(pod, settings, &sidecar, &mut patch);
+    annotate(pod, &status(settings, &sidecar, &allowed), &mut patch);
     for (number, dir) in dirs.iter().enumerate() {
         dir.replace(number, &mut patch);
     }
@@ -55,9 +55,9 @@ fn add_pull_secrets(pod: &Value, settings: &Settings, patch: &mut Patch) {
 }
 
 /// What kubectl and people read.
-fn annotate(pod: &Value, settings: &Settings, sidecar: &Value, patch: &mut Patch) {
+fn annotate(pod: &Value, status: &str, patch: &mut Patch) {
     let first = items(pod.pointer("/spec"), "containers").first().map(|container| text(container, "name"));
-    let mut wanted = vec![(labels::STATUS, status(settings, sidecar))];
+    let mut wanted = vec![(labels::STATUS, status.to_owned())];
     // Who names the sidecar as default would find that nobody may enter it.
     if pod::annotation(pod, DEFAULT_CONTAINER).is_none_or(|set| set == CONTAINER) {
         wanted.push((DEFAULT_CONTAINER, first.unwrap_or_default().to_owned()));
@@ -72,14 +72,18 @@ fn annotate(pod: &Value, settings: &Settings, sidecar: &Value, patch: &mut Patch
     }
 }
 
-fn status(settings: &Settings, sidecar: &Value) -> String {
-    json!({
+/// `allowed` are the items of [`labels::ALLOW`] without which the pod would have been refused.
+fn status(settings: &Settings, sidecar: &Value, allowed: &[String]) -> String {
+    let mut status = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "configHash": digest(sidecar),
         "profile": settings.profile,
         "credentials": settings.credentials,
-    })
-    .to_string()
+    });
+    if let Some(fields) = status.as_object_mut().filter(|_| !allowed.is_empty()) {
+        fields.insert("allowed".to_owned(), json!(allowed));
+    }
+    status.to_string()
 }
 
 /// Sixteen hexadecimal digits that change with the sidecar's definition.

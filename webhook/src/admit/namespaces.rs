@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use podwitness_core::{
+    allow::Allow,
     inject::{Credentials, Inject, Profile},
     labels,
 };
@@ -44,6 +45,11 @@ impl Namespace {
     /// namespaces refuses it, and who gets past that asked for something.
     pub(super) fn inject(&self) -> Option<Inject> {
         self.inject.as_deref().map(|text| Inject::parse(text).unwrap_or(Inject::Required))
+    }
+
+    /// What is accepted beyond the baseline where injection is required, and the items that are not understood.
+    pub(super) fn allow(&self) -> (Allow, Vec<String>) {
+        Allow::parse(self.annotations.get(labels::ALLOW).map_or("", String::as_str))
     }
 
     /// Whether these labels mean the same to injection and to grants.

@@ -22,7 +22,7 @@ pub(super) struct Container<'a> {
 
 impl List {
     /// The field of the specification.
-    pub(super) const fn field(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Init => "initContainers",
             Self::App => "containers",
@@ -38,8 +38,13 @@ impl<'a> Container<'a> {
 
     /// JSON pointer tokens of a field of this container.
     pub(super) fn path(&self, rest: &[&str]) -> Vec<String> {
-        let head = ["spec".to_owned(), self.list.field().to_owned(), self.index.to_string()];
+        let head = ["spec".to_owned(), self.list.name().to_owned(), self.index.to_string()];
         head.into_iter().chain(rest.iter().map(|token| (*token).to_owned())).collect()
+    }
+
+    /// Its path as Kubernetes writes it, such as `spec.containers[0]`.
+    pub(super) fn field(&self) -> String {
+        format!("spec.{}[{}]", self.list.name(), self.index)
     }
 
     /// Whether this is the sidecar.
@@ -68,7 +73,7 @@ fn all(pod: &Value) -> impl Iterator<Item = Container<'_>> {
 }
 
 fn of(pod: &Value, list: List) -> impl Iterator<Item = Container<'_>> {
-    let containers = items(pod.pointer("/spec"), list.field());
+    let containers = items(pod.pointer("/spec"), list.name());
     containers.iter().enumerate().map(move |(index, value)| Container { list, index, value })
 }
 

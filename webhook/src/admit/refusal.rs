@@ -28,8 +28,28 @@ pub enum Reason {
     Windows,
     /// A container is privileged.
     Privileged,
-    /// A container has a capability that could undo interception.
+    /// A container adds a capability that not every container has.
     Capability,
+    /// A volume is of the node.
+    HostPath,
+    /// A container asks for a port of the node.
+    HostPort,
+    /// A process runs on the node itself.
+    HostProcess,
+    /// The kubelet would ask another host for a container.
+    ProbeHost,
+    /// A container sees all of /proc.
+    ProcMount,
+    /// A kernel parameter is not known to be safe.
+    Sysctl,
+    /// A seccomp profile does not confine.
+    Seccomp,
+    /// An AppArmor profile does not confine.
+    AppArmor,
+    /// An SELinux context does not confine.
+    SeLinux,
+    /// A volume is of a type that may reach disks of the node.
+    VolumeType,
     /// A container runs as the sidecar's user.
     User,
     /// A volume or a mount uses a name of ours.
@@ -60,6 +80,16 @@ impl Reason {
             Self::Windows => "windows",
             Self::Privileged => "privileged",
             Self::Capability => "capability",
+            Self::HostPath => "host-path",
+            Self::HostPort => "host-port",
+            Self::HostProcess => "host-process",
+            Self::ProbeHost => "probe-host",
+            Self::ProcMount => "proc-mount",
+            Self::Sysctl => "sysctl",
+            Self::Seccomp => "seccomp",
+            Self::AppArmor => "apparmor",
+            Self::SeLinux => "selinux",
+            Self::VolumeType => "volume-type",
             Self::User => "user",
             Self::Volume => "volume",
             Self::Audience => "audience",

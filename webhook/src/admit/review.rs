@@ -11,7 +11,7 @@ use kube::{
         admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, META_API_VERSION_V1, Operation},
     },
 };
-use podwitness_core::inject::Inject;
+use podwitness_core::inject::{Inject, NEVER_INJECTED};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -22,8 +22,6 @@ use super::{
     world::World,
 };
 
-/// Namespaces where nothing is injected, whatever their labels say: without them a cluster could not be repaired.
-const SYSTEM: [&str; 2] = ["kube-system", "kube-node-lease"];
 /// Longest warning; the API server cuts what is longer (`staging/src/k8s.io/apiserver/pkg/warning`).
 const MAX_WARNING: usize = 250;
 
@@ -108,7 +106,7 @@ pub(super) async fn judge(
         Err(refusal) => return Verdict::failed(refusal, strict),
     };
     let name = request.namespace.as_deref().unwrap_or_default();
-    if SYSTEM.contains(&name) || name == world.config.common.namespace {
+    if NEVER_INJECTED.contains(&name) || name == world.config.common.namespace {
         return Verdict::Skipped("system-namespace");
     }
     let namespace = match world.namespace(name).await {
@@ -123,8 +121,13 @@ pub(super) async fn judge(
         Subject::NewPod => decide(pod, world.settings(&namespace, name, pod, inject), inject),
         Subject::DebugContainers => {
             let old = request.old_object.as_ref().map(|object| &object.value);
-            let patch = if inject == Inject::Required { debug::mutate(pod, old) } else { Vec::new() };
-            Verdict::Injected { patch, warnings: Vec::new() }
+            if inject == Inject::Optional {
+                return Verdict::Injected { patch: Vec::new(), warnings: Vec::new() };
+            }
+            match debug::mutate(pod, old, &namespace.allow().0) {
+                Ok(patch) => Verdict::Injected { patch, warnings: Vec::new() },
+                Err(refusal) => Verdict::Refused(refusal),
+            }
         }
     }
 }
@@ -151,7 +154,7 @@ pub(super) fn answer(
             response = patched(response, patch);
             warn(&mut response, warnings);
         }
-        Verdict::Labelled { warnings } => warn(&mut response, warnings),
+        Verdict::Labelled { warnings, .. } => warn(&mut response, warnings),
         Verdict::Skipped(_) => {}
         Verdict::LetThrough(refusal) => {
             warn(&mut response, &[format!("not recorded by podwitness: {refusal}")]);

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use podwitness_core::inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap};
+use podwitness_core::{
+    allow::Allow,
+    inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap},
+};
 
 /// Everything that [`super::mutate()`] needs to know. Made anew for each pod from what the caches hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,6 +18,8 @@ pub struct Settings {
     pub credentials: Credentials,
     /// The namespace's annotations in our domain: defaults for those of the pod.
     pub namespace_annotations: BTreeMap<String, String>,
+    /// What the namespace accepts beyond the baseline where injection is required.
+    pub allow: Allow,
     /// Image of the sidecar.
     pub image: String,
     /// Pull secrets to add to the pod.

@@ -1,7 +1,10 @@
 //! Settings and pods for tests.
 
 use json_patch::PatchOperation;
-use podwitness_core::inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap};
+use podwitness_core::{
+    allow::Allow,
+    inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap},
+};
 use serde_json::{Value, json};
 
 use super::Settings;
@@ -12,6 +15,7 @@ pub(super) fn settings(inject: Inject) -> Settings {
         profile: Profile::Interface,
         credentials: Credentials::Passthrough,
         namespace_annotations: [].into(),
+        allow: Allow::default(),
         image: "podwitness.dev/sidecar:dev".into(),
         pull_secrets: vec![],
         spool_size: 512 << 20,

@@ -150,6 +150,7 @@ impl World {
             profile: namespace.profile()?,
             credentials: namespace.credentials()?,
             namespace_annotations: namespace.annotations.clone(),
+            allow: namespace.allow().0,
             image: self.config.image.clone(),
             pull_secrets: self.config.pull_secrets.clone(),
             spool_size: self.config.spool_size,

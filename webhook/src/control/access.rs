@@ -11,7 +11,14 @@ use std::{
 use http::HeaderMap;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, api::PostParams};
-use podwitness_core::inject::TOKEN_AUDIENCE;
+use kube::{
+    ResourceExt as _,
+    runtime::reflector::{ObjectRef, Store},
+};
+use podwitness_core::{
+    inject::{Inject, TOKEN_AUDIENCE},
+    labels,
+};
 use podwitness_runtime::clock::Clock;
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -23,6 +30,7 @@ use super::{
     refusal::Refusal,
     role::{self, Owners, Role, Rules},
     token::{self, Bound},
+    watch::NamespaceMeta,
 };
 
 /// For one review, waiting for its turn included.
@@ -44,6 +52,8 @@ pub struct Caller {
     pub pod: Arc<Pod>,
     /// What it is to us.
     pub role: Role,
+    /// How binding injection is; `None` for a recorder.
+    pub mode: Option<Inject>,
 }
 
 /// A token whose signature holds. What else it is worth is not known yet.
@@ -58,11 +68,22 @@ pub struct Access {
     reviews: Api<TokenReview>,
     turns: Semaphore,
     pods: Pods,
+    namespaces: Store<NamespaceMeta>,
     owners: Owners,
     system_namespace: String,
     images: Vec<String>,
     clock: Arc<dyn Clock>,
     rates: Mutex<Buckets<String>>,
+}
+
+/// What is known of the cluster.
+pub struct Known {
+    /// Live pods.
+    pub pods: Pods,
+    /// Namespaces: their labels.
+    pub namespaces: Store<NamespaceMeta>,
+    /// Recorders and their StatefulSets.
+    pub owners: Owners,
 }
 
 /// What tells our pods from others.
@@ -85,12 +106,14 @@ impl Verified<'_> {
 impl Access {
     /// Checks callers against these caches and the API server.
     #[must_use]
-    pub fn new(client: Client, pods: Pods, owners: Owners, ours: Ours, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(client: Client, known: Known, ours: Ours, clock: Arc<dyn Clock>) -> Self {
+        let Known { pods, namespaces, owners } = known;
         Self {
             keys: Keys::new(client.clone()),
             reviews: Api::all(client),
             turns: Semaphore::new(AT_A_TIME),
             pods,
+            namespaces,
             owners,
             system_namespace: ours.system_namespace,
             images: ours.images,
@@ -127,8 +150,15 @@ impl Access {
         bound.confirmed_by(&self.review(token).await?)?;
         let pod = self.pods.find(&bound.namespace, &bound.pod, &bound.pod_uid).await?;
         let rules = Rules { system_namespace: &self.system_namespace, images: &self.images };
-        let role = role::of_pod(&bound, &pod, rules, &self.owners)?;
-        Ok(Caller { bound, pod, role })
+        let label = self.inject_label(&bound.namespace);
+        let (role, mode) = role::of_pod(&bound, &pod, rules, &self.owners, label.as_deref())?;
+        Ok(Caller { bound, pod, role, mode })
+    }
+
+    /// What the namespace says about injection. One that was made a moment ago may be missing; its pods ask again.
+    fn inject_label(&self, namespace: &str) -> Option<String> {
+        let namespace = self.namespaces.get(&ObjectRef::new(namespace))?;
+        namespace.labels().get(labels::INJECT).cloned()
     }
 
     fn not_too_often(&self, pod_uid: &str) -> Result<(), Refusal> {

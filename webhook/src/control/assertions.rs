@@ -6,6 +6,7 @@ use podwitness_core::{
     address,
     assertion::{self, Claims, MAX_LIFE},
     control::Issuer,
+    inject::Inject,
 };
 use podwitness_runtime::clock::Clock;
 
@@ -37,11 +38,11 @@ impl Assertions {
         Duration::from_secs(MAX_LIFE.unsigned_abs() * 2 / 3)
     }
 
-    /// Says that the pod holds the key.
+    /// Says that the pod holds the key, and how binding its injection is.
     ///
     /// # Errors
     /// Where signing fails, which is no fault of the caller's.
-    pub fn assert(&self, pod: &Pod, key: &str) -> Result<String, Refusal> {
+    pub fn assert(&self, pod: &Pod, key: &str, mode: Option<Inject>) -> Result<String, Refusal> {
         let now = self.clock.now_unix();
         let claims = Claims {
             cluster: self.issuer().cluster.clone(),
@@ -51,6 +52,7 @@ impl Assertions {
             node: pod.spec.node_name.clone(),
             service_account: pod.spec.service_account_name.clone(),
             key: key.to_owned(),
+            mode,
             iat: now,
             exp: now.saturating_add(MAX_LIFE),
         };
@@ -102,8 +104,9 @@ mod tests {
     #[test]
     fn an_assertion_names_the_live_pod_and_lives_an_hour() {
         let (assertions, clock) = assertions(1000);
-        let text = assertions.assert(&pod(injected()), KEY).unwrap();
+        let text = assertions.assert(&pod(injected()), KEY, Some(Inject::Required)).unwrap();
         let claims = assertions.read(&text).unwrap();
+        assert_eq!(claims.mode, Some(Inject::Required));
         assert_eq!((claims.namespace.as_str(), claims.pod_uid.as_str()), ("shop", "uid-till"));
         assert_eq!((claims.node.as_str(), claims.service_account.as_str()), ("n1", "till"));
         assert_eq!(claims.exp - claims.iat, MAX_LIFE);
@@ -114,7 +117,7 @@ mod tests {
     #[test]
     fn assertions_of_others_prove_nothing() {
         let ((ours, _), (theirs, _)) = (assertions(1000), assertions(1000));
-        let text = theirs.assert(&pod(injected()), KEY).unwrap();
+        let text = theirs.assert(&pod(injected()), KEY, None).unwrap();
         assert_eq!(ours.read(&text), None);
         assert_eq!(ours.read("nonsense"), None);
     }

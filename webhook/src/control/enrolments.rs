@@ -87,7 +87,7 @@ impl Enrol {
         let key = address::parse_key(&request.public_key);
         let key = key.map_err(|error| Refusal::BadRequest(format!("publicKey: {error}")))?;
         let claimed = self.claim(caller, &request.public_key, proof)?;
-        let assertion = self.assertions.assert(&caller.pod, &request.public_key)?;
+        let assertion = self.assertions.assert(&caller.pod, &request.public_key, caller.mode)?;
         if caller.role.recorder().is_some() {
             self.changed.notify_one();
         }
@@ -117,7 +117,7 @@ pub const TAKEN: Refusal = Refusal::Conflict(
 
 #[cfg(test)]
 mod tests {
-    use podwitness_core::assertion;
+    use podwitness_core::{assertion, inject::Inject};
     use serde_json::json;
 
     use super::{
@@ -143,7 +143,7 @@ mod tests {
             service_account: pod.spec.service_account_name.clone(),
             exp: NOW + 60,
         };
-        Caller { bound, pod, role }
+        Caller { bound, pod, role, mode: Some(Inject::Optional) }
     }
 
     fn enrol() -> Enrol {
@@ -167,6 +167,7 @@ mod tests {
         let issuer = enrol.assertions.issuer().clone();
         let claims = assertion::verify(&response.assertion, &[issuer], NOW).unwrap();
         assert_eq!((claims.key.as_str(), claims.pod_uid.as_str()), (KEY, "uid-till"));
+        assert_eq!(claims.mode, Some(Inject::Optional));
     }
 
     #[tokio::test]

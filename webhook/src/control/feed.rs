@@ -156,7 +156,8 @@ impl Feed {
         if current != self.key {
             return None;
         }
-        self.feeds.assertions.assert(&self.caller.pod, &self.key).ok().map(Update::Assertion)
+        let Caller { pod, mode, .. } = &self.caller;
+        self.feeds.assertions.assert(pod, &self.key, *mode).ok().map(Update::Assertion)
     }
 
     async fn gone(&self) -> bool {

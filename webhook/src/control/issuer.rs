@@ -177,6 +177,7 @@ mod tests {
             node: "n1".into(),
             service_account: "s".into(),
             key: "k".into(),
+            mode: None,
             iat: 100,
             exp: 200,
         };

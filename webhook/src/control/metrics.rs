@@ -25,6 +25,8 @@ pub struct Metrics {
     pub held: Gauge,
     /// Recorder replicas that can take recordings.
     pub replicas: Gauge,
+    /// Namespaces that require recording and accept more than Pod Security baseline.
+    pub widened: Gauge,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -44,7 +46,7 @@ impl Metrics {
     pub fn register(registry: &SharedRegistry) -> Self {
         let metrics = Self { pods: registry.connections().listener("control-pods"), ..Self::default() };
         registry.with(|registry| {
-            let Self { enrolments, refusals, streams, enrolled, generation, held, replicas, .. } =
+            let Self { enrolments, refusals, streams, enrolled, generation, held, replicas, widened, .. } =
                 metrics.clone();
             registry.register(
                 "podwitness_control_enrolments",
@@ -64,6 +66,11 @@ impl Metrics {
                 "podwitness_control_recorder_replicas",
                 "Replicas that take recordings",
                 replicas,
+            );
+            registry.register(
+                "podwitness_control_widened_namespaces",
+                "Namespaces that require recording and accept more than Pod Security baseline",
+                widened,
             );
         });
         metrics

@@ -1,6 +1,12 @@
 //! Pods as the control plane needs them: a few fields of `core/v1 Pod`, the rest is dropped while it is read, so that
 //! the cache of a large cluster stays small.
 
+mod shape;
+mod spec;
+
+pub use shape::Shape;
+pub use spec::{Container, PodSpec, Volume};
+
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Resource, runtime::watcher::Event};
 use podwitness_core::{grant::AckLevel, inject, labels};
@@ -22,61 +28,10 @@ pub struct Pod {
     pub spec: PodSpec,
     /// What is.
     pub status: PodStatus,
+    /// Its shape, of a pod in the cache, whose specification is no longer whole.
+    #[serde(skip)]
+    shape: Option<Shape>,
 }
-
-/// Part of a pod's specification.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodSpec {
-    /// Node on which it runs.
-    pub node_name: String,
-    /// Its service account.
-    pub service_account_name: String,
-    /// Init containers; in the cache only ours.
-    pub init_containers: Vec<Container>,
-    /// Volumes; in the cache only [`RECORDINGS_VOLUME`].
-    pub volumes: Vec<Volume>,
-}
-
-/// Part of a container.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Container {
-    /// Name.
-    pub name: String,
-    /// Image.
-    pub image: String,
-    /// Override of the image's entry point.
-    pub command: Vec<String>,
-    /// Arguments.
-    pub args: Vec<String>,
-    /// `Always` for a native sidecar.
-    pub restart_policy: String,
-    /// User.
-    pub security_context: SecurityContext,
-}
-
-/// Part of a container's security context.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct SecurityContext {
-    /// User id of its processes.
-    pub run_as_user: Option<i64>,
-}
-
-/// Part of a volume.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Volume {
-    /// Name.
-    pub name: String,
-    /// Present where the volume outlives the pod.
-    pub persistent_volume_claim: Option<Claim>,
-}
-
-/// A volume claim; only its presence matters.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub struct Claim {}
 
 /// Part of a pod's status.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -144,6 +99,14 @@ impl Pod {
         self.spec.init_containers.iter().find(|container| container.name == inject::CONTAINER)
     }
 
+    /// How binding injection was when it was admitted.
+    ///
+    /// # Errors
+    /// What tells it from a pod that admission made.
+    pub fn shape(&self) -> Shape {
+        self.shape.unwrap_or_else(|| shape::of(&self.spec))
+    }
+
     /// Whether it is a pod that may ever enrol.
     #[must_use]
     pub fn concerns_us(&self) -> bool {
@@ -197,6 +160,7 @@ impl Pod {
     /// Drops what is not needed.
     fn strip(mut self) -> Self {
         let is_replica = self.recorder().is_some();
+        self.shape = Some(self.shape());
         let ObjectMeta {
             name,
             namespace,
@@ -221,6 +185,8 @@ impl Pod {
             ..ObjectMeta::default()
         };
         self.spec.init_containers.retain(|container| container.name == inject::CONTAINER);
+        self.spec.init_containers.iter_mut().for_each(Container::slim);
+        (self.spec.containers, self.spec.ephemeral_containers) = (Vec::new(), Vec::new());
         self.spec.volumes.retain(|volume| volume.name == RECORDINGS_VOLUME);
         self
     }
@@ -274,7 +240,9 @@ pub(crate) mod testing {
             "spec": {"nodeName": "n1", "serviceAccountName": "till", "containers": [{"name": "app", "image": "a"}],
                 "initContainers": [
                     {"name": "podwitness", "image": "podwitness.dev/sidecar:dev", "restartPolicy": "Always",
-                        "securityContext": {"runAsUser": 64321}},
+                        "securityContext": {"runAsUser": 64321, "allowPrivilegeEscalation": false,
+                            "readOnlyRootFilesystem": true, "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}},
+                        "env": [{"name": "PODWITNESS_INJECT", "value": "required"}]},
                     {"name": "setup", "image": "b"}]},
             "status": {"phase": "Running", "podIP": "10.0.0.7", "conditions": [
                 {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
@@ -299,6 +267,7 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use podwitness_core::inject::Inject;
     use serde_json::json;
 
     use super::{testing::*, *};
@@ -306,10 +275,24 @@ mod tests {
     #[test]
     fn only_what_is_needed_of_a_pod_is_kept() {
         let Some(Event::Apply(kept)) = relevant(Event::Apply(pod(injected()))) else { panic!("not kept") };
-        assert_eq!(kept.spec.init_containers.len(), 1);
+        assert_eq!((kept.spec.init_containers.len(), kept.spec.containers.len()), (1, 0));
+        assert!(kept.spec.init_containers[0].env.is_empty());
+        assert_eq!(kept.shape(), Ok(Inject::Required));
         assert_eq!(kept.metadata.annotations, None);
         assert_eq!(kept.metadata.labels, Some([].into()));
         assert_eq!((kept.namespace(), kept.name(), kept.uid()), ("shop", "till", "uid-till"));
+    }
+
+    /// What would tell it is dropped from the cache; what was told is kept.
+    #[test]
+    fn a_look_alike_in_the_cache_stays_one() {
+        let mut forged = injected();
+        forged["spec"]["containers"][0]["volumeMounts"] =
+            json!([{"name": "podwitness-identity", "mountPath": "/x"}]);
+        let told = pod(forged.clone()).shape();
+        assert!(told.is_err());
+        let Some(Event::Apply(kept)) = relevant(Event::Apply(pod(forged))) else { panic!("not kept") };
+        assert_eq!((kept.spec.containers.len(), kept.shape()), (0, told));
     }
 
     #[test]

@@ -112,6 +112,7 @@ impl Publisher {
         self.endpoints.want(&recorders);
         let pods = self.caches.pods.state();
         self.prune(&pods);
+        self.metrics.widened.set(sources::widened(&self.caches.namespaces.state()));
         self.publish(self.build(&pods));
         let now = self.clock.now_unix();
         let seen = recorders::Seen {

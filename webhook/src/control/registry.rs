@@ -199,6 +199,7 @@ mod tests {
             node: String::new(),
             service_account: String::new(),
             key: key.into(),
+            mode: None,
             iat: 0,
             exp: 1,
         }

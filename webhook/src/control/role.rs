@@ -14,7 +14,10 @@ use kube::{
     core::PartialObjectMeta,
     runtime::reflector::{ObjectRef, Store},
 };
-use podwitness_core::inject;
+use podwitness_core::{
+    inject::{self, Inject, NEVER_INJECTED},
+    labels,
+};
 use podwitness_crd::Recorder;
 
 use super::{
@@ -62,11 +65,18 @@ impl Role {
     }
 }
 
-/// The role of the live pod `pod`, for whose predecessor or self the token may have been made.
+/// The role of the live pod `pod`, for whose predecessor or self the token may have been made, and of a sidecar how
+/// binding its injection is. `label` is what its namespace says about injection.
 ///
 /// # Errors
 /// Where the pod is another than the token's, has ended, or is nothing that may enrol.
-pub fn of_pod(bound: &Bound, pod: &Pod, rules: Rules<'_>, owners: &Owners) -> Result<Role, Refusal> {
+pub fn of_pod(
+    bound: &Bound,
+    pod: &Pod,
+    rules: Rules<'_>,
+    owners: &Owners,
+    label: Option<&str>,
+) -> Result<(Role, Option<Inject>), Refusal> {
     if pod.uid() != bound.pod_uid || pod.spec.service_account_name != bound.service_account {
         return Err(Refusal::Unauthenticated("the token is bound to a pod that is gone"));
     }
@@ -75,8 +85,8 @@ pub fn of_pod(bound: &Bound, pod: &Pod, rules: Rules<'_>, owners: &Owners) -> Re
     }
     let system = pod.namespace() == rules.system_namespace;
     match pod.recorder().filter(|_| system) {
-        Some(name) => owners.replica(pod, name),
-        None => sidecar(pod, rules.images),
+        Some(name) => Ok((owners.replica(pod, name)?, None)),
+        None => Ok((Role::Sidecar, Some(sidecar(pod, rules, label)?))),
     }
 }
 
@@ -122,14 +132,28 @@ fn is_of_set(pod: &str, set: &str) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn sidecar(pod: &Pod, images: &[String]) -> Result<Role, Refusal> {
+/// Pods enrol where admission makes them, and as it makes them.
+fn sidecar(pod: &Pod, rules: Rules<'_>, label: Option<&str>) -> Result<Inject, Refusal> {
     let Some(container) = pod.sidecar() else {
         return Err(Refusal::Forbidden("the pod has no container podwitness; was it injected?".to_owned()));
     };
-    match unlike_ours(container, images) {
-        None => Ok(Role::Sidecar),
-        Some(what) => Err(Refusal::Forbidden(format!("the pod's container podwitness is not ours: {what}"))),
+    let namespace = pod.namespace();
+    let never = NEVER_INJECTED.contains(&namespace) || namespace == rules.system_namespace;
+    let Some(label) = label.filter(|_| !never) else {
+        return Err(Refusal::Forbidden(format!(
+            "pods of namespace {namespace} are not injected, because it has no label {} or is the cluster's own; a \
+             pod that was injected before is to be made anew",
+            labels::INJECT
+        )));
+    };
+    if let Some(what) = unlike_ours(container, rules.images) {
+        return Err(Refusal::Forbidden(format!("the pod's container podwitness is not ours: {what}")));
     }
+    let admitted = pod.shape().map_err(|what| {
+        Refusal::Forbidden(format!("the pod is not as admission makes it: {what}; make it anew"))
+    })?;
+    let required = admitted == Inject::Required && Inject::parse(label) == Some(Inject::Required);
+    Ok(if required { Inject::Required } else { Inject::Optional })
 }
 
 /// What tells the container from one that admission makes.
@@ -204,9 +228,18 @@ mod tests {
     }
 
     fn role(token: &Bound, live: Value) -> Result<Role, Refusal> {
+        Ok(in_namespace(token, live, Some("required"))?.0)
+    }
+
+    /// With this label on the pod's namespace.
+    fn in_namespace(
+        token: &Bound,
+        live: Value,
+        label: Option<&str>,
+    ) -> Result<(Role, Option<Inject>), Refusal> {
         let images = ["podwitness.dev/sidecar".to_owned()];
         let rules = Rules { system_namespace: "podwitness-system", images: &images };
-        of_pod(token, &pod(live), rules, &owners("uid-set", "uid-recorder"))
+        of_pod(token, &pod(live), rules, &owners("uid-set", "uid-recorder"), label)
     }
 
     fn edited(mut pod: Value, pointer: &str, value: Value) -> Value {
@@ -255,6 +288,46 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_enrols_where_admission_makes_pods_and_nowhere_else() {
+        let token = bound(&injected());
+        let refusal = in_namespace(&token, injected(), None).unwrap_err();
+        assert!(refusal.label() == "forbidden" && refusal.to_string().contains("no label"), "{refusal}");
+        for namespace in ["kube-system", "kube-node-lease", "podwitness-system"] {
+            let there = edited(injected(), "/metadata/namespace", json!(namespace));
+            let refusal = in_namespace(&bound(&there), there, Some("required")).unwrap_err();
+            assert!(refusal.to_string().contains("not injected"), "{namespace}: {refusal}");
+        }
+        assert!(in_namespace(&bound(&replica()), replica(), None).is_ok(), "recorders are another matter");
+    }
+
+    #[test]
+    fn a_look_alike_of_an_admitted_pod_may_not_enrol() {
+        let token = bound(&injected());
+        let mut forged = injected();
+        forged["spec"]["containers"][0]["volumeMounts"] =
+            json!([{"name": "podwitness-identity", "mountPath": "/stolen", "readOnly": true}]);
+        let refusal = role(&token, forged).unwrap_err();
+        assert_eq!(refusal.label(), "forbidden");
+        assert!(refusal.to_string().contains("another container mounts"), "{refusal}");
+    }
+
+    #[test]
+    fn injection_is_binding_where_namespace_and_pod_say_so() {
+        let token = bound(&injected());
+        let value = "/spec/initContainers/0/env/0/value";
+        for (label, admitted, mode) in [
+            ("required", "required", Inject::Required),
+            ("required", "optional", Inject::Optional),
+            ("optional", "required", Inject::Optional),
+            ("optional", "optional", Inject::Optional),
+            ("unknown", "required", Inject::Optional),
+        ] {
+            let live = edited(injected(), value, json!(admitted));
+            assert_eq!(in_namespace(&token, live, Some(label)), Ok((Role::Sidecar, Some(mode))), "{label}");
+        }
+    }
+
+    #[test]
     fn nobody_is_a_replica_by_a_label_alone() {
         let elsewhere = edited(replica(), "/metadata/namespace", json!("shop"));
         assert!(role(&bound(&elsewhere), elsewhere).unwrap_err().to_string().contains("injected"));
@@ -283,7 +356,7 @@ mod tests {
         let rules = Rules { system_namespace: "podwitness-system", images: &images };
         for (set, owner) in [("uid-older-set", "uid-recorder"), ("uid-set", "uid-of-an-earlier-recorder")] {
             let refusal =
-                of_pod(&bound(&replica()), &pod(replica()), rules, &owners(set, owner)).unwrap_err();
+                of_pod(&bound(&replica()), &pod(replica()), rules, &owners(set, owner), None).unwrap_err();
             assert!(refusal.to_string().contains("StatefulSet"), "{refusal}");
         }
     }

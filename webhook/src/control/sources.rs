@@ -16,8 +16,9 @@ use k8s_openapi::{
 use kube::{ResourceExt as _, core::PartialObjectMeta};
 use podwitness_core::{
     address,
+    allow::Allow,
     control::RecorderPeer,
-    inject::{RECORD_PORT, TUNNEL_PORT},
+    inject::{Inject, RECORD_PORT, TUNNEL_PORT},
     labels,
 };
 use podwitness_crd::{Grant, Recorder};
@@ -46,6 +47,17 @@ fn facts(namespace: &PartialObjectMeta<Namespace>) -> NamespaceFacts {
         tags: tags.map(ToOwned::to_owned).collect(),
         bypass_until: until.and_then(|text| text.parse::<Timestamp>().ok()).map(Timestamp::as_second),
     }
+}
+
+/// How many namespaces require recording and accept of their pods what Pod Security baseline does not.
+#[must_use]
+pub fn widened(objects: &[Arc<PartialObjectMeta<Namespace>>]) -> i64 {
+    let widens = |namespace: &&Arc<PartialObjectMeta<Namespace>>| {
+        let label = namespace.labels().get(labels::INJECT).map(String::as_str);
+        let items = namespace.annotations().get(labels::ALLOW).map_or("", String::as_str);
+        label == Some(Inject::Required.as_str()) && !Allow::parse(items).0.items().is_empty()
+    };
+    i64::try_from(objects.iter().filter(widens).count()).unwrap_or(i64::MAX)
 }
 
 /// Grants by name.
@@ -248,6 +260,22 @@ mod tests {
             ("shop".to_owned(), NamespaceFacts { tags: vec!["prod".into()], bypass_until: None }),
         ];
         assert_eq!(found, expected.into());
+    }
+
+    #[test]
+    fn namespaces_that_accept_more_are_counted_where_it_counts() {
+        let named = |inject: &str, items: &str| {
+            object(json!({"metadata": {"name": "n", "labels": {"podwitness.dev/inject": inject},
+                "annotations": {"podwitness.dev/allow": items}}}))
+        };
+        let found = widened(&[
+            named("required", "capability:SYS_TIME"),
+            named("required", "what"),
+            named("required", ""),
+            named("optional", "capability:SYS_TIME"),
+            object(json!({"metadata": {"name": "plain"}})),
+        ]);
+        assert_eq!(found, 1);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     ControlError, Keeper, Served,
-    access::{Access, Ours},
+    access::{Access, Known, Ours},
     assertions::Assertions,
     enrolments::{Enrol, Enrolments},
     events,
@@ -180,7 +180,8 @@ impl Setup {
             recorders: caches.recorders.clone(),
             stateful_sets: caches.objects.stateful_sets.clone(),
         };
-        let access = Access::new(self.client.clone(), pods.clone(), owners, ours, Arc::clone(&self.clock));
+        let known = Known { pods: pods.clone(), namespaces: caches.namespaces.clone(), owners };
+        let access = Access::new(self.client.clone(), known, ours, Arc::clone(&self.clock));
         let enrol = Enrol {
             enrolments: enrolments.clone(),
             assertions: assertions.clone(),

@@ -6,10 +6,13 @@ use thiserror::Error;
 
 use super::{ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, UntilNetmap};
 
+/// Prefix of every variable that is not a field of the pod.
+pub const PREFIX: &str = "PODWITNESS_";
 const CONTROL: &str = "PODWITNESS_CONTROL";
 const CONTROL_CA: &str = "PODWITNESS_CONTROL_CA";
 const UNTIL_NETMAP: &str = "PODWITNESS_UNTIL_NETMAP";
-const INJECT: &str = "PODWITNESS_INJECT";
+/// Variable that says how binding injection was when the pod was admitted.
+pub const INJECT: &str = "PODWITNESS_INJECT";
 const PROFILE: &str = "PODWITNESS_PROFILE";
 const CREDENTIALS: &str = "PODWITNESS_CREDENTIALS";
 const SERVICE_ACCOUNTS: &str = "PODWITNESS_SERVICE_ACCOUNTS";
@@ -28,7 +31,7 @@ pub const POD_SERVICE_ACCOUNT: &str = "POD_SERVICE_ACCOUNT";
 pub const NODE_NAME: &str = "NODE_NAME";
 
 /// Downward-API fields: variable and field path.
-const POD_FIELDS: [(&str, &str); 5] = [
+pub const POD_FIELDS: [(&str, &str); 5] = [
     (POD_NAMESPACE, "metadata.namespace"),
     (POD_NAME, "metadata.name"),
     (POD_UID, "metadata.uid"),

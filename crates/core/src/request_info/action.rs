@@ -78,22 +78,17 @@ impl RequestInfo {
     }
 
     fn through_node(&self) -> Option<PodAction> {
-        let path = match (&*self.verb, &*self.subresource) {
-            ("proxy", _) => self.parts.get(2..)?,
-            (_, "proxy") => self.parts.get(3..)?,
-            _ => return None,
-        };
-        let first = path.iter().find(|segment| !segment.is_empty())?;
+        let path = self.proxied()?;
+        let first = path.first()?;
         let sessions = ["exec", "attach", "portForward", "run", "cri"];
-        sessions.iter().any(|name| first.eq_ignore_ascii_case(name)).then(|| on_kubelet(path))
+        sessions.iter().any(|name| first.eq_ignore_ascii_case(name)).then(|| on_kubelet(&path))
     }
 }
 
-/// A path of the kubelet that begins with the name of a session. Its router takes names as they are written; a path
-/// that is none of its own is for nobody to guess.
-fn on_kubelet(path: &[String]) -> PodAction {
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    let (action, [namespace, pod, container]) = match path.as_slice() {
+/// A clean path of the kubelet that begins with the name of a session. Its router compares names exactly; a path that
+/// fits none of its routes is [`Action::Unknown`].
+fn on_kubelet(path: &[&str]) -> PodAction {
+    let (action, [namespace, pod, container]) = match path {
         ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
             (Action::Exec, [namespace, pod, container])
         }
@@ -108,9 +103,8 @@ fn on_kubelet(path: &[String]) -> PodAction {
         }
         _ => (Action::Unknown, [&""; 3]),
     };
-    let is_whole = !namespace.is_empty() && !pod.is_empty();
     PodAction {
-        action: if is_whole { action } else { Action::Unknown },
+        action,
         namespace: (*namespace).to_owned(),
         pod: (*pod).to_owned(),
         container: (*container).to_owned(),

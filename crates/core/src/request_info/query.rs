@@ -3,6 +3,8 @@
 
 use percent_encoding::percent_decode;
 
+use super::path::escapes_are_whole;
+
 /// Decoded query parameters in the order sent.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Query(Vec<(String, String)>);
@@ -48,11 +50,7 @@ pub fn is_true(value: &str) -> bool {
 fn unescape(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
     let bytes = spaced.as_bytes();
-    let valid = bytes.iter().enumerate().filter(|(_, b)| **b == b'%').all(|(i, _)| {
-        let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-        hex(i + 1) && hex(i + 2)
-    });
-    valid.then(|| percent_decode(bytes).decode_utf8_lossy().into_owned())
+    escapes_are_whole(bytes).then(|| percent_decode(bytes).decode_utf8_lossy().into_owned())
 }
 
 #[cfg(test)]

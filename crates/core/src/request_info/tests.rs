@@ -108,7 +108,21 @@ fn double_slashes_are_not_cleaned() {
 #[test]
 fn a_verb_prefix_needs_something_behind_it() {
     assert_eq!(RequestInfo::parse("GET", "/api/v1/watch"), Err(RequestInfoError::NothingAfterVerb));
-    assert_eq!(RequestInfo::parse("GET", "/api/v1/%ff"), Err(RequestInfoError::NotUtf8));
+}
+
+#[test]
+fn a_malformed_escape_is_an_error_as_in_net_url() {
+    for target in ["/api/v1/%zz", "/api/v1/pods/%", "/api/v1/nodes/x/proxy/%2/../run/n/p/c"] {
+        assert_eq!(RequestInfo::parse("GET", target), Err(RequestInfoError::MalformedEscape), "{target}");
+    }
+    assert!(RequestInfo::parse("GET", "/api/v1/pods?x=%zz").is_ok(), "the query is another matter");
+}
+
+#[test]
+fn bytes_that_are_not_utf8_leave_the_segments_as_they_are() {
+    let i = info("GET", "/api/v1/namespaces/%ff/pods/%c3/exec");
+    assert_eq!((&*i.namespace, &*i.name, &*i.subresource), ("\u{fffd}", "\u{fffd}", "exec"));
+    assert_eq!(info("GET", "/api/v1/namespaces/n/pods/p/exec%ff").pod_action(), None);
 }
 
 #[test]
@@ -117,10 +131,141 @@ fn selectors_are_kept_as_sent() {
     assert_eq!((&*i.label_selector, &*i.field_selector), ("a=b", "x=y"));
 }
 
-proptest::proptest! {
-    #[test]
-    fn any_target_is_parsed_without_panic(method in ".*", target in ".*") {
-        let _ = RequestInfo::parse(&method, &target);
+#[test]
+fn what_a_proxy_sends_on_is_clean() {
+    for (target, sent) in [
+        ("/api/v1/nodes/x/proxy", Some("")),
+        ("/api/v1/nodes/x/proxy/", Some("")),
+        ("/api/v1/nodes/x/proxy/a/./b/../c/", Some("a/c")),
+        ("/api/v1/namespaces/n/pods/p:80/proxy/../exec", Some("exec")),
+        ("/api/v1/namespaces/n/services/https:s:/proxy/%2e%2e%2fws", Some("ws")),
+        ("/api/v1/proxy/namespaces/n/services/s/a//b", Some("a/b")),
+        ("/api/v1/namespaces/n/pods/p/exec", None),
+        ("/version", None),
+    ] {
+        let info = info("GET", target);
+        assert_eq!(info.proxied().map(|sent| sent.join("/")).as_deref(), sent, "{target}");
+    }
+}
+
+mod properties {
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    use super::*;
+
+    /// Segments that mean something to one of the servers, and some that do not.
+    const WORDS: [&str; 22] = [
+        "api",
+        "apis",
+        "v1",
+        "namespaces",
+        "nodes",
+        "pods",
+        "services",
+        "proxy",
+        "watch",
+        "exec",
+        "attach",
+        "portForward",
+        "portforward",
+        "run",
+        "cri",
+        "log",
+        ".",
+        "..",
+        "",
+        "n",
+        "é",
+        "%2e",
+    ];
+
+    /// The target of a path, each byte escaped where the path may not hold it or `choices` asks for it. A choice is
+    /// whether to escape, and whether in small letters.
+    fn escaped(path: &[u8], choices: &[(bool, bool)]) -> String {
+        let mut choices = choices.iter().cycle();
+        let mut target = String::from("/");
+        for byte in path {
+            let (chosen, small) = choices.next().copied().unwrap_or_default();
+            let plain = byte.is_ascii_alphanumeric() || b"/.-_~:".contains(byte);
+            match (plain && !chosen, small) {
+                (true, _) => target.push(char::from(*byte)),
+                (false, true) => target.push_str(&format!("%{byte:02x}")),
+                (false, false) => target.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        target
+    }
+
+    fn path() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![
+            8 => select(&WORDS[..]).prop_map(|word| word.as_bytes().to_vec()),
+            1 => vec(any::<u8>(), 0..4),
+        ];
+        vec(word, 0..10).prop_map(|words| words.join(&b'/'))
+    }
+
+    /// A way of the kubelet's, and what it does.
+    fn action() -> impl Strategy<Value = (Vec<&'static str>, Action)> {
+        select(vec![
+            (vec!["exec", "n", "p", "c"], Action::Exec),
+            (vec!["exec", "n", "p", "uid", "c"], Action::Exec),
+            (vec!["attach", "n", "p", "c"], Action::Attach),
+            (vec!["run", "n", "p", "c"], Action::Run),
+            (vec!["portForward", "n", "p"], Action::PortForward),
+        ])
+    }
+
+    /// Segments that cleaning takes away again.
+    fn detour() -> impl Strategy<Value = &'static str> {
+        select(vec!["", ".", "x/..", "run/..", "a/b/../..", "a/./../.", "\u{fffd}/.."])
+    }
+
+    proptest! {
+        #[test]
+        fn any_target_is_parsed_without_panic(method in ".*", target in ".*") {
+            let _ = RequestInfo::parse(&method, &target);
+        }
+
+        #[test]
+        fn any_escaping_of_a_path_is_the_path(
+            path in path(),
+            choices in vec(any::<(bool, bool)>(), 1..32),
+        ) {
+            let plain = RequestInfo::parse("GET", &escaped(&path, &[(false, false)]));
+            let other = RequestInfo::parse("GET", &escaped(&path, &choices));
+            prop_assert_eq!(&plain, &other);
+            prop_assert_ne!(&plain, &Err(RequestInfoError::MalformedEscape));
+            let action = |info: Result<RequestInfo, _>| info.ok().and_then(|info| info.pod_action());
+            prop_assert_eq!(action(plain), action(other));
+        }
+
+        #[test]
+        fn no_detour_hides_what_a_node_is_asked_for(
+            (segments, action) in action(),
+            detours in vec(vec(detour(), 0..3), 6),
+            choices in vec(any::<(bool, bool)>(), 1..32),
+        ) {
+            let plain = info("POST", &format!("/api/v1/nodes/x/proxy/{}", segments.join("/"))).pod_action();
+            let mut path = vec!["api/v1/nodes/x/proxy"];
+            for (at, segment) in segments.iter().enumerate() {
+                path.extend(&detours[at]);
+                path.push(segment);
+            }
+            path.extend(&detours[5]);
+            let found = info("POST", &escaped(path.join("/").as_bytes(), &choices)).pod_action();
+            prop_assert_eq!(found.as_ref().map(|it| it.action), Some(action));
+            prop_assert_eq!(found, plain);
+        }
+
+        #[test]
+        fn what_is_sent_on_stays_when_it_is_cleaned_again(path in path()) {
+            let mut target = b"api/v1/nodes/x/proxy/".to_vec();
+            target.extend(path);
+            let info = info("GET", &escaped(&target, &[(false, false)]));
+            let sent = info.proxied().unwrap();
+            prop_assert!(sent.iter().all(|segment| !matches!(*segment, "" | "." | "..")));
+            prop_assert_eq!(path::clean(sent.iter().copied()), sent);
+        }
     }
 }
 
@@ -144,6 +289,21 @@ fn an_action_in_a_pod_is_known_whichever_way_it_goes() {
         ("/api/v1/nodes/x/proxy/portForward/n/p", known(Action::PortForward, "", true)),
         ("/api/v1/nodes/x/proxy/portForward/n/p/uid", known(Action::PortForward, "", true)),
         ("/api/v1/proxy/nodes/x/exec/n/p/c", known(Action::Exec, "c", true)),
+        ("/api/v1/nodes/x/proxy/./run/n/p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy//run//n/p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/%2e/run/n/p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy//./run/n/p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/x/../run/n/p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/metrics/%2e%2E/run/n/p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/../../run/n/p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/%ff/../run/n/p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/%2f%2e%2frun%2fn/p/c/", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/run/n/./p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/run/n/q/../p/c", known(Action::Run, "c", true)),
+        ("/api/v1/nodes/x/proxy/exec//n/p/./c/.", known(Action::Exec, "c", true)),
+        ("/api/v1/nodes/x/proxy/run/../attach/n/p/c", known(Action::Attach, "c", true)),
+        ("/api/v1/nodes/x/proxy/x/%2e%2e/portForward/n/p", known(Action::PortForward, "", true)),
+        ("/api/v1/proxy/nodes/x/./exec/n/p/c", known(Action::Exec, "c", true)),
     ] {
         assert_eq!(info("GET", target).pod_action(), Some(expected), "{target}");
     }
@@ -151,21 +311,19 @@ fn an_action_in_a_pod_is_known_whichever_way_it_goes() {
 
 #[test]
 fn an_action_of_the_kubelet_that_the_path_does_not_tell_is_unknown() {
-    for path in [
-        "cri/exec/token",
-        "exec",
-        "exec//n/p/c",
-        "/exec/n/p/c",
-        "EXEC/n/p/c",
-        "exec/n/p/c/d/e",
-        "portForward//p",
-    ] {
+    for path in
+        ["cri/exec/token", "exec", "exec//n/p", "x/../exec", "EXEC/n/p/c", "exec/n/p/c/d/e", "portForward//p"]
+    {
         let action = info("GET", &format!("/api/v1/nodes/x/proxy/{path}")).pod_action().unwrap();
         assert_eq!(action.action, Action::Unknown, "{path}");
     }
     for target in [
         "/api/v1/nodes/x/proxy/metrics",
+        "/api/v1/nodes/x/proxy/run/../metrics",
+        "/api/v1/nodes/x/proxy/..run/n/p/c",
+        "/api/v1/nodes/x/proxy/%252e/run/n/p/c",
         "/api/v1/nodes/x",
+        "/api/v1/nodes/x/./proxy/run/n/p/c",
         "/api/v1/namespaces/n/pods/p/log",
         "/apis/example.org/v1/namespaces/n/pods/p/exec",
         "/",

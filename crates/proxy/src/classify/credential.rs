@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::sha256;
 
-use super::{BEARER_SUBPROTOCOL, subprotocols};
+use super::{BEARER_SUBPROTOCOL, subprotocols, trimmed};
 
 /// Who is asking, as far as the request itself says. Never shown.
 #[derive(Clone, Eq, PartialEq)]
@@ -87,7 +87,7 @@ impl Credential {
         Self { token, hash }
     }
 
-    fn from_subprotocol(encoded: &str) -> Result<Self, CredentialError> {
+    fn from_subprotocol(encoded: &[u8]) -> Result<Self, CredentialError> {
         let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| CredentialError::Undecodable)?;
         let token = String::from_utf8(bytes).map_err(|_| CredentialError::Undecodable)?;
         Ok(Self { hash: hash(b"bearer", token.as_bytes()), token: Some(token) })
@@ -100,12 +100,14 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// The second word, if the first is `bearer`.
+/// The second word, if the first is `bearer`; what follows it may be anything. A token that is not UTF-8 is none that
+/// the API server could know.
 fn bearer_of(value: &HeaderValue) -> Option<String> {
-    let mut words = value.to_str().ok()?.trim().splitn(3, ' ');
+    let mut words = trimmed(value.as_bytes()).splitn(3, |byte| *byte == b' ');
     let scheme = words.next()?;
     let token = words.next().filter(|token| !token.is_empty())?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.to_owned())
+    let token = std::str::from_utf8(token).ok()?;
+    scheme.eq_ignore_ascii_case(b"bearer").then(|| token.to_owned())
 }
 
 fn hash(kind: &[u8], secret: &[u8]) -> [u8; 32] {
@@ -121,9 +123,16 @@ mod tests {
     use super::*;
 
     fn of(headers: &[(&str, &str)]) -> Result<Credential, CredentialError> {
+        let headers: Vec<(&str, &[u8])> =
+            headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        of_bytes(&headers)
+    }
+
+    fn of_bytes(headers: &[(&str, &[u8])]) -> Result<Credential, CredentialError> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+            let value = HeaderValue::from_bytes(value).unwrap();
+            map.append(http::HeaderName::try_from(*name).unwrap(), value);
         }
         Credential::of(&map)
     }
@@ -164,6 +173,33 @@ mod tests {
         assert_eq!(of(&twice), Err(CredentialError::Repeated));
         let padded = [("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.YQ==")];
         assert_eq!(of(&padded), Err(CredentialError::Undecodable));
+    }
+
+    /// The API server finds the token in each of these.
+    #[test]
+    fn a_credential_beside_bytes_that_are_no_ascii_counts() {
+        let one = b"base64url.bearer.authorization.k8s.io.YWJj";
+        let offers: [Vec<u8>; 4] = [
+            [b"v5.channel.k8s.io, \xff, ", &one[..]].concat(),
+            [&one[..], b", caf\xc3\xa9"].concat(),
+            [b"v5.channel.k8s.io,\xc2\xa0", &one[..]].concat(),
+            [&one[..], b"\xe2\x80\x83,x"].concat(),
+        ];
+        for offer in &offers {
+            let alone = of_bytes(&[("sec-websocket-protocol", offer)]).unwrap();
+            assert_eq!(alone.bearer(), Some("abc"), "{offer:x?}");
+            let both = [("authorization", &b"Bearer a"[..]), ("sec-websocket-protocol", offer)];
+            assert_eq!(of_bytes(&both), Err(CredentialError::Ambiguous), "{offer:x?}");
+            let twice = [("sec-websocket-protocol", &one[..]), ("sec-websocket-protocol", offer)];
+            assert_eq!(of_bytes(&twice), Err(CredentialError::Ambiguous), "{offer:x?}");
+        }
+        for value in [&b"Bearer abc \xff"[..], b"\xc2\xa0Bearer abc", b"Bearer abc \xc3\xa9 x"] {
+            assert_eq!(of_bytes(&[("authorization", value)]).unwrap().bearer(), Some("abc"), "{value:x?}");
+        }
+        let twice = [("authorization", &b"Bearer a"[..]), ("authorization", b"\xff")];
+        assert_eq!(of_bytes(&twice), Err(CredentialError::Repeated));
+        let broken = [("sec-websocket-protocol", &b"base64url.bearer.authorization.k8s.io.YW\xff"[..])];
+        assert_eq!(of_bytes(&broken), Err(CredentialError::Undecodable));
     }
 
     #[test]

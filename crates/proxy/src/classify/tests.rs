@@ -110,6 +110,35 @@ fn exec_and_attach_can_be_recorded_where_a_version_is_known() {
     );
 }
 
+/// Should a server follow where we cannot, what it says is kept all the same.
+#[test]
+fn a_command_in_an_unknown_protocol_is_recorded_as_it_stands() {
+    let exec = "/api/v1/namespaces/n/pods/p/exec";
+    for (method, upgrade, protocol) in [
+        ("GET", "h2c", ""),
+        ("POST", "websocket", "v5.channel.k8s.io"),
+        ("GET", "websocket", "v9.channel.k8s.io"),
+    ] {
+        let headers = [("Connection", "Upgrade"), ("Upgrade", upgrade), ("Sec-WebSocket-Protocol", protocol)];
+        let Class::Session(session) = class(method, exec, &headers) else { panic!("{upgrade}") };
+        assert_eq!((session.script, session.is_recordable()), (Some(Script::Undecoded), false), "{upgrade}");
+    }
+}
+
+/// As `strings.EqualFold` and `strings.ToLower` have it, both of which the API server uses on this header.
+#[test]
+fn an_upgrade_counts_in_every_spelling_that_the_server_takes() {
+    let exec = "/api/v1/namespaces/n/pods/p/exec";
+    for upgrade in ["WebSocket", "webSOC\u{212a}et", "web\u{17f}ocket"] {
+        let mut request = Request::get(exec).body(()).unwrap();
+        let connection = http::HeaderValue::from_bytes(b"\xff, Upgrade").unwrap();
+        request.headers_mut().insert("connection", connection);
+        request.headers_mut().insert("upgrade", http::HeaderValue::from_bytes(upgrade.as_bytes()).unwrap());
+        let Class::Session(session) = classify(&request.into_parts().0) else { panic!("{upgrade}") };
+        assert_eq!(session.script, Some(Script::Command(session::Transport::WebSocket)), "{upgrade}");
+    }
+}
+
 #[test]
 fn port_forwards_can_be_recorded_where_a_carrier_is_known() {
     let script = |path: &str, protocols: &str| {
@@ -124,8 +153,8 @@ fn port_forwards_can_be_recorded_where_a_carrier_is_known() {
         for offer in ["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io, v9", ""] {
             assert_eq!(script(path, offer), forward, "{path} {offer}");
         }
-        assert_eq!(script(path, "v5.channel.k8s.io"), None);
-        assert_eq!(script(path, "v4.base64.channel.k8s.io"), None);
+        assert_eq!(script(path, "v5.channel.k8s.io"), Some(Script::Opaque));
+        assert_eq!(script(path, "v4.base64.channel.k8s.io"), Some(Script::Opaque));
     }
 }
 
@@ -167,6 +196,42 @@ fn answers_that_go_on_are_known_as_such() {
 
 #[test]
 fn a_path_that_cannot_be_read_is_known_as_such() {
-    assert!(matches!(class("GET", "/api/v1/%ff", &[]), Class::Ordinary { info: None, .. }));
-    assert_eq!(session("/api/v1/watch").purpose, Purpose::Unknown);
+    for target in ["/api/v1/%zz", "/api/v1/watch", "/api/v1/nodes/x/proxy/%/../run/n/p/c"] {
+        assert!(matches!(class("GET", target, &[]), Class::Ordinary { info: None, .. }), "{target}");
+        assert_eq!(session(target).purpose, Purpose::Unknown, "{target}");
+    }
+    assert!(matches!(class("GET", "/api/v1/%ff", &[]), Class::Ordinary { info: Some(_), .. }));
+}
+
+/// As the API server cleans what it sends to the kubelet.
+#[test]
+fn no_detour_in_a_path_of_the_kubelet_hides_a_session() {
+    for path in ["./run", "x/../run", "%2e/run", "/./run", "%ff/../run", "..%2frun", "/run", "run/../run/."] {
+        let target = format!("/api/v1/nodes/x/proxy/{path}/n/./p/c?cmd=id");
+        let Class::Session(run) = class("POST", &target, &[]) else { panic!("{target}") };
+        assert_eq!((run.purpose, run.script), (Purpose::Node, Some(Script::Answer)), "{target}");
+        let action = run.action.unwrap();
+        assert_eq!((action.action, &*action.pod, &*action.container), (Action::Run, "p", "c"), "{target}");
+        for what in ["exec", "attach"] {
+            let upgraded = session(&target.replace("run", what));
+            assert_eq!(upgraded.purpose, Purpose::Node, "{target}");
+            assert!(upgraded.is_recordable(), "{target}");
+        }
+    }
+}
+
+/// What a pod's or service's proxy is sent never leaves it, whatever dots its path has.
+#[test]
+fn no_detour_makes_something_else_of_an_opaque_upgrade() {
+    for target in [
+        "/api/v1/namespaces/n/pods/p/proxy/../exec",
+        "/api/v1/namespaces/n/pods/p/proxy/%2e%2e/%2e%2e/exec",
+        "/api/v1/namespaces/n/services/s/proxy/./run",
+        "/api/v1/namespaces/n/services/s/proxy//..",
+    ] {
+        assert_eq!(
+            (session(target).purpose, session(target).script),
+            (Purpose::Opaque, Some(Script::Opaque))
+        );
+    }
 }

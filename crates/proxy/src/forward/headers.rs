@@ -6,6 +6,8 @@ use http::{
     header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
+use crate::classify::listed;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -16,12 +18,8 @@ pub(crate) fn end_to_end(headers: &mut HeaderMap) {
     if trailers && !hop_by_hop.iter().any(|name| headers.contains_key(name)) {
         return;
     }
-    let mut named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+    let mut named: Vec<HeaderName> = listed(headers, &CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| *name != TE)
         .collect();
     named.extend(hop_by_hop);
@@ -63,6 +61,15 @@ mod tests {
             ("c", "5"),
         ];
         assert_eq!(left(&headers), ["b=1", "b=4", "a=2", "c=5"]);
+    }
+
+    #[test]
+    fn a_name_is_taken_from_among_bytes_that_are_no_ascii() {
+        let mut map = HeaderMap::new();
+        map.append("x-mine", "1".parse().unwrap());
+        map.append(CONNECTION, http::HeaderValue::from_bytes(b"\xff, x-mine").unwrap());
+        end_to_end(&mut map);
+        assert!(map.is_empty(), "{map:?}");
     }
 
     #[test]

@@ -1,23 +1,19 @@
 //! The first message of a client, read without being consumed: TLS or not, and for whom.
 
 use bytes::{Bytes, BytesMut};
-use podwitness_wire::preface::{self, Speaks};
-use rustls::server::Acceptor;
+use podwitness_wire::hello::{HelloError, HelloReader};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     time::{Duration, Instant, timeout, timeout_at},
 };
 
-/// Longest first message; a ClientHello with every extension known today is far shorter.
-const MAX_HELLO: usize = 64 << 10;
-
 /// How a connection opens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Opening {
-    /// A ClientHello with this server name (RFC 6066 §3). One that cannot be read has none.
+    /// A whole ClientHello with this server name.
     Tls(Option<String>),
-    /// Anything else.
-    Other,
+    /// Anything else, and why it is no ClientHello.
+    Other(HelloError),
     /// Nothing yet.
     Silent,
     /// The client left without a word.
@@ -25,62 +21,33 @@ pub(super) enum Opening {
 }
 
 /// Reads until it is clear how the connection opens. A first byte has to come within `silence`, the rest within
-/// `patience`; what does not come in time is judged by what did.
+/// `patience`; a ClientHello that is not whole by then is none.
 pub(super) async fn sniff<S: AsyncRead + Unpin>(
     stream: &mut S,
     silence: Duration,
     patience: Duration,
 ) -> (Opening, Bytes) {
     let mut seen = BytesMut::with_capacity(2048);
-    let mut hello = Hello::default();
+    let mut hello = HelloReader::new();
     let opening = match timeout(silence, stream.read_buf(&mut seen)).await {
         Err(_) => Opening::Silent,
         Ok(Ok(0) | Err(_)) => Opening::Gone,
         Ok(Ok(_)) => {
             let deadline = Instant::now() + patience;
             loop {
-                if let Some(opening) = hello.judge(&seen) {
-                    break opening;
+                match hello.read(&seen) {
+                    Ok(Some(hello)) => break Opening::Tls(hello.server_name),
+                    Ok(None) => {}
+                    Err(error) => break Opening::Other(error),
                 }
                 match timeout_at(deadline, stream.read_buf(&mut seen)).await {
                     Ok(Ok(1..)) => {}
-                    _ => break Opening::Other,
+                    _ => break Opening::Other(HelloError::Unfinished),
                 }
             }
         }
     };
     (opening, seen.freeze())
-}
-
-/// A ClientHello in the making.
-#[derive(Default)]
-struct Hello {
-    acceptor: Acceptor,
-    read: usize,
-}
-
-impl Hello {
-    /// What `seen` opens; `None` while it could become several things.
-    fn judge(&mut self, seen: &[u8]) -> Option<Opening> {
-        match preface::sniff(seen)? {
-            Speaks::Tls => {}
-            Speaks::Http1 | Speaks::Http2 | Speaks::Other => return Some(Opening::Other),
-        }
-        while let Some(mut rest) = seen.get(self.read..).filter(|rest| !rest.is_empty()) {
-            match self.acceptor.read_tls(&mut rest) {
-                Ok(taken @ 1..) => self.read += taken,
-                _ => return Some(Opening::Tls(None)),
-            }
-            match self.acceptor.accept() {
-                Ok(Some(accepted)) => {
-                    return Some(Opening::Tls(accepted.client_hello().server_name().map(str::to_owned)));
-                }
-                Ok(None) => {}
-                Err(_) => return Some(Opening::Tls(None)),
-            }
-        }
-        (seen.len() >= MAX_HELLO).then_some(Opening::Tls(None))
-    }
 }
 
 #[cfg(test)]
@@ -134,18 +101,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_not_tls_is_told_by_its_first_bytes_and_kept() {
+    async fn what_is_not_tls_is_told_by_its_first_byte_and_kept() {
         for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\0\0\0\0"] {
-            assert_eq!(opening_of(bytes, 3).await.0, Opening::Other);
+            let opening = opening_of(bytes, 3).await.0;
+            assert_eq!(opening, Opening::Other(HelloError::Record(bytes[0])));
         }
         assert_eq!(&opening_of(b"SSH-2.0-x\r\n", 64).await.1[..], b"SSH-2.0-x\r\n");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn garbage_that_begins_like_tls_is_tls_without_a_name() {
-        let mut bytes = vec![0x16, 3, 1, 0, 10, 1];
+    async fn garbage_that_begins_like_tls_is_no_hello() {
+        let mut bytes = vec![0x16, 3, 1, 0, 10, 1, 0, 0, 6];
         bytes.resize(64, 0xff);
-        assert_eq!(opening_of(&bytes, 64).await.0, Opening::Tls(None));
+        assert_eq!(opening_of(&bytes, 64).await.0, Opening::Other(HelloError::Malformed));
     }
 
     #[tokio::test(start_paused = true)]
@@ -160,6 +128,9 @@ mod tests {
     async fn a_first_message_that_never_ends_is_judged_in_time() {
         let (mut near, mut far) = duplex(64);
         far.write_all(&hello("kubernetes")[..50]).await.unwrap();
-        assert_eq!(sniff(&mut near, SECOND, SECOND).await.0, Opening::Other);
+        let unfinished = Opening::Other(HelloError::Unfinished);
+        assert_eq!(sniff(&mut near, SECOND, SECOND).await.0, unfinished);
+        drop(far);
+        assert_eq!(opening_of(&hello("kubernetes")[..50], 50).await.0, unfinished);
     }
 }

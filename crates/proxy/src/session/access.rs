@@ -78,6 +78,7 @@ const fn word(language: Option<Language>) -> &'static str {
         ) => "websocket",
         Some(Language::Command(Transport::Spdy, _) | Language::Forward(Carrier::Spdy)) => "spdy",
         Some(Language::Opaque) => "opaque",
+        Some(Language::Undecoded) => "undecoded",
         None => "request",
     }
 }

@@ -1,6 +1,7 @@
 //! One direction of a session: bytes pass unchanged, unit by unit, and a decoder follows a copy.
 
 use std::{
+    error::Error as _,
     io,
     sync::{
         Arc, Mutex, PoisonError,
@@ -49,8 +50,6 @@ pub(super) struct Pump<R, W> {
     from: Ahead<R>,
     to: W,
     direction: Direction,
-    /// The stream could not be followed; the rest passes unseen.
-    blind: bool,
     /// Bytes at the front that may go on.
     ready: usize,
     /// What is being written.
@@ -63,8 +62,6 @@ pub(super) struct Pump<R, W> {
 enum Front {
     /// It goes on together, after waiting for the recording or not.
     Unit(Unit, bool),
-    /// All of it goes on, unseen.
-    Blind,
     /// More bytes are needed.
     Nothing,
 }
@@ -93,7 +90,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
             from: Ahead::new(from, limit, memory),
             to,
             direction,
-            blind: false,
             ready: 0,
             pending: Bytes::new(),
             passed: Arc::default(),
@@ -123,7 +119,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
                     self.direction.gone_on(unit);
                     self.ready += unit.len;
                 }
-                Front::Blind => self.ready = self.from.front().len(),
                 Front::Nothing if self.from.refill() => {}
                 Front::Nothing if self.from.ended() => return self.end(live).await,
                 Front::Nothing => {
@@ -158,55 +153,42 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
 
     /// Looks at the next unit and records it.
     fn front(&mut self, live: &Live) -> Result<Front, Stop> {
-        if self.blind {
-            return self.may_pass_unseen(live);
+        if self.direction.is_undecoded() {
+            may_pass_undecoded(live)?;
         }
         let front = self.from.front().get(self.ready..).unwrap_or_default();
         let unit = match self.direction.peek(front) {
             Ok(None) => return Ok(Front::Nothing),
             Ok(Some(unit)) => unit,
-            Err(error) => return self.blinded(live, error),
+            Err(error) => return self.stop_decoding(live, error),
         };
         let bytes = front.get(..unit.len).unwrap_or_default();
         match live.with_tap(|tap| self.direction.feed(bytes, |event| tap.see(event))) {
             Ok(()) => Ok(Front::Unit(unit, !unit.control)),
-            Err(error) => self.blinded(live, error),
+            Err(error) => self.stop_decoding(live, error),
         }
     }
 
-    /// The stream cannot be followed any further: the policy says whether it goes on all the same.
-    fn blinded(&mut self, live: &Live, error: SessionError) -> Result<Front, Stop> {
-        let front = self.may_pass_unseen(live)?;
+    /// The stream cannot be decoded any further: where the policy lets it go on all the same, what the server says is
+    /// recorded as it stands on the wire.
+    fn stop_decoding(&mut self, live: &Live, error: SessionError) -> Result<Front, Stop> {
+        may_pass_undecoded(live)?;
         tracing::info!(%error, source = ?self.source, "a recorded stream cannot be followed any further");
-        self.blind = true;
-        Ok(front)
-    }
-
-    /// Asked each time: a session may be held to more than at its beginning.
-    fn may_pass_unseen(&self, live: &Live) -> Result<Front, Stop> {
-        match enforce::on_unknown(&live.journal.policy(), "a stream that cannot be followed") {
-            OnUnknown::Refuse(status) => Err(Stop::Unreadable(Box::new(status))),
-            OnUnknown::Forward => Ok(self.pass_unseen(live)),
+        self.direction.stop_decoding();
+        if self.direction.shows_undecoded() {
+            live.with_tap(|tap| tap.stop_decoding(&chain(&error)));
         }
-    }
-
-    fn pass_unseen(&self, live: &Live) -> Front {
-        let bytes = (self.from.front().len() - self.ready) as u64;
-        if bytes == 0 {
-            return Front::Nothing;
-        }
-        if self.source == Source::Server {
-            live.with_tap(|tap| tap.unreadable(bytes));
-        }
-        Front::Blind
+        self.front(live)
     }
 
     /// The source has ended: what stands there, a frame that is not whole, goes on like everything else.
     async fn end(&mut self, live: &Live) -> Result<(), Stop> {
         let rest = self.from.front().get(self.ready..).unwrap_or_default();
         if !rest.is_empty() {
-            // Whatever is wrong with these bytes, no others follow.
-            let _ = live.with_tap(|tap| self.direction.feed(rest, |event| tap.see(event)));
+            // No more than a frame that is held: where it cannot be decoded, all of it is recorded as it stands.
+            if let Err(error) = live.with_tap(|tap| self.direction.feed(rest, |event| tap.see(event))) {
+                self.stop_decoding(live, error)?;
+            }
             self.wait_for_room(live).await?;
             self.ready = self.from.front().len();
         }
@@ -254,4 +236,23 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     pub(super) async fn drain(&mut self) {
         self.from.drain().await;
     }
+}
+
+/// Whether a stream that cannot be decoded may go on. Asked each time: a session may be held to more than at its
+/// beginning.
+fn may_pass_undecoded(live: &Live) -> Result<(), Stop> {
+    match enforce::on_unknown(&live.journal.policy(), "a stream that cannot be followed") {
+        OnUnknown::Refuse(status) => Err(Stop::Unreadable(Box::new(status))),
+        OnUnknown::Forward => Ok(()),
+    }
+}
+
+/// An error and its causes, none of which quotes the stream.
+fn chain(error: &SessionError) -> String {
+    let (mut chain, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        chain = format!("{chain}: {error}");
+        cause = error.source();
+    }
+    chain
 }

@@ -44,7 +44,11 @@ pub async fn relay<C: Stream, S: Stream>(client: C, server: S, language: Languag
 /// A session from its first byte to the end of its recording.
 async fn session<C: Stream, S: Stream>(client: C, server: S, language: Language, open: &Open) -> Summary {
     let (meta, origin, journal) = (open.meta.clone(), open.origin.clone(), open.journal.clone());
-    let live = Live { tap: Tap::new(meta, origin, Some(language), journal.clone()).into(), journal };
+    let mut tap = Tap::new(meta, origin, Some(language), journal.clone());
+    if language == Language::Undecoded {
+        tap.stop_decoding("the protocol is not known");
+    }
+    let live = Live { tap: tap.into(), journal };
     let (client_read, client_write) = split(client);
     let (server_read, server_write) = split(server);
     let memory = &open.budgets.memory;

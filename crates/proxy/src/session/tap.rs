@@ -88,6 +88,7 @@ impl Tap {
             Event::Status(status) => self.status(status),
             Event::Resize(size) => self.resize(size),
             Event::Flow(flow) => self.flow(&flow),
+            Event::Undecoded(bytes) => self.output(Stream::Stdout, Payload::plain(bytes)),
         }
     }
 
@@ -96,12 +97,12 @@ impl Tap {
         self.begin_with(if self.meta.tty { DEFAULT_SIZE } else { Size::default() });
     }
 
-    /// Output passes that cannot be read.
-    pub(super) fn unreadable(&mut self, bytes: u64) {
+    /// What the server says from here on is recorded as it stands on the wire, and why.
+    pub(super) fn stop_decoding(&mut self, why: &str) {
         self.begin();
         self.end_sums();
-        self.output += bytes;
-        self.journal.miss(bytes);
+        let at = self.started.elapsed();
+        self.write(0, |encoder, lines| encoder.undecoded(lines, at, why));
     }
 
     /// The session is over.

@@ -17,7 +17,10 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use super::{Decision, request::chosen};
+use super::{
+    Decision,
+    request::{chosen, undecoded},
+};
 use crate::{
     BoxedStream, Proxy, Stream,
     body::{Body, full},
@@ -45,7 +48,8 @@ pub(super) fn switch(
     mut witness: Option<Witness>,
 ) -> Response<Body> {
     let language = session.script.and_then(|script| chosen(answer.headers(), script));
-    let (recorded, outcome) = match settle(decision, language) {
+    let undecoded = session.script.and_then(undecoded);
+    let (recorded, outcome) = match settle(decision, language, undecoded) {
         Ok(settled) => settled,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
@@ -77,10 +81,11 @@ pub(super) fn switch(
 type Recorded = (Recording, Language);
 
 /// Only what can be recorded was offered: a server that chooses something else breaks RFC 6455 §4.1, and the session
-/// is held to the policy once more.
+/// is held to the policy once more. Where that lets it go on, it is recorded undecoded.
 fn settle(
     decision: Decision,
     language: Option<Language>,
+    undecoded: Option<Language>,
 ) -> Result<(Option<Recorded>, Upgrade), Box<Status>> {
     let (recording, policy) = match decision {
         Decision::Pass(why) => return Ok((None, why)),
@@ -90,7 +95,10 @@ fn settle(
         return Ok((Some((recording, language)), Upgrade::Recorded));
     }
     match enforce::on_unknown(&policy, "the protocol that the API server chose") {
-        OnUnknown::Forward => Ok((None, Upgrade::Unrecorded)),
+        OnUnknown::Forward => match undecoded {
+            Some(language) => Ok((Some((recording, language)), Upgrade::Recorded)),
+            None => Ok((None, Upgrade::Unrecorded)),
+        },
         OnUnknown::Refuse(status) => Err(Box::new(recording.refused(status))),
     }
 }

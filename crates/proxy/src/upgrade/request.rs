@@ -16,7 +16,7 @@ use podwitness_wire::{
 use ulid::Ulid;
 
 use crate::{
-    classify::{BEARER_SUBPROTOCOL, Script, Session, listed, subprotocols},
+    classify::{BEARER_SUBPROTOCOL, Script, Session, listed, subprotocols, trimmed},
     events::AUDIT_ID,
     session::SessionMeta,
     upgrade::subject::Subject,
@@ -77,9 +77,9 @@ pub(super) fn meta(head: &Parts, session: &Session, caller: Caller) -> SessionMe
 /// What kubectl says it is doing (`k8s.io/cli-runtime/pkg/genericclioptions/command_headers.go`): for the reader, never
 /// for a decision.
 fn via(headers: &HeaderMap) -> &'static str {
-    let command = headers.get(KUBECTL_COMMAND).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let said = command.split_whitespace().nth(1);
-    VIA.into_iter().find(|via| said == Some(via)).unwrap_or_default()
+    let command = headers.get(KUBECTL_COMMAND).map(HeaderValue::as_bytes).unwrap_or_default();
+    let said = command.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(1);
+    VIA.into_iter().find(|via| said == Some(via.as_bytes())).unwrap_or_default()
 }
 
 /// Completes the description of a session that is attached to `container`.
@@ -97,14 +97,16 @@ pub(super) fn attached(meta: &mut SessionMeta, container: Subject) {
 pub(super) fn prepare(headers: &mut HeaderMap, script: Script, meta: &SessionMeta) {
     match script {
         Script::Command(_) => {
-            let is_known = |name: &str| Protocol::parse(name).is_some();
+            let is_known = |name: &[u8]| Protocol::of_header(name).is_some();
             keep(headers, is_known, is_known);
         }
         Script::Forward(_) => keep(
             headers,
-            |name| Carrier::parse(name, Transport::WebSocket).is_some(),
-            |name| Carrier::parse(name, Transport::Spdy).is_some(),
+            |name| Carrier::of_header(name, Transport::WebSocket).is_some(),
+            |name| Carrier::of_header(name, Transport::Spdy).is_some(),
         ),
+        // An extension would make its bytes unreadable.
+        Script::Undecoded => drop(headers.remove(SEC_WEBSOCKET_EXTENSIONS)),
         Script::Answer | Script::Opaque => {}
     }
     if !headers.contains_key(AUDIT_ID)
@@ -114,18 +116,28 @@ pub(super) fn prepare(headers: &mut HeaderMap, script: Script, meta: &SessionMet
     }
 }
 
+/// How a session is recorded in which the server has chosen what cannot be followed; `None` where it cannot at all.
+pub(super) const fn undecoded(script: Script) -> Option<Language> {
+    match script {
+        Script::Command(_) | Script::Undecoded => Some(Language::Undecoded),
+        Script::Forward(_) | Script::Opaque => Some(Language::Opaque),
+        Script::Answer => None,
+    }
+}
+
 /// What the server has chosen to speak; without a word of it the first. `None` where it cannot be followed, or where
 /// the server upgrades to something else than it was asked for.
 pub(super) fn chosen(answer: &HeaderMap, script: Script) -> Option<Language> {
     match script {
         Script::Command(transport) | Script::Forward(transport) if !upgrades_to(answer, transport) => None,
         Script::Command(transport) => {
-            Some(Language::Command(transport, Protocol::parse(name_in(answer, transport)?)?))
+            Some(Language::Command(transport, Protocol::of_header(name_in(answer, transport))?))
         }
         Script::Forward(transport) => {
-            Some(Language::Forward(Carrier::parse(name_in(answer, transport)?, transport)?))
+            Some(Language::Forward(Carrier::of_header(name_in(answer, transport), transport)?))
         }
         Script::Opaque => Some(Language::Opaque),
+        Script::Undecoded => Some(Language::Undecoded),
         Script::Answer => None,
     }
 }
@@ -135,29 +147,29 @@ fn upgrades_to(answer: &HeaderMap, transport: Transport) -> bool {
         Transport::WebSocket => "websocket",
         Transport::Spdy => "SPDY/3.1",
     };
-    let upgrade = answer.get(UPGRADE).and_then(|value| value.to_str().ok());
-    upgrade.is_some_and(|upgrade| upgrade.trim().eq_ignore_ascii_case(name))
+    let upgrade = answer.get(UPGRADE).map(|value| trimmed(value.as_bytes()));
+    upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-fn name_in(answer: &HeaderMap, transport: Transport) -> Option<&str> {
+fn name_in(answer: &HeaderMap, transport: Transport) -> &[u8] {
     let name = match transport {
         Transport::WebSocket => SEC_WEBSOCKET_PROTOCOL,
         Transport::Spdy => STREAM_VERSION,
     };
-    Some(answer.get(name).map_or(Ok(""), HeaderValue::to_str).ok()?.trim())
+    answer.get(name).map(|value| trimmed(value.as_bytes())).unwrap_or_default()
 }
 
-fn keep(headers: &mut HeaderMap, subprotocol: fn(&str) -> bool, version: fn(&str) -> bool) {
+fn keep(headers: &mut HeaderMap, subprotocol: fn(&[u8]) -> bool, version: fn(&[u8]) -> bool) {
     keep_subprotocols(headers, subprotocol);
     keep_versions(headers, version);
     headers.remove(SEC_WEBSOCKET_EXTENSIONS);
 }
 
 /// One list, as RFC 6455 §4.1 has it: not every server reads the second of two headers.
-fn keep_subprotocols(headers: &mut HeaderMap, is_known: fn(&str) -> bool) {
-    let kept: Vec<&str> =
+fn keep_subprotocols(headers: &mut HeaderMap, is_known: fn(&[u8]) -> bool) {
+    let kept: Vec<&[u8]> =
         subprotocols(headers).filter(|name| is_known(name) || name.starts_with(BEARER_SUBPROTOCOL)).collect();
-    match HeaderValue::try_from(kept.join(", ")) {
+    match HeaderValue::try_from(kept.join(&b", "[..])) {
         Ok(mut offered) if !offered.is_empty() => {
             offered.set_sensitive(true);
             headers.insert(SEC_WEBSOCKET_PROTOCOL, offered);
@@ -167,10 +179,10 @@ fn keep_subprotocols(headers: &mut HeaderMap, is_known: fn(&str) -> bool) {
 }
 
 /// A header for each, as client-go has it: not every server takes a list apart.
-fn keep_versions(headers: &mut HeaderMap, is_known: fn(&str) -> bool) {
+fn keep_versions(headers: &mut HeaderMap, is_known: fn(&[u8]) -> bool) {
     let kept: Vec<HeaderValue> = listed(headers, &STREAM_VERSION)
         .filter(|name| is_known(name))
-        .filter_map(|name| HeaderValue::from_str(name).ok())
+        .filter_map(|name| HeaderValue::from_bytes(name).ok())
         .collect();
     headers.remove(STREAM_VERSION);
     for version in kept {
@@ -249,8 +261,8 @@ mod tests {
         head.headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offers));
         let meta = described(&head);
         prepare(&mut head.headers, Script::Forward(Transport::WebSocket), &meta);
-        let offered: Vec<&str> = subprotocols(&head.headers).collect();
-        assert_eq!(offered, ["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"]);
+        let offered: Vec<&[u8]> = subprotocols(&head.headers).collect();
+        assert_eq!(offered, [&b"SPDY/3.1+portforward.k8s.io"[..], b"v4.channel.k8s.io"]);
         let language = |name| {
             let mut answer = upgraded("WebSocket");
             answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
@@ -266,9 +278,10 @@ mod tests {
         let mut head = head("/api/v1/namespaces/n/pods/p/exec?command=sh");
         let meta = described(&head);
         prepare(&mut head.headers, Script::Command(Transport::WebSocket), &meta);
-        let offered: Vec<&str> = subprotocols(&head.headers).collect();
+        let offered = || subprotocols(&head.headers).map(|name| String::from_utf8_lossy(name).into_owned());
         let token = "base64url.bearer.authorization.k8s.io.YQ";
-        assert_eq!(offered, ["v5.channel.k8s.io", "channel.k8s.io", token, "v4.channel.k8s.io"]);
+        let expected = ["v5.channel.k8s.io", "channel.k8s.io", token, "v4.channel.k8s.io"];
+        assert_eq!(offered().collect::<Vec<_>>(), expected);
         assert!(!head.headers.contains_key(SEC_WEBSOCKET_EXTENSIONS));
         assert_eq!(head.headers[AUDIT_ID], meta.id.to_string());
     }

@@ -220,8 +220,8 @@ async fn probe(
 
 /// Whether a header lists something.
 fn lists(headers: &HeaderMap, name: &str, what: &str) -> bool {
-    let listed = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    listed.flat_map(|value| value.split(',')).any(|item| item.trim() == what)
+    let items = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    items.into_iter().any(|item| item.trim_ascii() == what.as_bytes())
 }
 
 /// The probe, with the newest assertion.

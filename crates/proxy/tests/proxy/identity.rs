@@ -50,12 +50,31 @@ fn only(user: &str) -> Grant {
 }
 
 async fn attach(pod: &Pod, headers: &str) -> u16 {
+    attach_with(pod, headers.as_bytes()).await
+}
+
+async fn attach_with(pod: &Pod, headers: &[u8]) -> u16 {
     let mut tls = pod.tls(&[]).await;
-    let head = format!(
-        "GET /api/v1/namespaces/n/pods/p/attach HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n{headers}\r\n"
-    );
-    tls.write_all(head.as_bytes()).await.unwrap();
+    let head = b"GET /api/v1/namespaces/n/pods/p/attach HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n";
+    tls.write_all(&[&head[..], headers, b"\r\n"].concat()).await.unwrap();
     read_head(&mut tls).await.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Else a session could be recorded as one user's and run as another's.
+#[tokio::test(start_paused = true)]
+async fn a_second_credential_is_seen_beside_bytes_that_are_no_ascii() {
+    let (pod, asked, _) = pod();
+    let subprotocol = b"base64url.bearer.authorization.k8s.io.Ym9i";
+    for offer in [
+        [b"\xff, ", &subprotocol[..]].concat(),
+        [b"\xc2\xa0", &subprotocol[..]].concat(),
+        [&subprotocol[..], b", caf\xc3\xa9"].concat(),
+    ] {
+        let headers =
+            [b"Authorization: Bearer ana\r\nSec-WebSocket-Protocol: ", &offer[..], b"\r\n"].concat();
+        assert_eq!(attach_with(&pod, &headers).await, 400, "{offer:x?}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
 fn pod() -> (Pod, Arc<AtomicUsize>, Arc<Mutex<Vec<String>>>) {

@@ -11,6 +11,7 @@ use podwitness_core::{
     grant::Grant,
     inject::{Inject, UntilNetmap},
 };
+use proptest::prelude::*;
 use rustls::{
     ClientConfig,
     crypto::aws_lc_rs::default_provider,
@@ -101,12 +102,124 @@ async fn a_server_that_speaks_first_is_waited_for_where_it_is_none_of_ours() {
     assert_eq!(answer, "220 hi");
 }
 
-#[tokio::test(start_paused = true)]
-async fn silence_towards_the_api_server_is_closed_in_time() {
-    let (pod, _) = pod_with(|_| ());
+/// A ClientHello as a client of the API server says it.
+fn hello() -> Vec<u8> {
+    let config = ClientConfig::builder_with_provider(default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from("kubernetes.default.svc").unwrap();
+    let mut bytes = Vec::new();
+    rustls::ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// A warning that some servers pass over: user_canceled.
+const WARNING: [u8; 7] = [21, 3, 1, 0, 2, 1, 90];
+
+fn with_version(major: u8) -> Vec<u8> {
+    let mut hello = hello();
+    hello[1] = major;
+    hello
+}
+
+/// What an API server's port might understand, and a detector might not.
+fn no_hellos() -> Vec<(&'static str, Vec<u8>, u8)> {
+    vec![
+        ("a warning first", [&WARNING[..], &hello()].concat(), 10),
+        ("record version 2.x", with_version(2), 70),
+        ("record version 4.x", with_version(4), 70),
+        ("an empty record first", [&[22, 3, 1, 0, 0][..], &hello()].concat(), 10),
+        ("half a hello", hello()[..60].to_vec(), 40),
+        ("one byte", vec![22], 40),
+        ("nothing", vec![], 40),
+        ("HTTP/1", b"GET /version HTTP/1.1\r\n\r\n".to_vec(), 10),
+        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 10),
+        ("SSLv2", vec![0x80, 46, 1, 3, 1, 0, 33, 0, 0, 0, 16], 10),
+        ("another protocol", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), 10),
+    ]
+}
+
+/// What comes back, until the other end says that it is over.
+async fn answer_to(pod: &Pod, to: &str, said: &[u8]) -> Vec<u8> {
+    let mut tcp = pod.tcp(to);
+    tcp.write_all(said).await.unwrap();
     let mut answer = Vec::new();
-    pod.tcp(SERVICE).read_to_end(&mut answer).await.unwrap();
-    assert_eq!(pod.metric("connections_total{outcome=\"Silent\"}"), 1);
+    tcp.read_to_end(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_an_address_of_the_api_server_whatever_is_not_tls_is_closed_with_an_alert() {
+    let open = Netmap { grants: vec![grant(false)].into(), ..closed() };
+    for (netmap, to) in [
+        (Some(open.clone()), SERVICE),
+        (Some(open), "192.0.2.9:6443"),
+        (Some(closed()), "192.0.2.9:6443"),
+        (Some(Netmap::default()), SERVICE),
+        (None, SERVICE),
+    ] {
+        let (pod, seen) = pod_with(|setup| setup.netmap = netmap.clone());
+        for (what, said, alert) in no_hellos() {
+            let answer = answer_to(&pod, to, &said).await;
+            assert_eq!(answer, [21, 3, 3, 0, 2, 2, alert], "{what} {netmap:?}");
+        }
+        assert!(seen.lock().unwrap().is_empty() && pod.server.connections() == 0);
+        assert_eq!(pod.metric("connections_total{outcome=\"Silent\"}"), 1);
+        assert_eq!(pod.metric("connections_total{outcome=\"Plain\"}"), 10);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_said_its_last_still_hears_why_it_is_closed() {
+    let (pod, _) = pod_with(|_| ());
+    let mut tcp = pod.tcp(SERVICE);
+    tcp.write_all(&hello()[..60]).await.unwrap();
+    tcp.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, [21, 3, 3, 0, 2, 2, 40]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Wherever a hello is cut and however it was changed: at an address of the API server it is served as TLS, or
+    /// closed with an alert, and nothing of it goes anywhere.
+    #[test]
+    fn no_hello_goes_past_on_its_way_to_the_api_server(
+        changes in prop::collection::vec((any::<usize>(), any::<u8>(), 0u8..4), 0..5),
+        cut in any::<Option<usize>>(),
+        split in any::<usize>(),
+    ) {
+        let mut said = hello();
+        for (at, byte, how) in changes {
+            // The heads of record and message are where a detector can be deceived.
+            let at = if how % 2 == 0 { at % said.len() } else { at % 16.min(said.len()) };
+            match how {
+                0 | 1 => said[at] = byte,
+                2 => said.insert(at, byte),
+                _ => drop(said.remove(at)),
+            }
+        }
+        said.truncate(cut.map_or(usize::MAX, |cut| cut % (said.len() + 1)));
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        let (answer, passed) = runtime.block_on(async {
+            let (pod, seen) = pod_with(|setup| setup.netmap = Some(Netmap::default()));
+            let mut tcp = pod.tcp(SERVICE);
+            let (first, second) = said.split_at(split % (said.len() + 1));
+            tcp.write_all(first).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            // It may have been closed by then.
+            let _ = tcp.write_all(second).await;
+            let answer = tcp.read_u8().await.ok();
+            (answer, seen.lock().unwrap().len() + pod.server.connections())
+        });
+        prop_assert!(matches!(answer, Some(21 | 22)), "{answer:?}");
+        prop_assert_eq!(passed, 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,11 +243,8 @@ fn closed() -> Netmap {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_tls_reaches_an_api_server_only_under_fail_open() {
-    let open = Netmap { grants: vec![grant(false)].into(), ..closed() };
+async fn what_is_not_tls_goes_elsewhere_where_that_can_be_no_api_server() {
     for (netmap, until, to, passes) in [
-        (Some(open), UntilNetmap::Closed, "192.0.2.9:6443", true),
-        (Some(closed()), UntilNetmap::Open, "192.0.2.9:6443", false),
         (Some(closed()), UntilNetmap::Open, "192.0.2.7:6443", true),
         (None, UntilNetmap::Open, "192.0.2.7:6443", true),
         (None, UntilNetmap::Closed, "192.0.2.7:6443", false),

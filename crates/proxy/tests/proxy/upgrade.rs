@@ -127,18 +127,20 @@ async fn a_session_that_no_grant_wants_passes_as_it_is_and_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_recorded_passes_unrecorded_under_fail_open_and_is_refused_under_fail_closed() {
-    for (head, purpose) in [
-        (websocket("/api/v1/nodes/x/proxy/cri/exec/token"), "Node"),
-        (upgrade(EXEC, "websocket", "Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n"), "Exec"),
-        (upgrade(ATTACH, "h2c", ""), "Attach"),
-        (websocket("/api/v1/watch"), "Unknown"),
+async fn what_cannot_be_followed_passes_under_fail_open_and_is_refused_under_fail_closed() {
+    for (head, purpose, outcome) in [
+        (websocket("/api/v1/nodes/x/proxy/cri/exec/token"), "Node", "Unrecorded"),
+        // Of a command the server's bytes are recorded as they stand.
+        (upgrade(EXEC, "websocket", "Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n"), "Exec", "Recorded"),
+        (upgrade(ATTACH, "h2c", ""), "Attach", "Recorded"),
+        (websocket("/api/v1/watch"), "Unknown", "Unrecorded"),
+        (websocket("/api/v1/nodes/x/proxy/%zz/../exec/n/p/c"), "Unknown", "Unrecorded"),
     ] {
         let open = Setup::new(switching()).grants(&[grant(false)]).start();
         let (answer, _tls) = converse(&open, &head).await;
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-        let unrecorded = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"Unrecorded\"}}");
-        assert_eq!(open.metric(&unrecorded), 1, "{purpose}");
+        let passed = format!("upgrades_total{{purpose=\"{purpose}\",outcome=\"{outcome}\"}}");
+        assert_eq!(open.metric(&passed), 1, "{purpose}");
 
         refused_under_fail_closed(&head, purpose).await;
     }
@@ -203,6 +205,56 @@ async fn a_command_run_through_a_node_is_held_to_the_policy_too() {
         hear(&mut tls, b"uid=0").await;
     }
     assert_eq!(open.metric("upgrades_total{purpose=\"Node\",outcome=\"Recorded\"}"), 2);
+}
+
+/// Spellings of one path that the API server cleans before it asks the kubelet.
+#[tokio::test(start_paused = true)]
+async fn no_spelling_of_a_command_run_through_a_node_passes_unrecorded() {
+    let server = || Server::new(|_| async { Response::new(full("uid=0")) });
+    let paths = ["./run", "x/../run", "%2e/run", "/./run", "%ff/../run", "/run", "run/n/.."];
+    let open = Setup::new(server()).grants(&[grant(false)]).start();
+    let closed = Setup::new(server()).grants(&[grant(true)]).start();
+    for path in paths {
+        let run = format!(
+            "POST /api/v1/nodes/x/proxy/{path}/n/./p/c?cmd=id HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        );
+        let mut tls = closed.tls(&[]).await;
+        tls.write_all(run.as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 403 "), "{path}");
+        let mut tls = open.tls(&[]).await;
+        tls.write_all(run.as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 200 "), "{path}");
+        hear(&mut tls, b"uid=0").await;
+    }
+    assert_eq!(closed.server.connections(), 0);
+    let recorded = open.metric("upgrades_total{purpose=\"Node\",outcome=\"Recorded\"}");
+    assert_eq!(recorded, u64::try_from(paths.len()).unwrap());
+}
+
+/// Even where the grant that enforces covers one subresource: nobody can tell which this is.
+#[tokio::test(start_paused = true)]
+async fn a_path_that_cannot_be_read_passes_under_fail_open_and_is_refused_under_fail_closed() {
+    let scoped = |enforce| {
+        let mut grant = grant(enforce);
+        grant.spec.app.kubernetes[0].resources = vec!["pods/exec".to_owned()];
+        grant
+    };
+    for path in ["/api/v1/%zz", "/api/v1/watch", "/%"] {
+        let answering = || Server::new(|_| async { Response::new(full("heard")) });
+        let open = Setup::new(answering()).grants(&[scoped(false)]).start();
+        let answer = open.http2().await.send_request(get(path)).await.unwrap();
+        assert_eq!(text(answer).await, "heard", "{path}");
+        let closed = Setup::new(answering()).grants(&[scoped(true)]).start();
+        let answer = closed.http2().await.send_request(get(path)).await.unwrap();
+        assert_eq!(answer.status(), http::StatusCode::FORBIDDEN, "{path}");
+        let status: Status = serde_json::from_str(&text(answer).await).unwrap();
+        assert!(status.message.contains("a request whose path cannot be read"), "{}", status.message);
+        let upgrade = Setup::new(switching()).grants(&[scoped(true)]).start();
+        let mut tls = upgrade.tls(&[]).await;
+        tls.write_all(websocket(path).as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 403 "), "{path}");
+        assert_eq!((closed.server.connections(), upgrade.server.connections()), (0, 0), "{path}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,3 +26,4 @@ mod recorder;
 mod refuse;
 mod rolling;
 mod tighten;
+mod undecoded;

@@ -174,24 +174,6 @@ async fn what_fits_nowhere_is_counted_in_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_cannot_be_followed_passes_and_leaves_a_gap() {
-    let pod = Pod::new();
-    let recorder = pod.recorder(ONE);
-    let mut session = pod.session(meta(), open()).await;
-    session.says(&frame(1, b"fine")).await;
-    session.says(b"\xff\xffnot WebSocket").await;
-    session.says(b" at all").await;
-    session.types(b"\xff\xff nor this").await;
-    drop(session.server);
-    session.client.read_to_end(&mut vec![]).await.unwrap();
-    drop(session.client);
-    eventually("the end", || recorder.uploads().first().is_some_and(|seen| seen.ended == Ended::Cleanly))
-        .await;
-    let cast = Cast::parse(&recorder.uploads()[0].body);
-    assert_eq!((cast.output(), cast.gaps()), (b"fine".to_vec(), 22));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_holds_up_nobody_for_16_mib() {
     let pod = Pod::new();
     pod.recorder(ONE);

@@ -20,7 +20,7 @@ fn unknown() -> Obligation {
 
 impl Pod {
     /// Publishes a netmap with the recorders of before, and one grant that enforces for `ana`.
-    fn enforce(&self, addresses: &[&str], lead: u64) {
+    pub fn enforce(&self, addresses: &[&str], lead: u64) {
         self.name(addresses);
         let before = self.netmap.borrow().clone().unwrap();
         let rule = Rule {

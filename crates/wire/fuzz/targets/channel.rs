@@ -32,7 +32,7 @@ fn said(source: Source, pieces: &[&[u8]]) -> Said {
                 said.statuses.push(bytes.to_vec());
             }
             Event::Resize(size) => said.resizes.push((size.cols, size.rows)),
-            Event::Flow(flow) => panic!("{flow:?}"),
+            Event::Flow(_) | Event::Undecoded(_) => panic!("{event:?}"),
         });
         said.failed |= fed.is_err();
     }

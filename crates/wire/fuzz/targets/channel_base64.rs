@@ -60,7 +60,7 @@ fn said(source: Source, cut: usize, bytes: &[u8]) -> Said {
             Event::Stderr(payload) => payload.read(|bytes| said.stderr.extend_from_slice(bytes)),
             Event::Status(bytes) => said.statuses.push(bytes.to_vec()),
             Event::Resize(_) => said.resizes += 1,
-            Event::Flow(flow) => panic!("{flow:?}"),
+            Event::Flow(_) | Event::Undecoded(_) => panic!("{event:?}"),
         });
         said.failed |= fed.is_err();
     }

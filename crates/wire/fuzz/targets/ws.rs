@@ -2,26 +2,36 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use podwitness_wire::ws::{Event, MAX_HELD, Parser, Units};
+use podwitness_wire::{
+    channel::Source,
+    ws::{Event, MAX_HELD, Parser, Units},
+};
 
 fuzz_target!(|input: (usize, &[u8])| {
     let (cut, bytes) = input;
     let (head, tail) = bytes.split_at(cut % (bytes.len() + 1));
-    assert_eq!(frames(&[head, tail]), frames(&[bytes]));
+    for from in [Source::Client, Source::Server] {
+        assert_eq!(frames(from, &[head, tail]), frames(from, &[bytes]));
 
-    let (mut units, mut rest, mut passed) = (Units::new(), bytes, 0);
-    while let Ok(Some(unit)) = units.peek(rest) {
-        assert!(0 < unit.len && unit.len <= MAX_HELD);
-        units.gone_on(unit);
-        rest = &rest[unit.len..];
-        passed += unit.len;
+        let (mut units, mut rest, mut passed) = (Units::new(from), bytes, 0);
+        while let Ok(Some(unit)) = units.peek(rest) {
+            assert!(0 < unit.len && unit.len <= MAX_HELD);
+            units.gone_on(unit);
+            rest = &rest[unit.len..];
+            passed += unit.len;
+        }
+        assert_eq!(passed + rest.len(), bytes.len());
     }
-    assert_eq!(passed + rest.len(), bytes.len());
+    assert!(!frames(Source::Client, &[bytes]).1, "a client is followed whatever it says");
+    let (strict, failed) = frames(Source::Server, &[bytes]);
+    if !failed {
+        assert_eq!(frames(Source::Client, &[bytes]).0, strict);
+    }
 });
 
 /// What a parser says: frames with their payload, and whether it failed.
-fn frames(pieces: &[&[u8]]) -> (Vec<(u64, Vec<u8>)>, bool) {
-    let (mut parser, mut frames, mut failed) = (Parser::new(), vec![], false);
+fn frames(from: Source, pieces: &[&[u8]]) -> (Vec<(u64, Vec<u8>)>, bool) {
+    let (mut parser, mut frames, mut failed) = (Parser::new(from), vec![], false);
     for mut piece in pieces.iter().copied() {
         loop {
             match parser.next(&mut piece) {

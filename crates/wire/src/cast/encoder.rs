@@ -85,6 +85,12 @@ impl Encoder {
         push_line(out, at, "x-gap", &bytes.to_string());
     }
 
+    /// Appends the line after which output is what the server says as it stands on the wire, and why.
+    pub fn undecoded(&mut self, out: &mut Vec<u8>, at: Duration, why: &str) {
+        self.flush(out, at);
+        push_line(out, at, "x-undecoded", why);
+    }
+
     /// Appends the line for output that is known and not recorded.
     pub fn sum(out: &mut Vec<u8>, at: Duration, sum: &Sum) {
         // A string and numbers always become JSON.

@@ -36,6 +36,8 @@ pub enum Event {
     Flow(Flow),
     /// `"x-gap"`: so many bytes of output are not recorded here.
     Gap(u64),
+    /// `"x-undecoded"`: output from here on is what the server said as it stood on the wire; the text says why.
+    Undecoded(String),
     /// `"x-sum"`: what is known of output that is not recorded here.
     Sum(Box<Sum>),
     /// `"x-end"`: how the session ended.
@@ -105,6 +107,7 @@ fn event(code: &str, text: String) -> Result<Event, LineError> {
         "x-exit" => Event::Exit(text),
         "x-flow" => Event::Flow(serde_json::from_str(&text).map_err(|_| bad())?),
         "x-gap" => Event::Gap(text.parse().map_err(|_| bad())?),
+        "x-undecoded" => Event::Undecoded(text),
         "x-sum" => Event::Sum(serde_json::from_str(&text).map_err(|_| bad())?),
         "x-end" => Event::End(text),
         "x-close" => Event::Close(text),

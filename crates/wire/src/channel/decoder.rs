@@ -11,8 +11,8 @@ pub struct Decoder {
     protocol: Protocol,
     /// Whether the open frame belongs to a message.
     in_message: bool,
-    /// Whether the open frame ends it.
-    fin: bool,
+    /// Whether the open frame ends it. To the API server and the kubelet each frame of a client is a message.
+    ends: bool,
     /// Channel of the open message, once its first byte has come.
     channel: Option<u8>,
     base64: Base64,
@@ -25,11 +25,11 @@ impl Decoder {
     #[must_use]
     pub fn speaking(protocol: Protocol, from: Source) -> Self {
         Self {
-            parser: Parser::new(),
+            parser: Parser::new(from),
             from,
             protocol,
             in_message: false,
-            fin: false,
+            ends: false,
             channel: None,
             base64: Base64::default(),
             channels: Channels::new(from),
@@ -55,7 +55,7 @@ impl Decoder {
             match event {
                 ws::Event::Start(head) => self.start(head, see),
                 ws::Event::Data(payload) if self.in_message => self.payload(payload, see)?,
-                ws::Event::End if self.in_message && self.fin => self.end_of_message(see)?,
+                ws::Event::End if self.in_message && self.ends => self.end_of_message(see)?,
                 ws::Event::Data(_) | ws::Event::End => {}
             }
         }
@@ -65,7 +65,7 @@ impl Decoder {
     /// In versions of plain text a server that closes without a word on the error channel tells of success.
     fn start(&mut self, head: ws::Head, see: &mut impl FnMut(Event<'_>)) {
         self.in_message = !head.opcode.is_control();
-        self.fin = head.fin;
+        self.ends = head.fin || self.from == Source::Client;
         if head.opcode == Opcode::Close && self.from == Source::Server && !self.protocol.has_status() {
             self.channels.end(see);
         }

@@ -48,6 +48,12 @@ impl Protocol {
         ALL.into_iter().find(|protocol| protocol.as_str() == name)
     }
 
+    /// The version whose name a header's value or an item of it is, any bytes.
+    #[must_use]
+    pub fn of_header(name: &[u8]) -> Option<Self> {
+        std::str::from_utf8(name).ok().and_then(Self::parse)
+    }
+
     /// The version's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

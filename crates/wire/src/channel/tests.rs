@@ -27,7 +27,7 @@ fn see_as(protocol: Protocol, from: Source, pieces: &[&[u8]]) -> Seen {
             Event::Stderr(payload) => payload.read(|bytes| seen.stderr.extend_from_slice(bytes)),
             Event::Status(bytes) => seen.statuses.push(String::from_utf8_lossy(bytes).into_owned()),
             Event::Resize(size) => seen.resizes.push((size.cols, size.rows)),
-            Event::Flow(flow) => panic!("{flow:?}"),
+            Event::Flow(_) | Event::Undecoded(_) => panic!("{event:?}"),
         });
         seen.failed |= fed.is_err();
     }
@@ -76,18 +76,27 @@ fn channels_of_the_other_direction_are_ignored() {
     assert_eq!((seen.resizes.len(), seen.stdout.as_slice()), (0, &b"forged"[..]));
 }
 
-/// The resize cases of the reference's reader tests; their fragments of the message read in one piece.
+/// The resize cases of the reference's reader tests, except that fragments are what they are to the server.
 #[test]
-fn resizes_are_read_as_the_reference_reads_them() {
+fn resizes_are_read_as_the_server_reads_them() {
     let one = message(RESIZE, RESIZE_JSON);
     let (a, b) = RESIZE_JSON.split_at(10);
-    let cases: [(&str, Vec<u8>, usize); 6] = [
+    let cases: [(&str, Vec<u8>, usize); 7] = [
         ("non-final frame and empty end", [frame(0x02, &one[2..]), vec![0x80, 0]].concat(), 1),
         ("lone close frame", vec![0x88, 0], 0),
         ("single", one.clone(), 1),
         ("two at once", [one.clone(), one.clone()].concat(), 2),
         ("close frame before", [&[0x88, 0], one.as_slice()].concat(), 1),
-        ("two fragments", [frame(0x02, &[&[RESIZE], a].concat()), frame(0x80, b)].concat(), 1),
+        (
+            "a fragment is a message to the server",
+            [frame(0x02, &[&[RESIZE], a].concat()), frame(0x80, b)].concat(),
+            0,
+        ),
+        (
+            "and names its channel",
+            [frame(0x02, &[&[RESIZE], a].concat()), frame(0x80, &[&[RESIZE], b].concat())].concat(),
+            1,
+        ),
     ];
     for (name, stream, count) in cases {
         assert_eq!(see(Source::Client, &[&stream]).resizes, vec![(10, 20); count], "{name}");
@@ -222,6 +231,18 @@ fn a_half_close_of_the_sizes_ends_them_in_version_5() {
 fn a_broken_stream_stays_broken() {
     let stream = [vec![0x83, 0], message(STDOUT, b"late")].concat();
     assert_eq!(see(Source::Server, &[&stream]), Seen { failed: true, ..Seen::default() });
+}
+
+/// Else a client could hide a size, or break its own direction, with a frame that its server takes all the same.
+#[test]
+fn a_client_breaks_nothing_by_frames_that_the_server_takes() {
+    for before in
+        [&[0x83, 0][..], &[0xf2, 0], &[0x09, 1, 0], &[0x89, 126, 0, 1, 0], &[0x80, 1, 9], &[0x02, 1, 0]]
+    {
+        let stream = [before, &masked(RESIZE, RESIZE_JSON)].concat();
+        let seen = see(Source::Client, &[&stream]);
+        assert_eq!(seen, Seen { resizes: vec![(10, 20)], ..Seen::default() }, "{before:x?}");
+    }
 }
 
 const SPOKEN: [(Protocol, Source); 6] = [

@@ -14,9 +14,9 @@ use crate::{
 pub struct Channels {
     from: Source,
     parser: Parser,
-    /// Whether the open frame belongs to a message, and whether it ends it.
+    /// Whether the open frame belongs to a message, and whether it ends it; each of a client does.
     in_message: bool,
-    fin: bool,
+    ends: bool,
     /// Channel of the open message, once its first byte has come.
     channel: Option<u8>,
     flows: Flows,
@@ -38,12 +38,12 @@ impl Channels {
     /// A decoder behind the handshake. That of the other direction has the same `flows`.
     #[must_use]
     pub fn new(from: Source, flows: Flows) -> Self {
-        let (in_message, fin, channel) = (false, false, None);
+        let (in_message, ends, channel) = (false, false, None);
         Self {
             from,
-            parser: Parser::new(),
+            parser: Parser::new(from),
             in_message,
-            fin,
+            ends,
             channel,
             flows,
             ports: BTreeMap::new(),
@@ -62,6 +62,11 @@ impl Channels {
         };
         self.failed = fed.err();
         fed
+    }
+
+    /// The connections of the session.
+    pub(crate) const fn flows(&self) -> &Flows {
+        &self.flows
     }
 
     /// The session is over; the server's direction is the last to say so.
@@ -92,10 +97,10 @@ impl Channels {
             match event {
                 ws::Event::Start(head) => {
                     self.in_message = !head.opcode.is_control();
-                    self.fin = head.fin;
+                    self.ends = head.fin || self.from == Source::Client;
                 }
                 ws::Event::Data(payload) if self.in_message => self.payload(payload, &mut see)?,
-                ws::Event::End if self.in_message && self.fin => self.channel = None,
+                ws::Event::End if self.in_message && self.ends => self.channel = None,
                 ws::Event::Data(_) | ws::Event::End => {}
             }
         }

@@ -14,6 +14,9 @@ use crate::channel::{Event, Source};
 /// Cap on the streams that are open at once, two for each connection.
 pub const MAX_FLOWS: usize = 4096;
 
+/// Stands for what cannot be decoded; neither a stream nor a channel has this id.
+const UNDECODED: u32 = u32::MAX;
+
 /// The connections of one session. A clone is the same table.
 #[derive(Clone, Debug, Default)]
 pub struct Flows(Arc<Mutex<Table>>);
@@ -55,6 +58,12 @@ impl Flows {
         let flows = Self::new();
         flows.table().streams.insert(0, Self::stream(true, None));
         flows
+    }
+
+    /// Counts bytes of which it is not known to which connection they belong: they are those of one that has no port.
+    pub(crate) fn add_undecoded(&self, from: Source, bytes: u64) {
+        self.table().streams.entry(UNDECODED).or_insert_with(|| Self::stream(true, None));
+        self.add(UNDECODED, from, bytes);
     }
 
     pub(super) fn open(
@@ -155,7 +164,7 @@ impl Flows {
 
     /// Shows what is open, in the order in which it was opened.
     pub(super) fn each_open(&self, mut see: impl FnMut(u32, Stream)) {
-        for (id, stream) in &self.table().streams {
+        for (id, stream) in self.table().streams.iter().filter(|(id, _)| **id != UNDECODED) {
             see(*id, *stream);
         }
     }

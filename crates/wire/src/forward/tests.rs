@@ -109,6 +109,7 @@ fn what_is_no_connection_is_not_shown() {
         end.syn_stream(1, &[("streamtype", "stdout"), ("port", "80")]),
         end.syn_stream(3, &[("streamtype", "data")]),
         end.syn_stream(5, &[("streamtype", "data"), ("port", "65536")]),
+        end.syn_stream(0x8000_0007, &[("streamtype", "data"), ("port", "80")]),
         data(3, b"nothing", true),
     ];
     assert_eq!(session(Carrier::Spdy, &[&client.concat()], &[&rst_stream(3, 5)]), []);
@@ -152,9 +153,36 @@ fn open_streams_are_counted_and_those_that_are_over_are_not() {
 fn a_server_is_not_followed_on_streams_that_nobody_has_seen_opened() {
     let flows = Flows::new();
     let mut client = Decoder::new(Source::Client, flows.clone());
-    client.feed(&[0x80, 2, 0, 1, 0, 0, 0, 0], |_| {}).unwrap_err();
+    client.feed(&[0x80, 3, 0, 1, 0, 0, 0, 0], |_| {}).unwrap_err();
     let mut server = Decoder::new(Source::Server, flows);
     assert_eq!(server.feed(&data(3, b"x", false), |_| {}), Err(ForwardError::Unknown(3)));
+}
+
+#[test]
+fn a_port_with_more_zeros_than_are_kept_is_not_passed_over() {
+    let (mut end, flows) = (End::new(), Flows::new());
+    let port = format!("{}80", "0".repeat(64));
+    let opened = end.syn_stream(1, &[("streamtype", "data"), ("port", &port)]);
+    Decoder::new(Source::Client, flows.clone()).feed(&opened, |_| {}).unwrap();
+    let mut server = Decoder::new(Source::Server, flows);
+    assert_eq!(server.feed(&data(1, b"x", false), |_| {}), Err(ForwardError::Unknown(1)));
+}
+
+#[test]
+fn what_cannot_be_decoded_is_counted_as_one_connection_more() {
+    let client = connection(&mut End::new(), 1, "80");
+    let (mut to_server, mut to_client) = directions(Language::Forward(Carrier::Spdy));
+    let mut seen = Seen::default();
+    relay(&mut to_server, &[&client], &mut seen);
+    to_server.stop_decoding();
+    to_client.stop_decoding();
+    relay(&mut to_server, &[b"nobody", b"knows"], &mut seen);
+    relay(&mut to_client, &[&[0xff; 70_000]], &mut seen);
+    to_server.finish(|event| see(event, &mut seen));
+    to_client.finish(|event| see(event, &mut seen));
+    let moved = Some(Moved { sent: 11, received: 70_000 });
+    let undecoded = Flow { id: u32::MAX, port: None, moved };
+    assert_eq!(seen.flows, [begun(3, 80), over(3, 80, 0, 0), undecoded]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl Tunnel {
     #[must_use]
     pub fn new(from: Source, flows: Flows) -> Self {
         let inner = Decoder::new(from, flows);
-        Self { parser: Parser::new(), in_message: false, inner, rest: Some(0), failed: None }
+        Self { parser: Parser::new(from), in_message: false, inner, rest: Some(0), failed: None }
     }
 
     /// Shows which connections `bytes` open and end.
@@ -69,6 +69,11 @@ impl Tunnel {
     /// Takes note that all that was shown has gone on.
     pub(crate) const fn gone_on(&mut self) {
         self.rest = self.inner.rest();
+    }
+
+    /// The connections of the session.
+    pub(crate) const fn flows(&self) -> &Flows {
+        self.inner.flows()
     }
 
     /// This direction goes on without being looked at.

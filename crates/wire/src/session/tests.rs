@@ -41,7 +41,7 @@ fn look(direction: &mut Direction, bytes: &[u8], seen: &mut Seen) {
         Event::Stderr(payload) => payload.read(|bytes| seen.stderr += &text(bytes)),
         Event::Status(bytes) => seen.statuses.push(text(bytes)),
         Event::Resize(size) => seen.resizes.push((size.cols, size.rows)),
-        Event::Flow(flow) => panic!("{flow:?}"),
+        Event::Flow(_) | Event::Undecoded(_) => panic!("{event:?}"),
     });
     fed.unwrap();
 }
@@ -167,8 +167,8 @@ fn what_is_open_is_finished_before_the_last_words() {
 fn a_client_whose_units_are_none_leaves_its_server_unreadable() {
     let (client, mut server) = directions(Language::Command(Transport::Spdy, Protocol::V4));
     assert_eq!(server.feed(&data(1, b"", false), |_| {}), Ok(()));
-    let error = client.peek(&[0x80, 2, 0, 1, 0, 0, 0, 10]).unwrap_err();
-    assert_eq!(error, SessionError::Spdy(spdy::SpdyError::Version(2).into()));
+    let error = client.peek(&[0x80, 3, 0, 1, 0, 0, 0, 9]).unwrap_err();
+    assert_eq!(error, SessionError::Spdy(spdy::SpdyError::Length { kind: 1, len: 9 }.into()));
     let error = server.feed(&data(1, b"x", false), |_| {}).unwrap_err();
     assert_eq!(error, SessionError::Spdy(StreamsError::Unknown(1)));
 }
@@ -179,4 +179,62 @@ fn a_unit_of_the_other_transport_changes_nothing() {
     let (_, other) = directions(Language::Command(Transport::WebSocket, Protocol::V4));
     server.gone_on(other.peek(&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0, 1]).unwrap().unwrap());
     assert!(server.peek(&ping(2)).unwrap().unwrap().control);
+}
+
+/// What of `bytes` is shown once they are no longer decoded, and whether all of them go on.
+fn undecoded(direction: &mut Direction, bytes: &[u8]) -> Vec<u8> {
+    let (mut shown, mut rest) = (vec![], bytes);
+    direction.stop_decoding();
+    while let Some(unit) = direction.peek(rest).unwrap() {
+        assert!(0 < unit.len && unit.len <= MAX_HELD);
+        let fed = direction.feed(&rest[..unit.len], |event| match event {
+            Event::Undecoded(bytes) => shown.extend_from_slice(bytes),
+            other => panic!("{other:?}"),
+        });
+        fed.unwrap();
+        direction.gone_on(unit);
+        rest = &rest[unit.len..];
+    }
+    assert!(rest.is_empty());
+    shown
+}
+
+#[test]
+fn what_a_server_says_is_shown_as_it_stands_where_it_cannot_be_decoded() {
+    let command = |transport| Language::Command(transport, Protocol::V4);
+    for language in [command(Transport::WebSocket), command(Transport::Spdy), Language::Undecoded] {
+        let (mut client, mut server) = directions(language);
+        let bytes = vec![0xff; MAX_HELD + 9];
+        assert_eq!(undecoded(&mut server, &bytes), bytes, "{language:?}");
+        assert!(undecoded(&mut client, &bytes).is_empty(), "{language:?}");
+        assert!(server.shows_undecoded() && !client.shows_undecoded());
+        assert_eq!(server.last_words(&FAREWELL), None);
+    }
+}
+
+proptest! {
+    /// Whatever a client says, each of its server's bytes is shown in one way or the other.
+    #[test]
+    fn no_client_hides_what_its_server_says(
+        which in 0usize..36, said in crate::testing::spdy::stream(), raw in prop::collection::vec(any::<u8>(), 0..64)
+    ) {
+        let session = sessions().swap_remove(which);
+        let (mut client, mut server) = directions(Language::Command(session.transport, session.protocol));
+        let said = [&session.client, &said, &raw].into_iter().flatten().copied().collect::<Vec<u8>>();
+        let mut rest = &said[..];
+        while let Ok(Some(unit)) = client.peek(rest) {
+            if client.feed(&rest[..unit.len], |_| {}).is_err() {
+                break;
+            }
+            client.gone_on(unit);
+            rest = &rest[unit.len..];
+        }
+        let (expected, mut rest, mut seen) = (expected(&session).1, &session.server[..], Seen::default());
+        while let Some(unit) = server.peek(rest).unwrap() {
+            look(&mut server, &rest[..unit.len], &mut seen);
+            server.gone_on(unit);
+            rest = &rest[unit.len..];
+        }
+        prop_assert_eq!((seen.stdout, seen.stderr), (expected.stdout, expected.stderr));
+    }
 }

@@ -1,15 +1,18 @@
 //! The head of a frame: everything before its payload.
 
 use super::{MAX_HELD, SpdyError};
+use crate::channel::Source;
 
 /// Bytes of a head.
 pub const HEAD: usize = 8;
 
-/// Longest payload of a control frame: those are always held whole.
+/// Longest payload of a server's control frame: those are always held whole.
 pub const MAX_CONTROL: u32 = (MAX_HELD - HEAD) as u32;
 
 const VERSION: u16 = 3;
 const FIN: u8 = 1;
+/// Bytes of one of the SETTINGS.
+const SETTING: u64 = 8;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,13 +70,22 @@ impl Kind {
         }
     }
 
-    /// Whether a payload may have that length. Readers stop where a frame's content ends, not where its length
-    /// does: bytes behind would be a frame to one and none to another.
-    const fn allows(self, len: u32) -> bool {
+    /// Whether a client's payload may state that length: those whose length counts are to be as long as what is read.
+    const fn allows_of_client(self, len: u32) -> bool {
         match self {
-            Self::RstStream | Self::GoAway | Self::WindowUpdate | Self::Ping => len == self.fixed(),
-            Self::Settings => len >= self.fixed() && (len - self.fixed()).is_multiple_of(8),
+            Self::RstStream | Self::Ping | Self::Settings => true,
+            Self::GoAway | Self::WindowUpdate => len == self.fixed(),
             _ => len >= self.fixed(),
+        }
+    }
+
+    /// Whether a server's payload may have that length. Readers stop where a frame's content ends, not where its length
+    /// does: bytes behind would be a frame to one and none to another.
+    const fn allows_of_server(self, len: u32) -> bool {
+        match self {
+            Self::RstStream | Self::Ping => len == self.fixed(),
+            Self::Settings => len >= self.fixed() && (len - self.fixed()).is_multiple_of(SETTING as u32),
+            _ => self.allows_of_client(len),
         }
     }
 }
@@ -85,45 +97,57 @@ pub struct Head {
     pub kind: Kind,
     /// Its flags.
     pub flags: u8,
-    /// Bytes of payload; 24 bits.
+    /// Bytes of payload that it states; 24 bits.
     pub len: u32,
 }
 
 impl Head {
-    /// Reads the head at the beginning of `bytes`; `None` while it is not whole.
+    /// Reads the head at the beginning of `bytes`, which come from that end; `None` while it is not whole.
     ///
     /// # Errors
     /// Where those bytes cannot begin a frame.
-    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, SpdyError> {
-        bytes.first_chunk().map(Self::read).transpose()
+    pub fn parse(from: Source, bytes: &[u8]) -> Result<Option<Self>, SpdyError> {
+        bytes.first_chunk().map(|bytes| Self::read(from, bytes)).transpose()
     }
 
-    pub(super) fn read(bytes: &[u8; HEAD]) -> Result<Self, SpdyError> {
+    pub(super) fn read(from: Source, bytes: &[u8; HEAD]) -> Result<Self, SpdyError> {
         let [a, b, c, d, flags, x, y, z] = *bytes;
         let len = u32::from_be_bytes([0, x, y, z]);
         if a & 0x80 == 0 {
-            let stream = stream_id(u32::from_be_bytes([a, b, c, d]))?;
-            return Ok(Self { kind: Kind::Data(stream), flags, len });
+            let stream = u32::from_be_bytes([a, b, c, d]);
+            return match (from, stream) {
+                (Source::Server, 0) => Err(SpdyError::Stream),
+                _ => Ok(Self { kind: Kind::Data(stream), flags, len }),
+            };
         }
-        let version = u16::from_be_bytes([a & 0x7f, b]);
+        let bits = u16::from_be_bytes([c, d]);
+        let head = Self { kind: Kind::control(bits), flags, len };
+        let allowed = match from {
+            Source::Client => head.kind.allows_of_client(len),
+            Source::Server => head.allowed_of_server(u16::from_be_bytes([a & 0x7f, b]))?,
+        };
+        if allowed { Ok(head) } else { Err(SpdyError::Length { kind: bits, len }) }
+    }
+
+    const fn allowed_of_server(&self, version: u16) -> Result<bool, SpdyError> {
         if version != VERSION {
             return Err(SpdyError::Version(version));
         }
-        let bits = u16::from_be_bytes([c, d]);
-        let kind = Kind::control(bits);
-        if len > MAX_CONTROL {
-            return Err(SpdyError::Control(len));
+        if self.len > MAX_CONTROL {
+            return Err(SpdyError::Control(self.len));
         }
-        if !kind.allows(len) {
-            return Err(SpdyError::Length { kind: bits, len });
-        }
-        Ok(Self { kind, flags, len })
+        Ok(self.kind.allows_of_server(self.len))
     }
 
-    /// Bytes of head and payload together.
+    /// Bytes that follow the head, of which `behind` have come; `None` while that is not known.
     #[must_use]
-    pub const fn frame_len(&self) -> usize {
-        HEAD + self.len as usize
+    pub fn body_len(&self, from: Source, behind: &[u8]) -> Option<u64> {
+        match self.kind {
+            _ if from == Source::Server => Some(self.len.into()),
+            Kind::Settings => behind.first_chunk().map(|count| settings_len(u32::from_be_bytes(*count))),
+            Kind::RstStream | Kind::Ping => Some(self.kind.fixed().into()),
+            _ => Some(self.len.into()),
+        }
     }
 
     /// Whether the sender says nothing more on the stream.
@@ -133,7 +157,7 @@ impl Head {
     }
 }
 
-/// A stream's id, checked. The draft has readers ignore the top bit; ours might take two ids for one.
-pub(super) const fn stream_id(id: u32) -> Result<u32, SpdyError> {
-    if id == 0 || id >> 31 != 0 { Err(SpdyError::Stream(id)) } else { Ok(id) }
+/// Bytes of SETTINGS of which there are so many.
+pub(super) fn settings_len(count: u32) -> u64 {
+    u64::from(Kind::Settings.fixed()) + SETTING * u64::from(count)
 }

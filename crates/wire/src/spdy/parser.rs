@@ -1,10 +1,8 @@
 //! Frames out of bytes, one event at a time.
 
-use super::{HEAD, Head, Headers, Kind, SpdyError, head::stream_id, inflate::Inflate};
+use super::{HEAD, Head, Headers, Kind, SpdyError, head::settings_len, inflate::Inflate};
 use crate::{channel::Source, ws::Payload};
 
-/// A header block above this is not kept behind its frame.
-const KEPT: usize = 1 << 10;
 /// The longest fixed part of a control frame, that of a SYN_STREAM.
 const MAX_FIXED: usize = 10;
 
@@ -64,8 +62,11 @@ pub enum Control {
 /// Follows the frames of one direction.
 #[derive(Debug)]
 pub struct Parser {
+    from: Source,
     state: State,
     blocks: Blocks,
+    /// Of the control frame that was shown last.
+    headers: Headers,
 }
 
 #[derive(Debug)]
@@ -83,19 +84,21 @@ enum State {
     Failed(SpdyError),
 }
 
-/// A control frame of which `have` bytes have come; those before its header block stand in `fixed`.
+/// A control frame of which `have` of `len` bytes have come; those before its header block stand in `fixed`.
 #[derive(Debug)]
 struct Open {
+    from: Source,
     head: Head,
     fixed: [u8; MAX_FIXED],
-    have: u32,
+    have: u64,
+    len: u64,
 }
 
 /// The header blocks of a direction.
 #[derive(Debug)]
 enum Blocks {
-    /// The client's: `block` holds what the open or last frame's inflates to.
-    Inflated { context: Option<Box<Inflate>>, block: Vec<u8> },
+    /// The client's.
+    Inflated(Option<Box<Inflate>>),
     /// The server's.
     Skipped,
 }
@@ -107,12 +110,12 @@ impl State {
 impl Parser {
     /// A parser at the beginning of a stream.
     #[must_use]
-    pub const fn new(from: Source) -> Self {
+    pub fn new(from: Source) -> Self {
         let blocks = match from {
-            Source::Client => Blocks::Inflated { context: None, block: Vec::new() },
+            Source::Client => Blocks::Inflated(None),
             Source::Server => Blocks::Skipped,
         };
-        Self { state: State::BETWEEN, blocks }
+        Self { from, state: State::BETWEEN, blocks, headers: Headers::default() }
     }
 
     /// Takes the next event off `input`; `None` when `input` is used up.
@@ -129,11 +132,8 @@ impl Parser {
 
     /// The headers of the frame that was shown last, where it comes from the client; else none.
     #[must_use]
-    pub fn headers(&self) -> Headers<'_> {
-        match &self.blocks {
-            Blocks::Inflated { block, .. } => Headers::checked(block),
-            Blocks::Skipped => Headers::checked(&[]),
-        }
+    pub const fn headers(&self) -> &Headers {
+        &self.headers
     }
 
     /// Bytes after which another frame may follow: the rest of an open data frame. `None` within a head or a control
@@ -151,11 +151,11 @@ impl Parser {
         match &mut self.state {
             State::Failed(error) => Err(*error),
             State::Head { bytes, have } => {
-                let Some(head) = head(bytes, have, input)? else { return Ok(None) };
-                self.blocks.clear();
+                let Some(head) = head(self.from, bytes, have, input)? else { return Ok(None) };
+                self.headers = Headers::default();
                 self.state = match head.kind {
                     Kind::Data(_) => State::Data { left: head.len },
-                    _ => State::Control(Open { head, fixed: [0; MAX_FIXED], have: 0 }),
+                    _ => State::Control(Open::new(self.from, head)),
                 };
                 Ok(Some(Event::Start(head)))
             }
@@ -165,7 +165,13 @@ impl Parser {
             }
             State::Data { left } => Ok(take(left, input).map(|bytes| Event::Data(Payload::plain(bytes)))),
             State::Control(open) => {
-                let Some(control) = open.feed(input, &mut self.blocks)? else { return Ok(None) };
+                if !open.feed(input, &mut self.blocks)? {
+                    return Ok(None);
+                }
+                let control = open.control()?;
+                if open.head.has_block() {
+                    self.headers = self.blocks.end()?;
+                }
                 self.state = State::BETWEEN;
                 Ok(Some(Event::Control(control)))
             }
@@ -174,45 +180,61 @@ impl Parser {
 }
 
 impl Open {
-    /// What the frame says, once it is whole.
-    fn feed(&mut self, input: &mut &[u8], blocks: &mut Blocks) -> Result<Option<Control>, SpdyError> {
-        self.feed_fixed(input);
-        let mut left = self.head.len - self.have;
+    fn new(from: Source, head: Head) -> Self {
+        // SETTINGS of a client are as long as their first bytes say.
+        let len = head.body_len(from, &[]).unwrap_or_else(|| head.kind.fixed().into());
+        Self { from, head, fixed: [0; MAX_FIXED], have: 0, len }
+    }
+
+    /// Takes what belongs to the frame, and tells whether it is whole.
+    fn feed(&mut self, input: &mut &[u8], blocks: &mut Blocks) -> Result<bool, SpdyError> {
+        self.feed_fixed(input, blocks)?;
+        let mut left = self.len - self.have;
         if let Some(bytes) = take(&mut left, input) {
             if self.head.has_block() {
                 blocks.feed(bytes)?;
             }
-            self.have = self.head.len - left;
+            self.have = self.len - left;
         }
-        if left > 0 {
-            return Ok(None);
-        }
-        if self.head.has_block() {
-            blocks.check()?;
-        }
-        self.control().map(Some)
+        Ok(left == 0)
     }
 
-    fn feed_fixed(&mut self, input: &mut &[u8]) {
-        let mut left = self.head.kind.fixed().saturating_sub(self.have);
-        let Some(bytes) = take(&mut left, input) else { return };
-        for (slot, byte) in self.fixed.iter_mut().skip(self.have as usize).zip(bytes) {
+    fn feed_fixed(&mut self, input: &mut &[u8], blocks: &mut Blocks) -> Result<(), SpdyError> {
+        let fixed = self.len.min(self.head.kind.fixed().into());
+        let mut left = fixed.saturating_sub(self.have);
+        let Some(bytes) = take(&mut left, input) else { return Ok(()) };
+        for (slot, byte) in
+            self.fixed.iter_mut().skip(usize::try_from(self.have).unwrap_or(MAX_FIXED)).zip(bytes)
+        {
             *slot = *byte;
         }
-        self.have = self.head.kind.fixed() - left;
+        self.have = fixed - left;
+        if left > 0 {
+            return Ok(());
+        }
+        match self.head.kind {
+            Kind::Settings if self.from == Source::Client => self.len = settings_len(self.number()),
+            _ if self.head.has_block() => blocks.begin()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    const fn number(&self) -> u32 {
+        let [a, b, c, d, ..] = self.fixed;
+        u32::from_be_bytes([a, b, c, d])
     }
 
     fn control(&self) -> Result<Control, SpdyError> {
-        let [a, b, c, d, ..] = self.fixed;
-        let (number, fin) = (u32::from_be_bytes([a, b, c, d]), self.head.fin());
+        let (number, fin) = (self.number(), self.head.fin());
         Ok(match self.head.kind {
-            Kind::SynStream => Control::SynStream { stream: stream_id(number)?, fin },
-            Kind::SynReply => Control::SynReply { stream: stream_id(number)?, fin },
-            Kind::Headers => Control::Headers { stream: stream_id(number)?, fin },
-            Kind::RstStream => Control::RstStream { stream: stream_id(number)? },
+            Kind::SynStream => Control::SynStream { stream: number, fin },
+            Kind::SynReply => Control::SynReply { stream: number, fin },
+            Kind::Headers => Control::Headers { stream: number, fin },
+            Kind::RstStream => Control::RstStream { stream: number },
             Kind::Ping => Control::Ping { id: number },
             Kind::GoAway => Control::GoAway,
-            Kind::Settings if u64::from(number) * 8 + 4 != u64::from(self.head.len) => {
+            Kind::Settings if settings_len(number) != self.len => {
                 return Err(SpdyError::Length { kind: 4, len: self.head.len });
             }
             Kind::Settings | Kind::WindowUpdate | Kind::Data(_) | Kind::Other(_) => Control::Other,
@@ -227,49 +249,54 @@ impl Head {
 }
 
 impl Blocks {
+    fn begin(&mut self) -> Result<(), SpdyError> {
+        match self {
+            Self::Skipped => Ok(()),
+            Self::Inflated(context) => context.get_or_insert_with(|| Box::new(Inflate::new())).begin(),
+        }
+    }
+
     fn feed(&mut self, piece: &[u8]) -> Result<(), SpdyError> {
         match self {
-            Self::Skipped => Ok(()),
-            Self::Inflated { context, block } => {
-                context.get_or_insert_with(|| Box::new(Inflate::new())).feed(piece, block)
-            }
+            Self::Skipped | Self::Inflated(None) => Ok(()),
+            Self::Inflated(Some(context)) => context.feed(piece),
         }
     }
 
-    fn check(&self) -> Result<(), SpdyError> {
+    fn end(&self) -> Result<Headers, SpdyError> {
         match self {
-            Self::Skipped => Ok(()),
-            Self::Inflated { block, .. } => Headers::check(block).map(drop),
-        }
-    }
-
-    fn clear(&mut self) {
-        if let Self::Inflated { block, .. } = self {
-            block.clear();
-            block.shrink_to(KEPT);
+            Self::Skipped | Self::Inflated(None) => Ok(Headers::default()),
+            Self::Inflated(Some(context)) => context.end(),
         }
     }
 }
 
 /// Moves bytes into the head until it is whole.
-fn head(bytes: &mut [u8; HEAD], have: &mut usize, input: &mut &[u8]) -> Result<Option<Head>, SpdyError> {
+fn head(
+    from: Source,
+    bytes: &mut [u8; HEAD],
+    have: &mut usize,
+    input: &mut &[u8],
+) -> Result<Option<Head>, SpdyError> {
     if let (0, Some((whole, rest))) = (*have, input.split_first_chunk()) {
         *input = rest;
-        return Head::read(whole).map(Some);
+        return Head::read(from, whole).map(Some);
     }
     while let (Some((byte, rest)), Some(slot)) = (input.split_first(), bytes.get_mut(*have)) {
         *slot = *byte;
         *have += 1;
         *input = rest;
     }
-    if *have < HEAD { Ok(None) } else { Head::read(bytes).map(Some) }
+    if *have < HEAD { Ok(None) } else { Head::read(from, bytes).map(Some) }
 }
 
 /// Takes what there is of `left` bytes; `None` where there is nothing to take.
-fn take<'a>(left: &mut u32, input: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (bytes, rest) = input.split_at(input.len().min(*left as usize));
+fn take<'a, N: Copy + Into<u64> + TryFrom<u64>>(left: &mut N, input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let wanted: u64 = (*left).into();
+    let len = usize::try_from(wanted).unwrap_or(usize::MAX).min(input.len());
+    let (bytes, rest) = input.split_at(len);
     *input = rest;
-    *left -= u32::try_from(bytes.len()).unwrap_or(*left);
+    *left = N::try_from(wanted - len as u64).unwrap_or(*left);
     (!bytes.is_empty()).then_some(bytes)
 }
 

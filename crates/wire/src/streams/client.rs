@@ -20,7 +20,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) const fn new(streams: Streams) -> Self {
+    pub(super) fn new(streams: Streams) -> Self {
         let parser = Parser::new(Source::Client);
         Self { parser, streams, next: 1, resizes: None, resizing: false }
     }
@@ -49,16 +49,16 @@ impl Client {
         self.streams.lose();
     }
 
-    /// Opens what the server opens: a stream whose id is two above the last one's or more, odd or even
+    /// Opens what the server opens: a stream of 31 bits whose id is two above the last one's or more, odd or even
     /// (`moby/spdystream`, `validateStreamId`). Another is refused there and opens nothing; should some server take it
     /// all the same, it speaks on a stream that is not here.
     fn open(&mut self, id: u32) -> Result<(), StreamsError> {
-        if id < self.next {
+        if id < self.next || id >> 31 != 0 {
             self.streams.lose();
             return Ok(());
         }
         self.next = id.saturating_add(2);
-        let Some(kind) = self.parser.headers().get("streamtype").and_then(Kind::parse) else { return Ok(()) };
+        let Some(kind) = self.parser.headers().stream_type().and_then(Kind::parse) else { return Ok(()) };
         if kind == Kind::Resize {
             self.resizes = Some((id, Resizes::default()));
         }

@@ -5,7 +5,7 @@ use crate::{
     spdy::{data, go_away, rst_stream},
     testing::{
         in_pieces,
-        spdy::{End, ping, stream},
+        spdy::{End, control, ping, stream},
     },
 };
 
@@ -26,7 +26,7 @@ fn see(decoder: &mut Decoder, pieces: &[&[u8]]) -> Seen {
             Event::Stderr(payload) => payload.read(|bytes| seen.stderr.extend_from_slice(bytes)),
             Event::Status(bytes) => seen.statuses.push(String::from_utf8_lossy(bytes).into_owned()),
             Event::Resize(size) => seen.resizes.push((size.cols, size.rows)),
-            Event::Flow(flow) => panic!("{flow:?}"),
+            Event::Flow(_) | Event::Undecoded(_) => panic!("{event:?}"),
         });
         seen.failed = seen.failed.or_else(|| fed.err());
     }
@@ -121,8 +121,40 @@ fn any_id_that_the_server_takes_is_followed() {
             "{ids:?}"
         );
     }
-    let reserved = End::new().syn_stream(0x8000_0001, &[]);
-    assert_eq!(client(&[reserved]).failed, Some(StreamsError::Frames(SpdyError::Stream(0x8000_0001))));
+}
+
+#[test]
+fn an_id_with_its_top_bit_set_is_refused_like_others() {
+    let mut end = End::new();
+    let opened = [
+        end.syn_stream(0x8000_0001, &[("streamtype", "stdout")]),
+        end.syn_stream(1, &[("streamtype", "stdout")]),
+    ];
+    let said = [rst_stream(0x8000_0001, 1), data(1, b"a", false)].concat();
+    let (seen, answer) = session(Protocol::V4, &opened.each_ref().map(Vec::as_slice), &[&said]);
+    assert_eq!((seen.failed, answer.failed, answer.stdout.as_slice()), (None, None, &b"a"[..]));
+}
+
+/// As `moby/spdystream` reads them: what follows such a frame begins where it stops to read.
+#[test]
+fn frames_whose_length_the_server_does_not_believe_hide_nothing() {
+    let (nine, one) = ([9; 9], 1u32.to_be_bytes());
+    for before in [
+        control(6, 0, &[&one[..], &data(9, b"inner", false)].concat()),
+        control(6, 0, &one),
+        [&[0x80, 3, 0, 6, 0, 0, 0, 0][..], &one].concat(),
+        [&[0x80, 3, 0, 6, 0, 0xff, 0xff, 0xff][..], &one].concat(),
+        [&[0x80, 3, 0, 3, 0, 0, 0, 4][..], &one, &one].concat(),
+        [&[0x80, 3, 0, 4, 0, 0, 0, 4][..], &one, &[0; 8]].concat(),
+        [&[0x80, 3, 0, 4, 0, 0, 0, 20][..], &[0; 4]].concat(),
+        [&[0x80, 9, 0, 6, 7, 0, 0, 4][..], &one].concat(),
+        control(77, 0, &nine),
+    ] {
+        let opened = [before, End::new().syn_stream(1, &[("streamtype", "stdout")])].concat();
+        let (seen, answer) = session(Protocol::V4, &[&opened], &[&data(1, b"seen", false)]);
+        assert_eq!((seen.failed, answer.failed), (None, None), "{opened:x?}");
+        assert_eq!(answer.stdout, b"seen", "{opened:x?}");
+    }
 }
 
 /// Else a client could open one in the wrong order to have all that it opens later go by unseen.
@@ -151,17 +183,17 @@ fn streams_are_counted() {
 fn an_error_is_the_same_for_ever() {
     let (mut end, mut decoder) = (End::new(), Decoder::new(Protocol::V4, Source::Client, Streams::new()));
     let opened = end.open(&["resize"]);
-    let reserved = StreamsError::Frames(SpdyError::Stream(0x8000_0001));
-    assert_eq!(decoder.feed(&End::new().syn_stream(0x8000_0001, &[]), |_| {}), Err(reserved));
+    let short = StreamsError::Frames(SpdyError::Length { kind: 1, len: 9 });
+    assert_eq!(decoder.feed(&control(1, 0, &[0; 9]), |_| {}), Err(short));
     let seen = see(&mut decoder, &[&opened, &data(1, SIZE, false)]);
-    assert_eq!(seen, Seen { failed: Some(reserved), ..Seen::default() });
+    assert_eq!(seen, Seen { failed: Some(short), ..Seen::default() });
 }
 
 /// Else a client could break its own direction and have its output go by unseen, with no word about it.
 #[test]
 fn where_the_client_cannot_be_followed_new_streams_of_the_server_cannot_either() {
     let opened = End::new().open(&["stdout"]);
-    let broken = [0x80, 2, 0, 1, 0, 0, 0, 10];
+    let broken = [0x80, 3, 0, 1, 0, 0, 0, 9];
     let said = [data(1, b"a", false), data(3, b"b", false), data(1, b"c", false)].concat();
     let (_, seen) = session(Protocol::V4, &[&opened, &broken], &[&said]);
     let failed = Some(StreamsError::Unknown(3));

@@ -1,12 +1,15 @@
 //! The head of a frame: everything before its payload.
 
 use super::WsError;
+use crate::channel::Source;
 
 /// Longest head: two bytes, a 64-bit length and a mask.
 pub const MAX_HEAD: usize = 14;
 
 /// Longest payload of a control frame.
 const MAX_CONTROL: u64 = 125;
+/// Longest payload of any frame; a client's length is cut to its bits.
+const MAX_LEN: u64 = i64::MAX.cast_unsigned();
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,6 +26,8 @@ pub enum Opcode {
     Ping,
     /// Answers a ping.
     Pong,
+    /// Reserved. To the most lenient server it is data like any other.
+    Reserved(u8),
 }
 
 impl Opcode {
@@ -40,18 +45,19 @@ impl Opcode {
             Self::Close => 8,
             Self::Ping => 9,
             Self::Pong => 10,
+            Self::Reserved(bits) => bits,
         }
     }
 
-    const fn from_bits(bits: u8) -> Result<Self, WsError> {
+    const fn from_bits(bits: u8) -> Self {
         match bits {
-            0 => Ok(Self::Continuation),
-            1 => Ok(Self::Text),
-            2 => Ok(Self::Binary),
-            8 => Ok(Self::Close),
-            9 => Ok(Self::Ping),
-            10 => Ok(Self::Pong),
-            other => Err(WsError::Opcode(other)),
+            0 => Self::Continuation,
+            1 => Self::Text,
+            2 => Self::Binary,
+            8 => Self::Close,
+            9 => Self::Ping,
+            10 => Self::Pong,
+            other => Self::Reserved(other),
         }
     }
 }
@@ -72,20 +78,23 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head at the beginning of `bytes`; `None` while it is not whole.
+    /// Reads the head at the beginning of `bytes`, which come from that end; `None` while it is not whole.
     ///
     /// # Errors
-    /// Where those bytes cannot begin a frame.
-    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, WsError> {
+    /// Where those bytes cannot begin a frame of a server.
+    pub fn parse(from: Source, bytes: &[u8]) -> Result<Option<Self>, WsError> {
         let Some((&[first, second], rest)) = bytes.split_first_chunk() else { return Ok(None) };
-        if first & 0x70 != 0 {
-            return Err(WsError::Reserved);
+        let opcode = Opcode::from_bits(first & 0x0f);
+        if from == Source::Server {
+            check(first, opcode)?;
         }
-        let opcode = Opcode::from_bits(first & 0x0f)?;
         let Some((len, rest)) = length(second & 0x7f, rest) else { return Ok(None) };
         let Some((mask, rest)) = mask(second & 0x80 != 0, rest) else { return Ok(None) };
         let head = Self { fin: first & 0x80 != 0, opcode, len, mask, size: bytes.len() - rest.len() };
-        head.check().map(Some)
+        match from {
+            Source::Client => Ok(Some(Self { len: head.len & MAX_LEN, ..head })),
+            Source::Server => head.check().map(Some),
+        }
     }
 
     /// Bytes of head and payload together.
@@ -95,13 +104,22 @@ impl Head {
     }
 
     fn check(self) -> Result<Self, WsError> {
-        if self.len > i64::MAX.cast_unsigned() {
+        if self.len > MAX_LEN {
             return Err(WsError::Length);
         }
         if self.opcode.is_control() && (!self.fin || self.len > MAX_CONTROL) {
             return Err(WsError::Control);
         }
         Ok(self)
+    }
+}
+
+/// What a server's first byte may not say.
+const fn check(first: u8, opcode: Opcode) -> Result<(), WsError> {
+    match opcode {
+        _ if first & 0x70 != 0 => Err(WsError::Reserved),
+        Opcode::Reserved(bits) => Err(WsError::Opcode(bits)),
+        _ => Ok(()),
     }
 }
 
@@ -128,11 +146,11 @@ pub(super) struct Fragments {
 
 impl Fragments {
     /// Takes note of a frame.
-    pub(super) const fn note(&mut self, head: &Head) -> Result<(), WsError> {
+    pub(super) fn note(&mut self, from: Source, head: &Head) -> Result<(), WsError> {
         if head.opcode.is_control() {
             return Ok(());
         }
-        if matches!(head.opcode, Opcode::Continuation) != self.open {
+        if from == Source::Server && (head.opcode == Opcode::Continuation) != self.open {
             return Err(WsError::Fragment);
         }
         self.open = !head.fin;

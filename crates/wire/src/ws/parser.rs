@@ -1,6 +1,7 @@
 //! Frames out of bytes, one event at a time.
 
 use super::{Head, MAX_HEAD, Payload, WsError, head::Fragments, payload::turn};
+use crate::channel::Source;
 
 /// What the next bytes of a stream are.
 #[derive(Debug)]
@@ -16,8 +17,9 @@ pub enum Event<'a> {
 /// Follows the frames of one direction.
 ///
 /// Cursor: `0 <= left <= head.len` counts the payload bytes of the open frame that have not come yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Parser {
+    from: Source,
     state: State,
     fragments: Fragments,
 }
@@ -43,10 +45,10 @@ impl Default for State {
 }
 
 impl Parser {
-    /// A parser at the beginning of a stream.
+    /// A parser at the beginning of what that end says.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(from: Source) -> Self {
+        Self { from, state: State::default(), fragments: Fragments::default() }
     }
 
     /// Takes the next event off `input`; `None` when `input` is used up.
@@ -65,8 +67,8 @@ impl Parser {
         match &mut self.state {
             State::Failed(error) => Err(*error),
             State::Head { bytes, have } => {
-                let Some(head) = head(bytes, have, input)? else { return Ok(None) };
-                self.fragments.note(&head)?;
+                let Some(head) = head(self.from, bytes, have, input)? else { return Ok(None) };
+                self.fragments.note(self.from, &head)?;
                 self.state = State::Payload { left: head.len, key: head.mask };
                 Ok(Some(Event::Start(head)))
             }
@@ -80,9 +82,14 @@ impl Parser {
 }
 
 /// Moves bytes into the head until it is whole; most heads come in one piece.
-fn head(bytes: &mut [u8; MAX_HEAD], have: &mut usize, input: &mut &[u8]) -> Result<Option<Head>, WsError> {
+fn head(
+    from: Source,
+    bytes: &mut [u8; MAX_HEAD],
+    have: &mut usize,
+    input: &mut &[u8],
+) -> Result<Option<Head>, WsError> {
     if *have == 0
-        && let Some(head) = Head::parse(input)?
+        && let Some(head) = Head::parse(from, input)?
     {
         *input = input.get(head.size..).unwrap_or_default();
         return Ok(Some(head));
@@ -91,7 +98,7 @@ fn head(bytes: &mut [u8; MAX_HEAD], have: &mut usize, input: &mut &[u8]) -> Resu
         *slot = *byte;
         *have += 1;
         *input = rest;
-        if let Some(head) = Head::parse(bytes.get(..*have).unwrap_or_default())? {
+        if let Some(head) = Head::parse(from, bytes.get(..*have).unwrap_or_default())? {
             return Ok(Some(head));
         }
     }
@@ -131,7 +138,11 @@ mod tests {
     }
 
     fn see(pieces: &[&[u8]]) -> Seen {
-        let (mut parser, mut seen) = (Parser::new(), Seen::default());
+        see_from(Source::Server, pieces)
+    }
+
+    fn see_from(from: Source, pieces: &[&[u8]]) -> Seen {
+        let (mut parser, mut seen) = (Parser::new(from), Seen::default());
         for mut piece in pieces.iter().copied() {
             loop {
                 match parser.next(&mut piece) {
@@ -177,6 +188,36 @@ mod tests {
         assert_eq!(kinds, [Opcode::Binary, Opcode::Ping, Opcode::Continuation]);
     }
 
+    /// As `golang.org/x/net/websocket` reads it.
+    #[test]
+    fn a_client_is_followed_whatever_it_says() {
+        let stream = [
+            &[0xf3, 0x81, 1, 2, 3, 4, 8][..],
+            &[0x09, 0],
+            &[0x89, 126, 0, 126],
+            &[0; 126],
+            &[0x80, 1, 7],
+            &[0x02, 0],
+            &[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 1, 5],
+            &[0x8f, 0],
+        ]
+        .concat();
+        let seen = see_from(Source::Client, &[&stream]);
+        let kinds: Vec<Opcode> = seen.frames.iter().map(|(head, _)| head.opcode).collect();
+        let (reserved, last) = (Opcode::Reserved(3), Opcode::Reserved(15));
+        let expected = [
+            reserved,
+            Opcode::Ping,
+            Opcode::Ping,
+            Opcode::Continuation,
+            Opcode::Binary,
+            Opcode::Binary,
+            last,
+        ];
+        assert_eq!((kinds.as_slice(), seen.ended, seen.error), (&expected[..], 7, None));
+        assert_eq!((&*seen.frames[0].1, &*seen.frames[5].1), (&[9][..], &[5][..]));
+    }
+
     #[test]
     fn what_cannot_be_followed_is_refused_for_good() {
         for (bytes, error) in [
@@ -188,7 +229,7 @@ mod tests {
             (&[0x80, 0], WsError::Fragment),
             (&[0x02, 0, 0x82, 0], WsError::Fragment),
         ] {
-            let mut parser = Parser::new();
+            let mut parser = Parser::new(Source::Server);
             let mut input = bytes;
             while let Ok(Some(_)) = parser.next(&mut input) {}
             assert_eq!(parser.next(&mut &[0x82, 0][..]).unwrap_err(), error, "{bytes:x?}");
@@ -201,11 +242,15 @@ mod tests {
             stream in frames(), cuts in prop::collection::vec(0usize..4096, 0..12)
         ) {
             prop_assert_eq!(see(&in_pieces(&stream, &cuts)), see(&[&stream]));
+            prop_assert_eq!(see_from(Source::Client, &[&stream]), see(&[&stream]));
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..512), cuts in prop::collection::vec(0usize..512, 0..6)) {
-            prop_assert_eq!(see(&in_pieces(&bytes, &cuts)), see(&[&bytes]));
+            for from in [Source::Client, Source::Server] {
+                prop_assert_eq!(see_from(from, &in_pieces(&bytes, &cuts)), see_from(from, &[&bytes]));
+            }
+            prop_assert_eq!(see_from(Source::Client, &[&bytes]).error, None);
         }
     }
 }

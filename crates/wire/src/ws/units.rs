@@ -4,6 +4,7 @@
 //! a peer choose how much is held, so those are streamed and, should the session end within one, padded.
 
 use super::{Head, Opcode, WsError, encode, head::Fragments};
+use crate::channel::Source;
 
 /// Longest frame that is held until it is whole, head included.
 pub const MAX_HELD: usize = 64 << 10;
@@ -30,16 +31,17 @@ struct State {
 }
 
 /// Cuts one direction of a stream into units, and knows what has gone on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Units {
+    from: Source,
     state: State,
 }
 
 impl Units {
-    /// A cutter at the beginning of a stream.
+    /// A cutter at the beginning of what that end says.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(from: Source) -> Self {
+        Self { from, state: State::default() }
     }
 
     /// The unit at the beginning of `bytes`; `None` while more bytes are needed, never more than [`MAX_HELD`]. It
@@ -54,11 +56,11 @@ impl Units {
         let mut state = self.state;
         let mut control = false;
         if state.left == 0 {
-            let Some(head) = Head::parse(bytes)? else { return Ok(None) };
+            let Some(head) = Head::parse(self.from, bytes)? else { return Ok(None) };
             if head.frame_len() <= MAX_HELD as u64 && head.frame_len() > bytes.len() as u64 {
                 return Ok(None);
             }
-            state.fragments.note(&head)?;
+            state.fragments.note(self.from, &head)?;
             state.left = head.frame_len();
             control = head.opcode.is_control();
         }
@@ -101,7 +103,7 @@ mod tests {
     }
 
     fn lens(stream: &[u8]) -> Vec<usize> {
-        let (mut units, mut rest, mut lens) = (Units::new(), stream, vec![]);
+        let (mut units, mut rest, mut lens) = (Units::new(Source::Server), stream, vec![]);
         while let Some(len) = take(&mut units, rest) {
             lens.push(len);
             rest = &rest[len..];
@@ -112,22 +114,22 @@ mod tests {
     #[test]
     fn a_short_frame_waits_until_it_is_whole() {
         let frame = encode(Opcode::Binary, &[7; 300], None);
-        assert!(Units::new().peek(&frame[..303]).unwrap().is_none());
-        assert_eq!(Units::new().peek(&frame).unwrap().unwrap().len, 304);
+        assert!(Units::new(Source::Server).peek(&frame[..303]).unwrap().is_none());
+        assert_eq!(Units::new(Source::Server).peek(&frame).unwrap().unwrap().len, 304);
     }
 
     #[test]
     fn a_long_frame_is_streamed() {
         let frame = encode(Opcode::Binary, &[7; 100_000], None);
         assert_eq!(lens(&frame), [MAX_HELD, 100_010 - MAX_HELD]);
-        let mut units = Units::new();
+        let mut units = Units::new(Source::Server);
         assert_eq!(take(&mut units, &frame[..20]), Some(20));
         assert_eq!(units.finish().unwrap().len(), 100_010 - 20);
     }
 
     #[test]
     fn an_open_message_is_ended_by_an_empty_fragment() {
-        let mut units = Units::new();
+        let mut units = Units::new(Source::Server);
         assert!(units.finish().unwrap().is_empty());
         take(&mut units, &[0x02, 1, 1]);
         assert_eq!(units.finish().unwrap(), [0x80, 0]);
@@ -135,21 +137,21 @@ mod tests {
 
     #[test]
     fn what_has_not_gone_on_leaves_nothing_open() {
-        let units = Units::new();
+        let units = Units::new(Source::Server);
         units.peek(&[0x02, 1, 1]).unwrap().unwrap();
         assert!(units.finish().unwrap().is_empty());
     }
 
     #[test]
     fn behind_a_huge_frame_nothing_is_padded() {
-        let mut units = Units::new();
+        let mut units = Units::new(Source::Server);
         take(&mut units, &[0x82, 127, 0, 0, 0, 1, 0, 0, 0, 0, 1]);
         assert_eq!(units.finish(), None);
     }
 
     #[test]
     fn control_frames_are_told_apart() {
-        let units = Units::new();
+        let units = Units::new(Source::Server);
         assert!(units.peek(&[0x89, 0]).unwrap().unwrap().control);
         assert!(!units.peek(&[0x82, 0]).unwrap().unwrap().control);
     }
@@ -159,7 +161,7 @@ mod tests {
         fn units_are_the_stream_wherever_it_is_cut(
             stream in frames(), cuts in prop::collection::vec(0usize..4096, 0..12)
         ) {
-            let (mut units, mut held, mut out) = (Units::new(), vec![], vec![]);
+            let (mut units, mut held, mut out) = (Units::new(Source::Server), vec![], vec![]);
             for piece in in_pieces(&stream, &cuts) {
                 held.extend_from_slice(piece);
                 while let Some(len) = take(&mut units, &held) {

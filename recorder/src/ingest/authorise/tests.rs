@@ -5,7 +5,10 @@ use aws_lc_rs::{
     signature::{Ed25519KeyPair, KeyPair as _},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use podwitness_core::assertion::{Claims, sign};
+use podwitness_core::{
+    assertion::{Claims, sign},
+    inject::Inject,
+};
 use podwitness_tunnel::{PrivateKey, address};
 
 use super::*;
@@ -54,6 +57,7 @@ impl Lab {
             node: "n".into(),
             service_account: "default".into(),
             key: self.key.to_string(),
+            mode: Some(Inject::Required),
             iat: NOW,
             exp: NOW + 600,
         }
@@ -93,7 +97,9 @@ fn the_holder_of_the_asserted_key_is_admitted_for_the_assertions_life() {
     let lab = Lab::new();
     assert!(!lab.door().admits(lab.from()));
     let owner = lab.owner(lab.from(), &lab.sign(&lab.claims())).unwrap();
-    assert!(matches!(owner, Owner::Pod(pod) if pod.pod == "till" && pod.uid == "u" && pod.cluster == "c"));
+    let Owner::Pod(pod) = owner else { panic!("{owner:?}") };
+    assert_eq!((&*pod.pod, &*pod.uid, &*pod.cluster), ("till", "u", "c"));
+    assert_eq!(pod.mode, Some(Inject::Required), "how binding injection is there is kept with the session");
     assert_eq!(*lab.admitted.lock().unwrap(), Some(Duration::from_secs(600)));
     assert!(lab.door().admits(lab.from()));
 }

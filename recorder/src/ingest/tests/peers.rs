@@ -59,6 +59,7 @@ impl Tunnel {
             node: "n".into(),
             service_account: "default".into(),
             key: self.keys[pod].to_string(),
+            mode: None,
             iat: 1_700_000_000,
             exp: 1_700_000_600,
         };

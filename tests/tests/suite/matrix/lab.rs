@@ -7,17 +7,14 @@ use podwitness_e2e::{
     faulty::{INSTALLED_TAG, Kind, TestRecorder},
     grants::grant,
     pods::sleeper,
+    schedule::{Class, enter},
 };
 use serde_json::{Value, json};
-use tokio::sync::RwLock;
 
 use super::session::{AT_LAST, AT_LAST_TEXT, BRIEF, Case, FLOOD, Lane};
 
 /// Bytes that may be shown before they are acknowledged.
-pub const LEAD: usize = 256 << 10;
-
-/// Held for writing by tests that take from the cluster what the others need.
-pub static CLUSTER: RwLock<()> = RwLock::const_new(());
+pub const LEAD: usize = 64 << 10;
 
 /// A pod of each lane, a pod to work in, and a recorder.
 pub struct Lab<'a> {
@@ -37,7 +34,7 @@ impl<'a> Lab<'a> {
 
     /// Runs `test` once a session of each lane was taken by the recorder of the test.
     pub async fn with(kind: Kind, test: impl AsyncFnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
-        let _shared = CLUSTER.read().await;
+        enter(Class::Heavy).await;
         with_namespaces(async |ns, plain| {
             TestRecorder::with(&ns.name, kind, async |recorder| {
                 with_grants(ns, &Lane::ALL, async || {

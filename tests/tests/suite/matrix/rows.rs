@@ -28,50 +28,42 @@ async fn row(fault: Value, under_way: Fate, at_start: Fate) -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn a_recorder_that_refuses() -> Result<()> {
     row(json!("refuse"), ENDS_AT_ONCE, REFUSED).await
 }
 
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn a_recorder_that_hangs() -> Result<()> {
     row(json!("hang"), ENDS_AT_ONCE, REFUSED).await
 }
 
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn a_recorder_that_acknowledges_late() -> Result<()> {
     row(json!({"late": 1500}), Fate::Completes, Fate::Completes).await
 }
 
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn a_recorder_that_acknowledges_too_late() -> Result<()> {
     row(json!({"late": 60_000}), ENDS_AT_ONCE, REFUSED).await
 }
 
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn a_recorder_that_dies_at_the_first_byte() -> Result<()> {
     row(json!({"dieAt": 1}), ENDS_AT_ONCE, REFUSED).await
 }
 
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn a_recorder_that_dies_at_a_later_byte() -> Result<()> {
     row(json!({"dieAt": 30_000}), ENDS_LATER, REFUSED).await
 }
 
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn a_recorder_that_answers_noise() -> Result<()> {
     row(json!("garble"), ENDS_AT_ONCE, REFUSED).await
 }
 
 /// It says that it takes the recording, so that the command starts; what it shows stays within the lead.
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn a_recorder_that_acknowledges_in_unknown_words() -> Result<()> {
     row(json!("nonsense"), ENDS_AT_ONCE, Fate::Completes).await
 }
@@ -79,7 +71,6 @@ async fn a_recorder_that_acknowledges_in_unknown_words() -> Result<()> {
 /// A real recorder, whose volume is less than what a single session says. It is not ready while it takes nothing, so that
 /// the control plane names it no more.
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn a_recorder_whose_disk_is_full() -> Result<()> {
     let (under_way, at_start) = (ENDS_LATER, Fate::Refused("no Recorder that is ready has its tag"));
     Lab::with(Kind::Small, async |lab| {

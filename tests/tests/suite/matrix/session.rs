@@ -1,7 +1,7 @@
 //! One session of the matrix: which one, and what its user saw.
 
 use anyhow::{Context as _, Result};
-use podwitness_e2e::{Kubectl, Run, pty::on_terminal};
+use podwitness_e2e::{Run, cluster::exec_until};
 
 use super::lab::Lab;
 
@@ -11,11 +11,11 @@ pub const EXIT: i32 = 3;
 pub const BEGUN: &str = "begun\n";
 /// Numbers that it prints then: several times the lead, and more than the whole volume of a small recorder, which may
 /// write much at once before it looks.
-const NUMBERS: u32 = 200_000;
+const NUMBERS: u32 = 60_000;
 /// A command that says a word, waits, says a lot, and outlives that: a runtime keeps nothing of a command that has ended.
 pub const FLOOD: Script = Script {
     name: "flood",
-    text: "echo begun; touch /tmp/$1.ran; until test -e /tmp/go; do sleep 0.2; done; seq -w 1 200000; sleep 6; exit 3",
+    text: "echo begun; touch /tmp/$1.ran; until test -e /tmp/go; do sleep 0.2; done; seq -w 1 060000; sleep 6; exit 3",
 };
 /// A command that says a word.
 pub const BRIEF: Script = Script { name: "brief", text: "echo ran; touch /tmp/$1.ran; exit 3" };
@@ -36,8 +36,6 @@ read -r end
 const LEFT: &str = "kubectl left with ";
 /// Most of what else was printed that an error shows; what was expected is less.
 const SHOWN: usize = 2000;
-/// ^D.
-const END_OF_FILE: &str = "\x04";
 
 /// A script in the pod that sessions are made with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -120,19 +118,15 @@ impl Case {
 
     /// Runs it to its end.
     pub async fn run(&self, lab: &Lab<'_>) -> Result<Seen> {
-        let (outside, inside) = if self.tty { ("-it", "-it") } else { ("-i", "-i=false") };
+        let inside = if self.tty { "-it" } else { "-i=false" };
         let websockets = format!("KUBECTL_REMOTE_COMMAND_WEBSOCKETS={}", !self.spdy);
         let file = format!("/tmp/{}", self.script.name);
         let id = self.id();
-        let outer = ["-n", &lab.ns.name, "exec", outside, self.lane.pod(), "-c", "app", "--", "sh", AT_LAST];
-        let inner = ["env", &websockets, "kubectl", "-n", &lab.plain.name, "exec", inside, "target", "--"];
-        let words = [&outer[..], &inner, &["sh", &file, &id]].concat();
-        let run = if self.tty {
-            // No word has anything in it that a shell would take for itself.
-            on_terminal(80, 24, &format!("kubectl {}", words.join(" ")), LEFT, END_OF_FILE).await?
-        } else {
-            Kubectl::default().run_until(&words, LEFT).await?
-        };
+        let user = ["sh", AT_LAST, "env", &websockets, "kubectl"];
+        let exec = ["-n", &lab.plain.name, "exec", inside, "target", "--", "sh", &file, &id];
+        let words = [&user[..], &exec].concat();
+        let terminal = self.tty.then_some((80, 24));
+        let run = exec_until(&lab.ns.name, self.lane.pod(), "app", &words, terminal, LEFT).await?;
         self.seen(&run)
     }
 

@@ -5,13 +5,14 @@ use podwitness_core::{inject::ADMIN_PORT, labels};
 use podwitness_e2e::{
     Kubectl, Namespace, eventually,
     faulty::{Kind, TestRecorder},
-    parts::{CONTROL, without},
+    outage::{Outage, during, with_outages},
     pods::sleeper,
+    schedule::{Class, enter},
 };
 use serde_json::json;
 
 use super::{
-    lab::{CLUSTER, Lab, start as start_pods, start_target, with_grants, with_namespaces},
+    lab::{Lab, start as start_pods, start_target, with_grants, with_namespaces},
     row::{Fate, in_the_end, start},
     session::Lane,
 };
@@ -19,9 +20,8 @@ use super::{
 const LANES: [Lane; 2] = [Lane::Open, Lane::Closed];
 
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn no_recorder_has_the_tag() -> Result<()> {
-    let _shared = CLUSTER.read().await;
+    enter(Class::Long).await;
     let refused = Fate::Refused("no Recorder that is ready has its tag");
     with_lab(async |lab| {
         let mut begun = Vec::new();
@@ -38,10 +38,8 @@ async fn no_recorder_has_the_tag() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn there_never_was_a_netmap() -> Result<()> {
-    let _alone = CLUSTER.write().await;
-    with_lab(async |lab| {
+    let test = async |lab: &Lab<'_>| {
         let mut begun = Vec::new();
         let early = async || {
             admission_knows_the_grants(lab.ns).await?;
@@ -49,48 +47,51 @@ async fn there_never_was_a_netmap() -> Result<()> {
             begun = start(lab, &LANES, Fate::TooEarly).await?;
             anyhow::Ok(())
         };
-        without(CONTROL, early).await?;
+        during(Outage::Control, early).await?;
         in_the_end(lab, &begun, Fate::TooEarly).await
-    })
-    .await
+    };
+    with_outages(async || with_lab(test).await).await
 }
 
 /// Sessions pass, are counted and not recorded; the same pod is recorded again as soon as there is a grant.
 #[tokio::test]
-#[ignore = "takes minutes; hack/test runs it beside the others"]
 async fn no_grant_matches() -> Result<()> {
-    let _alone = CLUSTER.write().await;
-    with_namespaces(async |ns, plain| {
-        TestRecorder::with(&ns.name, Kind::Small, async |recorder| {
-            let lab = Lab::new(ns, plain, recorder).await?;
-            let mut passed = Vec::new();
-            let ungranted = async || {
-                labelling_warns().await?;
-                tokio::try_join!(start_pods(ns, &[Lane::Open]), start_target(plain))?;
-                eventually("sessions are let through unrecorded", async || {
-                    ns.shell("open", &format!("kubectl -n {} exec target -- true", plain.name))
-                        .await?
-                        .ok()?;
-                    ensure!(passes(ns).await? > 0, "none was");
-                    Ok(())
-                })
-                .await?;
-                let before = passes(ns).await?;
-                passed = start(&lab, &[Lane::Open], Fate::Completes).await?;
-                let counted = passes(ns).await? - before;
-                ensure!(counted == passed.len(), "{counted} are counted");
-                anyhow::Ok(())
-            };
-            without_default_grant(ungranted).await?;
-            with_grants(ns, &[Lane::Open], async || lab.settle(&[Lane::Open]).await).await?;
-            for (case, _) in &passed {
-                lab.nothing_recorded(case).await?;
-            }
-            Ok(())
+    with_outages(async || {
+        with_namespaces(async |ns, plain| {
+            TestRecorder::with(&ns.name, Kind::Small, async |recorder| {
+                nothing_is_recorded(&Lab::new(ns, plain, recorder).await?).await
+            })
+            .await
         })
         .await
     })
     .await
+}
+
+async fn nothing_is_recorded(lab: &Lab<'_>) -> Result<()> {
+    let Lab { ns, plain, .. } = lab;
+    let mut passed = Vec::new();
+    let ungranted = async || {
+        labelling_warns().await?;
+        tokio::try_join!(start_pods(ns, &[Lane::Open]), start_target(plain))?;
+        eventually("sessions are let through unrecorded", async || {
+            ns.shell("open", &format!("kubectl -n {} exec target -- true", plain.name)).await?.ok()?;
+            ensure!(passes(ns).await? > 0, "none was");
+            Ok(())
+        })
+        .await?;
+        let before = passes(ns).await?;
+        passed = start(lab, &[Lane::Open], Fate::Completes).await?;
+        let counted = passes(ns).await? - before;
+        ensure!(counted == passed.len(), "{counted} are counted");
+        anyhow::Ok(())
+    };
+    during(Outage::DefaultGrant, ungranted).await?;
+    with_grants(ns, &[Lane::Open], async || lab.settle(&[Lane::Open]).await).await?;
+    for (case, _) in &passed {
+        lab.nothing_recorded(case).await?;
+    }
+    Ok(())
 }
 
 async fn with_lab(test: impl AsyncFnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
@@ -146,18 +147,4 @@ async fn labelling_warns() -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Runs `test` while the shipped grant applies to nothing.
-async fn without_default_grant(test: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
-    default_grant_for("namespace:nothing").await?;
-    let result = test().await;
-    default_grant_for("*").await?;
-    result
-}
-
-async fn default_grant_for(dst: &str) -> Result<()> {
-    let patch = json!({"spec": {"dst": [dst]}}).to_string();
-    let args = ["patch", "grant", "default", "--type=merge", "-p", &patch];
-    Kubectl::default().run(&args).await?.ok().map(drop)
 }

@@ -174,6 +174,25 @@ async fn debug_containers_lose_net_raw_where_injection_is_required() {
 }
 
 #[tokio::test]
+async fn a_debug_container_beyond_the_baseline_is_refused_where_injection_is_required() {
+    let server = server(&[(labels::INJECT, "required")]);
+    let injected = server.review("/mutate/required", &review(&pod())).await;
+    let old = apply(pod(), &patch(&injected));
+    let traces =
+        json!([{"name": "d", "image": "i", "securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}}}]);
+    let mut update = review(&with(old.clone(), "/spec/ephemeralContainers", traces));
+    update["request"]["operation"] = json!("UPDATE");
+    update["request"]["subResource"] = json!("ephemeralcontainers");
+    update["request"]["oldObject"] = old;
+    let response = server.review("/mutate/required", &update).await;
+    assert_eq!(response["allowed"], json!(false));
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("spec.ephemeralContainers[0].securityContext.capabilities.add[0]"), "{message}");
+    assert!(server.counted("refused", "capability"));
+    assert_eq!(server.review("/mutate/optional", &update).await["allowed"], json!(true));
+}
+
+#[tokio::test]
 async fn a_wrong_annotation_is_a_warning_where_injection_is_optional() {
     let server = server(&[(labels::INJECT, "optional")]);
     let wrong = with(pod(), "/metadata/annotations", json!({labels::MEMORY_LIMIT: "1Mi"}));
@@ -256,6 +275,47 @@ async fn only_labels_that_change_are_looked_at() {
     }
     let response = server.review("/namespaces", &review(&pod())).await;
     assert_eq!(response["auditAnnotations"]["decision"], "skipped: not-a-namespace");
+}
+
+/// A review of a namespace of which a grant records everything, and whose annotation changes from `old` to `new`.
+fn allowing(inject: &str, old: Option<&str>, new: &str) -> Value {
+    let labels = json!({labels::INJECT: inject});
+    let mut review = labelling(Some(&labels), &labels);
+    if let Some(old) = old {
+        review["request"]["oldObject"]["metadata"]["annotations"] = json!({labels::ALLOW: old});
+    }
+    review["request"]["object"]["metadata"]["annotations"] = json!({labels::ALLOW: new});
+    review
+}
+
+#[tokio::test]
+async fn accepting_more_than_the_baseline_is_warned_of_when_it_is_set() {
+    let server = server(&[]);
+    let items = "capability:SYS_PTRACE, hostPath:/var/log, hostPort:80, what";
+    let response = server.review("/namespaces", &allowing("required", None, items)).await;
+    assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None));
+    assert_eq!(response["auditAnnotations"]["decision"], "labelled: allow");
+    let warnings: Vec<&str> =
+        response["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    for (warning, says) in warnings.iter().zip([
+        "capability:SYS_PTRACE: who uses it can evade or alter the recordings",
+        "hostPath:/var/log: who uses it reads the node",
+        "hostPort:80: beyond Pod Security baseline",
+        "\"what\" is not understood",
+    ]) {
+        assert!(warning.contains(labels::ALLOW) && warning.contains(says), "{warning}");
+    }
+    for (inject, old, new) in [
+        ("required", Some(items), items),
+        ("required", Some("hostPort:80"), " hostPort:80 ,"),
+        ("optional", None, items),
+    ] {
+        let response = server.review("/namespaces", &allowing(inject, old, new)).await;
+        assert_eq!(response.get("warnings"), None, "{inject} {old:?} {new}");
+    }
+    let fewer = server.review("/namespaces", &allowing("required", Some(items), "hostPort:80")).await;
+    assert_eq!(fewer["warnings"].as_array().unwrap().len(), 1, "what is left is said: {fewer}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Access in front of a test API server that knows the pods `shop/till` and `podwitness-system/podwitness-0`.
 
 use http::header::AUTHORIZATION;
+use kube::runtime::{reflector::store, watcher::Event};
 use podwitness_runtime::clock::ManualClock;
 use serde_json::{Value, json};
 
@@ -33,7 +34,11 @@ pub fn setup() -> Setup {
         Ours { system_namespace: "podwitness-system".into(), images: vec!["podwitness.dev/sidecar".into()] };
     let pods = pods::testing::pods(vec![pod(injected()), pod(replica())], api.client());
     let clock = Arc::new(ManualClock::at(NOW));
-    let access = Access::new(api.client(), pods, owners("uid-set", "uid-recorder"), ours, clock);
+    let (namespaces, mut writer) = store();
+    let shop = json!({"metadata": {"name": "shop", "labels": {"podwitness.dev/inject": "required"}}});
+    writer.apply_watcher_event(&Event::Apply(serde_json::from_value(shop).unwrap()));
+    let known = Known { pods, namespaces, owners: owners("uid-set", "uid-recorder") };
+    let access = Access::new(api.client(), known, ours, clock);
     Setup { api, cluster, access }
 }
 

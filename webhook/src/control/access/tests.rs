@@ -12,6 +12,7 @@ async fn a_projected_token_of_an_injected_pod_is_a_sidecar() {
     let token = cluster.sign(&claims());
     let caller = access.caller(&bearer(&token)).await.unwrap();
     assert_eq!((caller.role, caller.pod.name(), caller.bound.exp), (Role::Sidecar, "till", NOW + 3600));
+    assert_eq!(caller.mode, Some(Inject::Required));
     let asked = &api.bodies("POST", REVIEWS)[0];
     assert_eq!(asked["spec"]["audiences"], json!(["podwitness.dev"]));
     assert_eq!(asked["spec"]["token"], json!(token));
@@ -23,7 +24,7 @@ async fn a_replica_of_a_recorder_is_known_by_its_objects() {
     let (claims, review) = as_replica();
     accept(&api, &review);
     let caller = access.caller(&bearer(&cluster.sign(&claims))).await.unwrap();
-    assert_eq!(caller.role, Role::Recorder("podwitness".into()));
+    assert_eq!((caller.role, caller.mode), (Role::Recorder("podwitness".into()), None));
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ impl Setup {
             service_account: "till".into(),
             exp: 0,
         };
-        let caller = Caller { bound, pod, role: Role::Sidecar };
+        let caller = Caller { bound, pod, role: Role::Sidecar, mode: None };
         let place = self.streams.open("uid-till").unwrap();
         self.feeds.open(caller, KEY.into(), place, Duration::from_secs(life))
     }

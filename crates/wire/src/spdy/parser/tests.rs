@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    spdy::{MAX_BLOCK, MAX_CONTROL, MAX_HEADERS, data, go_away, rst_stream},
+    spdy::{MAX_BLOCK, MAX_CARRY, MAX_CONTROL, data, go_away, rst_stream},
     testing::{
         hex, in_pieces,
         spdy::{End, block, control, ping, stream},
@@ -32,7 +32,7 @@ fn see(from: Source, pieces: &[&[u8]]) -> Seen {
                 Ok(Some(Event::Control(control))) => {
                     seen.controls.push(control);
                     let kind =
-                        parser.headers().get("streamtype").map(|kind| String::from_utf8_lossy(kind).into());
+                        parser.headers().stream_type().map(|kind| String::from_utf8_lossy(kind).into());
                     seen.kinds.push(kind);
                 }
                 Err(error) => {
@@ -121,12 +121,20 @@ fn headers_last_until_the_next_frame_begins() {
     assert_eq!(client(&stream).kinds, [Some("stdin".to_owned()), None]);
 }
 
+/// The error that follows `bytes` for good.
+fn failed(from: Source, bytes: &[u8]) -> SpdyError {
+    let mut parser = Parser::new(from);
+    let mut input = bytes;
+    while let Ok(Some(_)) = parser.next(&mut input) {}
+    parser.next(&mut &ping(1)[..]).unwrap_err()
+}
+
 #[test]
-fn what_cannot_be_followed_is_refused_for_good() {
+fn what_a_server_may_not_say_is_refused_for_good() {
     let long = [0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff];
     for (bytes, error) in [
         (&[0x80, 2, 0, 1, 0, 0, 0, 10][..], SpdyError::Version(2)),
-        (&[0, 0, 0, 0, 0, 0, 0, 0], SpdyError::Stream(0)),
+        (&[0, 0, 0, 0, 0, 0, 0, 0], SpdyError::Stream),
         (&long, SpdyError::Control(0xff_ffff)),
         (&control(6, 0, &[0; 8]), SpdyError::Length { kind: 6, len: 8 }),
         (&control(3, 0, &[0; 4]), SpdyError::Length { kind: 3, len: 4 }),
@@ -134,43 +142,106 @@ fn what_cannot_be_followed_is_refused_for_good() {
         (&control(1, 0, &[0; 9]), SpdyError::Length { kind: 1, len: 9 }),
         (&control(4, 0, &[0; 9]), SpdyError::Length { kind: 4, len: 9 }),
         (&control(4, 0, &[0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]), SpdyError::Length { kind: 4, len: 12 }),
-        (&control(3, 0, &[0x80, 0, 0, 1, 0, 0, 0, 5]), SpdyError::Stream(0x8000_0001)),
-        (&control(1, 0, &[1; 10]), SpdyError::Headers),
-        (&control(1, 0, &[1; 40]), SpdyError::Inflate),
     ] {
-        let mut parser = Parser::new(Source::Client);
-        let mut input = bytes;
-        while let Ok(Some(_)) = parser.next(&mut input) {}
-        assert_eq!(parser.next(&mut &ping(1)[..]).unwrap_err(), error, "{bytes:x?}");
+        assert_eq!(failed(Source::Server, bytes), error, "{bytes:x?}");
     }
 }
 
-/// The other end would take what is left over for the beginning of the next block, so that a stream would be of
-/// another kind to it than to us.
 #[test]
-fn a_block_holds_its_headers_and_nothing_else() {
-    let two = [block(&[("streamtype", "stdin")]), block(&[("streamtype", "stdout")])].concat();
-    let frame =
-        control(1, 0, &[&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0], End::new().deflate(&two).as_slice()].concat());
-    assert_eq!(client(&frame).error, Some(SpdyError::Headers));
+fn where_a_client_s_headers_cannot_be_read_it_is_refused_for_good() {
+    for (bytes, error) in [
+        (&control(7, 0, &[0; 4])[..], SpdyError::Length { kind: 7, len: 4 }),
+        (&control(9, 0, &[0; 12]), SpdyError::Length { kind: 9, len: 12 }),
+        (&control(1, 0, &[0; 9]), SpdyError::Length { kind: 1, len: 9 }),
+        (&control(8, 0, &[0; 3]), SpdyError::Length { kind: 8, len: 3 }),
+        (&control(1, 0, &[1; 10]), SpdyError::Inflate),
+        (&control(1, 0, &[1; 40]), SpdyError::Inflate),
+    ] {
+        assert_eq!(failed(Source::Client, bytes), error, "{bytes:x?}");
+    }
+}
+
+/// A SYN_STREAM of this id, with these compressed bytes.
+fn syn_stream(id: u32, block: &[u8]) -> Vec<u8> {
+    control(1, 0, &[&id.to_be_bytes()[..], &[0; 6], block].concat())
+}
+
+fn kinds(seen: &Seen) -> Vec<&str> {
+    seen.kinds.iter().flatten().map(String::as_str).collect()
+}
+
+/// As `moby/spdystream` does: else a stream would be of another kind to the server than to us.
+#[test]
+fn what_a_frame_has_behind_its_headers_begins_the_next_block() {
+    let blocks = ["stdin", "stdout", "stderr"].map(|kind| block(&[("streamtype", kind)]));
+    let whole = End::new().deflate(&blocks.concat());
+    for cut in 0..whole.len() {
+        let (first, second) = whole.split_at(cut);
+        let seen = client(&[syn_stream(1, first), syn_stream(3, second), syn_stream(5, &[])].concat());
+        if seen.error.is_none() {
+            assert_eq!(kinds(&seen), ["stdin", "stdout", "stderr"], "{cut}");
+        }
+    }
+    let at_once = [syn_stream(1, &whole), syn_stream(3, &[]), syn_stream(5, &[])].concat();
+    assert_eq!((kinds(&client(&at_once)).len(), client(&at_once).error), (3, None));
+    let (first, rest) = whole.split_at(whole.len() - 4);
+    let late = [syn_stream(1, first), syn_stream(3, rest), syn_stream(5, &[])].concat();
+    assert_eq!((kinds(&client(&late)).len(), client(&late).error), (3, None));
+}
+
+/// What is broken behind the headers of a block is so for the next.
+#[test]
+fn what_cannot_be_inflated_counts_once_it_is_needed() {
+    let mut end = End::new();
+    let stream = |end: &mut End| end.deflate(&block(&[("streamtype", "stdout")]));
+    let broken = [stream(&mut end).as_slice(), &[0xff; 9]].concat();
+    let seen =
+        client(&[syn_stream(1, &broken), data(1, b"x", false), syn_stream(3, &stream(&mut end))].concat());
+    assert_eq!((kinds(&seen), seen.error), (vec!["stdout"], Some(SpdyError::Inflate)));
+    assert_eq!(seen.payload, b"x");
 }
 
 #[test]
-fn a_block_is_inflated_up_to_its_cap() {
+fn a_zlib_stream_that_ends_serves_the_block_it_ends_with() {
+    let mut context = flate2::Compress::new(flate2::Compression::best(), true);
+    context.set_dictionary(crate::spdy::DICTIONARY).unwrap();
+    let mut last = Vec::with_capacity(1024);
+    context
+        .compress_vec(&block(&[("streamtype", "stdout")]), &mut last, flate2::FlushCompress::Finish)
+        .unwrap();
+    let seen = client(&[syn_stream(1, &last), syn_stream(3, &[])].concat());
+    assert_eq!((kinds(&seen), seen.error), (vec!["stdout"], Some(SpdyError::Inflate)));
+}
+
+#[test]
+fn a_block_is_inflated_and_its_rest_kept_up_to_a_cap() {
     let value = |len: usize| "x".repeat(len);
     let fits = End::new().syn_stream(1, &[("a", &value(MAX_BLOCK - 13))]);
     assert_eq!(client(&fits).error, None);
-    assert!(fits.len() < 2048);
+    assert!(fits.len() < 16 << 10);
     let bomb = End::new().syn_stream(1, &[("a", &value(MAX_BLOCK - 12))]);
     assert_eq!(client(&bomb).error, Some(SpdyError::Block));
-    let names: Vec<String> = (0..=MAX_HEADERS).map(|n| n.to_string()).collect();
+    let names: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
     let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
-    assert_eq!(client(&End::new().syn_stream(1, &many)).error, Some(SpdyError::Headers));
+    assert_eq!(client(&End::new().syn_stream(1, &many)).error, None);
+    let carried = |len| {
+        let block = [End::new().deflate(&block(&[])), vec![0; len]].concat();
+        client(&[syn_stream(1, &block[..]), ping(1)].concat()).error
+    };
+    assert_eq!((carried(MAX_CARRY), carried(MAX_CARRY + 4096)), (None, Some(SpdyError::Carry)));
+}
+
+/// A client's control frame may be longer than what is held.
+#[test]
+fn a_long_control_frame_of_a_client_is_read_in_pieces() {
+    let long = control(77, 0, &vec![0; 200_000]);
+    let seen = client(&[long, End::new().syn_stream(1, &[("streamtype", "stdin")])].concat());
+    assert_eq!((kinds(&seen), seen.error), (vec!["stdin"], None));
 }
 
 #[test]
-fn the_longest_control_frame_is_still_read() {
-    let seen = client(&control(11, 0, &vec![0; MAX_CONTROL as usize]));
+fn the_longest_control_frame_of_a_server_is_still_read() {
+    let seen = see(Source::Server, &[&control(11, 0, &vec![0; MAX_CONTROL as usize])]);
     assert_eq!((seen.controls.as_slice(), seen.error), (&[Control::Other][..], None));
 }
 
@@ -180,8 +251,8 @@ fn nothing_is_made_for_what_was_only_announced() {
     let syn_stream = [&[0x80, 3, 0, 1, 0, 0, 0xff, 0xf8][..], &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
     let mut input = syn_stream.as_slice();
     while let Ok(Some(_)) = parser.next(&mut input) {}
-    let Blocks::Inflated { context: None, block } = &parser.blocks else { panic!("a context was made") };
-    assert_eq!(block.capacity(), 0);
+    let Blocks::Inflated(Some(context)) = &parser.blocks else { panic!("no context was made") };
+    assert_eq!(context.held(), 0);
 }
 
 proptest! {
