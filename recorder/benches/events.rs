@@ -20,6 +20,7 @@ use podwitness_core::{
 };
 use podwitness_recorder::{
     ingest::{Door, Ingest, Parts},
+    memory::MemoryBudget,
     metrics::Metrics,
     peers::{Caps, Peers},
     store::Store,
@@ -97,6 +98,7 @@ fn events(criterion: &mut Criterion) {
         clock: Arc::new(SystemClock),
         issuers: watch::Sender::new(Arc::from([])).subscribe(),
         peers: Peers::new(Caps { burst: 1 << 20, ..Caps::default() }),
+        memory: MemoryBudget::default(),
         ack: AckLevel::Process,
         shipper: None,
         upload_bytes: 8 << 20,

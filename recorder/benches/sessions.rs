@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use podwitness_core::grant::AckLevel;
 use podwitness_recorder::{
     ingest::{Door, Ingest, Parts},
+    memory::MemoryBudget,
     metrics::Metrics,
     peers::{Caps, Peers},
     store::Store,
@@ -193,6 +194,7 @@ async fn main() {
         clock: Arc::new(SystemClock),
         issuers: watch::Sender::new(Arc::from([])).subscribe(),
         peers: Peers::new(Caps { all_sessions: 1 << 16, ..Caps::default() }),
+        memory: MemoryBudget::default(),
         ack: AckLevel::Process,
         shipper: None,
         upload_bytes: 1 << 40,

@@ -43,6 +43,7 @@ Settings come from the environment:
   PODWITNESS_S3_KEEP_LOCAL       how long files stay on the volume once they are in the bucket [24h]
 ingest:
   PODWITNESS_ADMIN               address of health and metrics [[::]:8080]
+  PODWITNESS_HEALTH              address of health for a kubelet's probes, if there is one
   PODWITNESS_CONTROL             NAME[:PORT][=IP,...] of the control API, of a replica in a cluster, or
   PODWITNESS_JOIN                join file, of a recorder outside; without either there is no tunnel
   PODWITNESS_ENDPOINT            HOST:PORT at which pods reach a recorder outside, for the printed manifest
@@ -81,6 +82,8 @@ pub struct IngestConfig {
     pub common: Common,
     /// Address of health and metrics.
     pub admin: SocketAddr,
+    /// Address of health for probes.
+    pub health: Option<SocketAddr>,
     /// How to come to a tunnel, if there is to be one.
     pub tunnel: Option<TunnelConfig>,
     /// File that names further issuers.
@@ -163,6 +166,7 @@ impl IngestConfig {
         let common = Common::read(&mut read);
         let admin =
             read.or("PODWITNESS_ADMIN", ADDRESS, (Ipv6Addr::UNSPECIFIED, 8080).into(), parse::from_str);
+        let health = read.optional("PODWITNESS_HEALTH", ADDRESS, parse::from_str);
         let plain = read.optional(LISTEN_PLAIN, ADDRESS, parse::from_str);
         let tunnel = TunnelConfig::read(&mut read, plain.flatten().is_none());
         let issuers = read.optional(ISSUERS, "a file", path);
@@ -173,6 +177,7 @@ impl IngestConfig {
             Some(Self {
                 common: common?,
                 admin: admin?,
+                health: health?,
                 tunnel: tunnel?,
                 issuers: issuers?,
                 plain: plain?,

@@ -14,6 +14,7 @@
 
 mod answer;
 pub mod authorise;
+mod body;
 mod commit;
 mod events;
 mod header;
@@ -22,6 +23,7 @@ mod receive;
 mod recover;
 mod serve;
 pub mod state;
+mod unfinished;
 
 pub use authorise::{Door, Gatekeeper, TunnelPeer};
 pub use recover::{Recovered, recover};
@@ -33,7 +35,10 @@ use hyper::body::Incoming;
 use podwitness_core::{control::Issuer, grant::AckLevel};
 use podwitness_runtime::{
     clock::Clock,
+    connection::ConnectionHandle,
     drain::{self, Guard},
+    keyed_semaphore::{KeyShare, KeyedSemaphore},
+    quota::{Quota, QuotaKey, QuotaLease},
 };
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -42,6 +47,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    memory::MemoryBudget,
     metrics::{Metrics, Open},
     peers::{Counted, Peers},
     ship::Shipper,
@@ -52,8 +58,11 @@ use crate::{
     },
 };
 use answer::{Acks, Answer, acknowledging, announce, empty};
+use body::BodyReader;
 use commit::{Backing, Committer, Report};
-use receive::{Encoding, Room, STEPS, Terms, receive};
+use receive::{Encoding, STEPS, Terms, receive};
+use serve::ConnectionQuotas;
+use unfinished::UnfinishedInput;
 
 /// Commits that run at a time.
 const COMMITS: usize = 32;
@@ -69,6 +78,8 @@ pub struct Parts {
     pub issuers: watch::Receiver<Arc<[Issuer]>>,
     /// What peers use.
     pub peers: Peers,
+    /// How memory is divided.
+    pub memory: MemoryBudget,
     /// Metrics.
     pub metrics: Metrics,
     /// What an acknowledgement survives.
@@ -88,7 +99,16 @@ pub struct Parts {
 pub struct Ingest {
     parts: Parts,
     backing: Backing,
-    room: Room,
+    quotas: ConnectionQuotas,
+    /// Memory for what was read and not looked at.
+    reading: KeyedSemaphore,
+    /// Memory for what is whole and not durable yet: few bytes of a compressed body can become many, and a peer that sends
+    /// faster than the volume writes waits for itself.
+    waiting: KeyedSemaphore,
+    /// Memory for what is not whole.
+    unfinished: Quota,
+    /// Memory for what sessions that last are described by.
+    described: Quota,
     events: events::Batches,
     /// The writer of events, and what tells it that no more come.
     writing: TaskTracker,
@@ -114,10 +134,22 @@ impl Version {
     }
 }
 
+/// Who sends a request, and how.
+#[derive(Clone)]
+struct RequestPeer {
+    door: Door,
+    address: IpAddr,
+    connection: ConnectionHandle,
+}
+
 /// One upload that may begin.
 struct Upload {
     owner: Owner,
     from: IpAddr,
+    reader: BodyReader,
+    waiting: KeyShare,
+    held: UnfinishedInput,
+    described: QuotaLease,
     version: Version,
     encoding: Encoding,
     counted: Counted,
@@ -140,10 +172,15 @@ impl Ingest {
         let (writing, finish) = (TaskTracker::new(), CancellationToken::new());
         let (events, writer) = events::Writer::new(backing.clone());
         writing.spawn(writer.run(log, finish.clone()));
+        let (memory, metrics) = (parts.memory, &parts.metrics);
         Arc::new(Self {
+            quotas: ConnectionQuotas::new(memory.windows, metrics),
+            reading: KeyedSemaphore::new(memory.reading),
+            waiting: KeyedSemaphore::new(memory.waiting),
+            unfinished: Quota::new(memory.unfinished, metrics.unfinished()),
+            described: Quota::new(memory.described, metrics.described()),
             parts,
             backing,
-            room: Room::new(),
             events,
             writing,
             finish,
@@ -158,40 +195,40 @@ impl Ingest {
         self.writing.wait().await;
     }
 
-    async fn answer(
-        self: Arc<Self>,
-        door: Door,
-        from: IpAddr,
-        request: Request<Incoming>,
-    ) -> Response<Answer> {
+    async fn answer(self: Arc<Self>, sender: RequestPeer, request: Request<Incoming>) -> Response<Answer> {
         match (request.uri().path(), request.method()) {
-            ("/v2/event", &Method::POST) => self.events(&door, from, request).await,
-            ("/v2/record" | "/v2/event", &Method::HEAD) => self.probe(&door, from, request.headers()),
-            ("/v2/record", &Method::POST) => self.record(&door, from, request).await,
-            ("/record", &Method::POST) => self.record_v1(&door, from, request).await,
-            _ => self.nothing(&door, from, request.uri().path()),
+            ("/v2/event", &Method::POST) => self.events(&sender, request).await,
+            ("/v2/record" | "/v2/event", &Method::HEAD) => self.probe(&sender, request.headers()),
+            ("/v2/record", &Method::POST) => self.record(&sender, request).await,
+            ("/record", &Method::POST) => self.record_v1(&sender, request).await,
+            _ => self.nothing(&sender, request.uri().path()),
         }
     }
 
-    fn probe(&self, door: &Door, from: IpAddr, headers: &HeaderMap) -> Response<Answer> {
+    fn probe(&self, sender: &RequestPeer, headers: &HeaderMap) -> Response<Answer> {
         let issuers = Arc::clone(&self.parts.issuers.borrow());
-        match door.may_ask(from, headers, &issuers, self.parts.clock.now_unix()) {
-            Ok(()) => {
-                let mut response = empty(StatusCode::OK);
-                announce(&mut response, self.parts.ack);
-                response
-            }
-            Err(refused) => self.refuse(from, &refused),
+        let RequestPeer { door, address, .. } = sender;
+        if let Err(refused) = door.may_ask(*address, headers, &issuers, self.parts.clock.now_unix()) {
+            return self.refuse(*address, &refused);
         }
+        if let Some(response) = self.too_many_connections(sender) {
+            return response;
+        }
+        let mut response = empty(StatusCode::OK);
+        announce(&mut response, self.parts.ack);
+        response
     }
 
-    async fn record(
-        self: &Arc<Self>,
-        door: &Door,
-        from: IpAddr,
-        request: Request<Incoming>,
-    ) -> Response<Answer> {
-        match self.begin(door, from, request.headers(), Version::Two).await {
+    /// The sender has shown an assertion, or needs none: its connection is its own from now on. Otherwise the answer.
+    fn too_many_connections(&self, sender: &RequestPeer) -> Option<Response<Answer>> {
+        let exceeded = self.quotas.admit(sender).err()?;
+        tracing::debug!(from = %sender.address, %exceeded, "a peer has too many connections");
+        self.parts.metrics.refused("connections");
+        Some(empty(StatusCode::TOO_MANY_REQUESTS))
+    }
+
+    async fn record(self: &Arc<Self>, sender: &RequestPeer, request: Request<Incoming>) -> Response<Answer> {
+        match self.begin(sender, request.headers(), Version::Two).await {
             Ok(upload) => {
                 let (acks, response) = acknowledging(self.parts.ack);
                 tokio::spawn(Arc::clone(self).run(upload, request.into_body(), acks));
@@ -203,11 +240,10 @@ impl Ingest {
 
     async fn record_v1(
         self: &Arc<Self>,
-        door: &Door,
-        from: IpAddr,
+        sender: &RequestPeer,
         request: Request<Incoming>,
     ) -> Response<Answer> {
-        match self.begin(door, from, request.headers(), Version::One).await {
+        match self.begin(sender, request.headers(), Version::One).await {
             Ok(upload) => {
                 // A task of its own, so that a client that goes away leaves an end in the metadata.
                 let run = tokio::spawn(Arc::clone(self).run(upload, request.into_body(), Acks::none()));
@@ -219,9 +255,9 @@ impl Ingest {
     }
 
     /// Whoever is served nothing does not learn either what there is.
-    fn nothing(&self, door: &Door, from: IpAddr, path: &str) -> Response<Answer> {
-        match (door.admits(from), path) {
-            (false, _) => self.refuse(from, &authorise::Refused::NoAssertion),
+    fn nothing(&self, sender: &RequestPeer, path: &str) -> Response<Answer> {
+        match (sender.door.admits(sender.address), path) {
+            (false, _) => self.refuse(sender.address, &authorise::Refused::NoAssertion),
             (true, "/v2/record" | "/v2/event" | "/record") => empty(StatusCode::METHOD_NOT_ALLOWED),
             (true, _) => empty(StatusCode::NOT_FOUND),
         }
@@ -229,15 +265,19 @@ impl Ingest {
 
     async fn begin(
         &self,
-        door: &Door,
-        from: IpAddr,
+        sender: &RequestPeer,
         headers: &HeaderMap,
         version: Version,
     ) -> Result<Upload, Response<Answer>> {
         let issuers = Arc::clone(&self.parts.issuers.borrow());
+        let RequestPeer { door, address: from, .. } = sender;
+        let from = *from;
         let owner = door
             .owner(from, headers, &issuers, self.parts.clock.now_unix())
             .map_err(|refused| self.refuse(from, &refused))?;
+        if let Some(response) = self.too_many_connections(sender) {
+            return Err(response);
+        }
         let encoding = Encoding::of(headers);
         let Some(encoding) = encoding.filter(|it| version == Version::Two || *it == Encoding::Plain) else {
             self.parts.metrics.refused("encoding");
@@ -257,7 +297,14 @@ impl Ingest {
             empty(StatusCode::TOO_MANY_REQUESTS)
         })?;
         let (guard, open) = (self.parts.drain.guard(), self.parts.metrics.open());
-        Ok(Upload { owner, from, version, encoding, counted, guard, open })
+        let key = QuotaKey::source(from);
+        let reader = BodyReader::new(self.reading.of(key.clone()));
+        let waiting = self.waiting.of(key.clone());
+        let held = UnfinishedInput::new(&self.unfinished, key.clone());
+        let described = self.described.open(key, CancellationToken::new());
+        // It lasts as long as the session, which is not ended for another.
+        described.set_busy(true);
+        Ok(Upload { owner, from, reader, waiting, held, described, version, encoding, counted, guard, open })
     }
 
     /// Whether the volume takes nothing more. Whoever is told so at once starts nothing that cannot be recorded.
@@ -279,28 +326,33 @@ impl Ingest {
 
     /// One upload from its first byte to its end in log and metrics.
     async fn run(self: Arc<Self>, upload: Upload, body: Incoming, acks: Acks) -> Outcome {
+        let Upload { owner, from, reader, waiting, held, described, version, encoding, counted, guard, open } =
+            upload;
         let terms = Terms {
-            owner: upload.owner.clone(),
+            owner: owner.clone(),
             received: self.parts.clock.now_unix_millis(),
-            encoding: upload.encoding,
+            encoding,
             cap: self.parts.upload_bytes,
-            room: self.room.clone(),
+            reader,
+            waiting,
+            held,
+            described,
+            metrics: self.parts.metrics.clone(),
             closing: self.parts.closing.clone(),
         };
         let (steps, committed) = mpsc::channel(STEPS);
         let committer = Committer::new(self.backing.clone(), acks);
         let ((), report) = tokio::join!(receive(body, terms, steps), committer.run(committed));
         self.parts.metrics.ended(report.outcome);
-        log(&upload, &report);
-        let Upload { counted, guard, open, .. } = upload;
+        log(&owner, from, (version, encoding), &report);
         drop((counted, open, guard));
         report.outcome
     }
 }
 
 /// The access log: one line per upload.
-fn log(upload: &Upload, report: &Report) {
-    let (namespace, pod) = match &upload.owner {
+fn log(owner: &Owner, from: IpAddr, (version, encoding): (Version, Encoding), report: &Report) {
+    let (namespace, pod) = match owner {
         Owner::Pod(pod) => (pod.namespace.as_str(), pod.pod.as_str()),
         Owner::Unverified { .. } => ("", ""),
     };
@@ -308,9 +360,9 @@ fn log(upload: &Upload, report: &Report) {
         target: "access",
         session = report.name.as_ref().map_or("", |name| name.session()),
         part = report.name.as_ref().map_or(0, |name| name.part()),
-        peer = %upload.from,
-        protocol = upload.version.as_str(),
-        packed = upload.encoding == Encoding::Packed,
+        peer = %from,
+        protocol = version.as_str(),
+        packed = encoding == Encoding::Packed,
         owner.namespace = namespace,
         owner.pod = pod,
         outcome = report.outcome.as_str(),

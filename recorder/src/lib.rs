@@ -7,6 +7,7 @@ pub mod bucket;
 pub mod config;
 pub mod enrol;
 pub mod ingest;
+pub mod memory;
 pub mod metrics;
 pub mod peers;
 pub mod privileged;

@@ -15,6 +15,7 @@ use podwitness_recorder::{
 };
 use podwitness_runtime::{
     config::{EXIT_USAGE, Env, Mistakes, Strings as _, exit_usage},
+    descriptors,
     drain::shutdown_signal,
     telemetry, tls,
 };
@@ -103,6 +104,7 @@ fn view(config: ViewConfig) -> anyhow::Result<()> {
 
 fn start_logs(common: &Common) -> anyhow::Result<()> {
     telemetry::init(&common.log, common.json)?;
+    descriptors::raise();
     Ok(())
 }
 

@@ -5,7 +5,10 @@ pub mod peers;
 use std::{sync::Arc, time::Duration};
 
 use podwitness_core::control::Taking;
-use podwitness_runtime::metrics::SharedRegistry;
+use podwitness_runtime::{
+    metrics::{ConnectionMetrics, SharedRegistry},
+    quota::QuotaMetrics,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
@@ -32,6 +35,14 @@ pub struct Metrics {
     event_bytes: Counter,
     event_commits: Histogram,
     state: Family<StateLabel, Gauge>,
+    connections: ConnectionMetrics,
+    memory: Family<MemoryLabel, Gauge>,
+    evicted: Counter,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct MemoryLabel {
+    holds: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -68,6 +79,9 @@ impl Metrics {
             event_bytes: Counter::default(),
             event_commits: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
             state: Family::default(),
+            connections: registry.connections(),
+            memory: Family::default(),
+            evicted: Counter::default(),
         };
         metrics.state(Taking::Accepting);
         registry.with(|registry| {
@@ -96,6 +110,17 @@ impl Metrics {
             self.refused.clone(),
         );
         registry.register_with_unit(
+            "podwitness_recorder_memory",
+            "Memory by what it holds: unfinished lines and frames, HTTP/2 windows, descriptions of sessions",
+            Unit::Bytes,
+            self.memory.clone(),
+        );
+        registry.register(
+            "podwitness_recorder_unfinished_evicted",
+            "Uploads that were ended because others needed the memory of their unfinished lines",
+            self.evicted.clone(),
+        );
+        registry.register_with_unit(
             "podwitness_recorder_stored",
             "Bytes of recordings made durable",
             Unit::Bytes,
@@ -120,6 +145,33 @@ impl Metrics {
             Unit::Seconds,
             self.event_commits.clone(),
         );
+    }
+
+    /// What the listener of this name counts.
+    pub(crate) fn listener(&self, name: &'static str) -> QuotaMetrics {
+        self.connections.listener(name)
+    }
+
+    /// Memory of lines and frames that are not whole.
+    pub(crate) fn unfinished(&self) -> QuotaMetrics {
+        QuotaMetrics { revoked: self.evicted.clone(), ..self.memory("unfinished") }
+    }
+
+    /// Memory of HTTP/2 windows.
+    pub(crate) fn windows(&self) -> QuotaMetrics {
+        self.memory("windows")
+    }
+
+    /// Memory of what sessions are described by.
+    pub(crate) fn described(&self) -> QuotaMetrics {
+        self.memory("described")
+    }
+
+    fn memory(&self, holds: &'static str) -> QuotaMetrics {
+        QuotaMetrics {
+            used: self.memory.get_or_create(&MemoryLabel { holds }).clone(),
+            ..QuotaMetrics::default()
+        }
     }
 
     /// A session begins.

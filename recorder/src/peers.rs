@@ -1,5 +1,5 @@
-//! What one peer may use of the recorder, so that no pod can take it from the others: connections, sessions at a
-//! time, and new sessions per second.
+//! What one peer may use of the recorder, so that no pod can take it from the others: sessions at a time, and new
+//! sessions per second. Its connections and its memory are shares of quotas, see [`crate::ingest`].
 
 use std::{
     collections::HashMap,
@@ -14,10 +14,6 @@ use tokio::time::Instant;
 /// Caps on one peer and on all together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Caps {
-    /// Connections of a peer that is admitted.
-    pub connections: u32,
-    /// Connections of a peer that is not admitted yet.
-    pub strange_connections: u32,
     /// Sessions of a peer at a time.
     pub sessions: u32,
     /// Sessions of all peers at a time.
@@ -33,8 +29,6 @@ pub struct Caps {
 impl Default for Caps {
     fn default() -> Self {
         Self {
-            connections: 256,
-            strange_connections: 2,
             // What one sidecar can carry.
             sessions: 2048,
             all_sessions: 8192,
@@ -48,9 +42,6 @@ impl Default for Caps {
 /// Why a peer gets no more.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Refused {
-    /// Too many connections.
-    #[error("the peer has too many connections")]
-    Connections,
     /// Too many sessions of this peer.
     #[error("the peer has too many sessions open")]
     Sessions,
@@ -70,7 +61,6 @@ impl Refused {
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::Connections => "connections",
             Self::Sessions => "sessions",
             Self::AllSessions => "all_sessions",
             Self::Rate => "rate",
@@ -94,19 +84,17 @@ struct Uses {
 
 #[derive(Debug)]
 struct Use {
-    connections: u32,
     sessions: u32,
     /// The moment at which the peer could begin [`Caps::burst`] sessions at once; each session moves it on.
     full: Instant,
 }
 
-/// A connection or session that counts until it is dropped.
+/// A session that counts until it is dropped.
 #[derive(Debug)]
 #[must_use = "what is dropped does not count"]
 pub struct Counted {
     uses: Arc<Mutex<Uses>>,
     peer: IpAddr,
-    session: bool,
 }
 
 impl Peers {
@@ -114,21 +102,6 @@ impl Peers {
     #[must_use]
     pub fn new(caps: Caps) -> Self {
         Self { caps, uses: Arc::default() }
-    }
-
-    /// Counts a connection of `peer`.
-    ///
-    /// # Errors
-    /// Where it has too many, or there are too many peers.
-    pub fn connect(&self, peer: IpAddr, admitted: bool) -> Result<Counted, Refused> {
-        let most = if admitted { self.caps.connections } else { self.caps.strange_connections };
-        let mut uses = lock(&self.uses);
-        let one = uses.entry(peer, self.caps.peers)?;
-        if one.connections >= most {
-            return Err(Refused::Connections);
-        }
-        one.connections = one.connections.saturating_add(1);
-        Ok(Counted { uses: Arc::clone(&self.uses), peer, session: false })
     }
 
     /// Counts a session of `peer`.
@@ -152,7 +125,7 @@ impl Peers {
         one.full = full;
         one.sessions = one.sessions.saturating_add(1);
         uses.sessions = uses.sessions.saturating_add(1);
-        Ok(Counted { uses: Arc::clone(&self.uses), peer, session: true })
+        Ok(Counted { uses: Arc::clone(&self.uses), peer })
     }
 }
 
@@ -161,24 +134,21 @@ impl Uses {
     fn entry(&mut self, peer: IpAddr, most: usize) -> Result<&mut Use, Refused> {
         let now = Instant::now();
         if self.of.len() >= most && !self.of.contains_key(&peer) {
-            self.of.retain(|_, one| one.connections > 0 || one.sessions > 0 || one.full > now);
+            self.of.retain(|_, one| one.sessions > 0 || one.full > now);
             if self.of.len() >= most {
                 return Err(Refused::Peers);
             }
         }
-        Ok(self.of.entry(peer).or_insert(Use { connections: 0, sessions: 0, full: now }))
+        Ok(self.of.entry(peer).or_insert(Use { sessions: 0, full: now }))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut uses = lock(&self.uses);
-        if self.session {
-            uses.sessions = uses.sessions.saturating_sub(1);
-        }
+        uses.sessions = uses.sessions.saturating_sub(1);
         if let Some(one) = uses.of.get_mut(&self.peer) {
-            let count = if self.session { &mut one.sessions } else { &mut one.connections };
-            *count = count.saturating_sub(1);
+            one.sessions = one.sessions.saturating_sub(1);
         }
     }
 }
@@ -192,15 +162,8 @@ fn lock(uses: &Mutex<Uses>) -> MutexGuard<'_, Uses> {
 mod tests {
     use super::*;
 
-    const CAPS: Caps = Caps {
-        connections: 3,
-        strange_connections: 1,
-        sessions: 2,
-        all_sessions: 3,
-        burst: 4,
-        refill: Duration::from_secs(1),
-        peers: 2,
-    };
+    const CAPS: Caps =
+        Caps { sessions: 2, all_sessions: 3, burst: 4, refill: Duration::from_secs(1), peers: 2 };
 
     fn peer(last: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, last])
@@ -232,20 +195,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn strangers_have_fewer_connections() {
-        let peers = Peers::new(CAPS);
-        let _first = peers.connect(peer(1), false).unwrap();
-        assert_eq!(peers.connect(peer(1), false).unwrap_err(), Refused::Connections);
-        assert!(peers.connect(peer(1), true).is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn peers_that_use_nothing_make_room() {
         let peers = Peers::new(CAPS);
-        let first = peers.connect(peer(1), true).unwrap();
-        let _second = peers.connect(peer(2), true).unwrap();
-        assert_eq!(peers.connect(peer(3), true).unwrap_err(), Refused::Peers);
+        let first = peers.begin(peer(1)).unwrap();
+        let _second = peers.begin(peer(2)).unwrap();
+        assert_eq!(peers.begin(peer(3)).unwrap_err(), Refused::Peers);
         drop(first);
-        assert!(peers.connect(peer(3), true).is_ok());
+        tokio::time::advance(CAPS.refill).await;
+        assert!(peers.begin(peer(3)).is_ok());
     }
 }

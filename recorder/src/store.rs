@@ -20,6 +20,7 @@ pub mod meta;
 mod part;
 pub mod quarantine;
 mod space;
+pub mod times;
 pub mod walk;
 
 pub use part::{Part, complete};

@@ -1,11 +1,11 @@
 //! The whole sidecar: opens everything, then runs it.
 //!
-//! Ready means local things only: rules in place and interception proven, credentials written. Enrolment and tunnel
+//! Ready means local things only: rules in place and interception protected, credentials written. Enrolment and tunnel
 //! follow in the background; what is recorded before them waits in the spool, or is refused, as the policy says.
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,11 +13,12 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use podwitness_agent::{Agent, Driver, Link};
-use podwitness_core::inject::{ADMIN_PORT, Inject, PROXY_PORT};
+use podwitness_core::inject::{ADMIN_PORT, Inject, PROBE_PORT, PROXY_PORT};
 use podwitness_proxy::{BoxedStream, Dial, PodCa, Proxy, ProxyConfig, Spool, Wiring, api_names, ca::CaError};
 use podwitness_runtime::{
-    admin::{self, Admin},
+    admin::{self, Admin, AdminAddresses},
     clock::{Clock as _, SystemClock},
+    connection::ConnectionLimiter,
     drain::{self, Drain},
     readiness::{BlockReady, Readiness},
 };
@@ -35,7 +36,7 @@ use crate::{
     enrol,
     interception::Interception,
     kernel::{Kernel, KernelError, selftest::Probe},
-    listen::{ListenError, Listener, Sockets},
+    listen::{CONNECTIONS, ListenError, Listener, Sockets},
     log_socket::{LogSocket, LogSocketError, SetFilter},
     memory,
     metrics::Metrics,
@@ -80,6 +81,7 @@ pub struct Bound {
     admin_server: admin::Bound,
     log_socket: LogSocket,
     listener: Listener,
+    limiter: ConnectionLimiter,
     proxy: Arc<Proxy>,
     interception: Option<(Interception, BlockReady)>,
     credentials: (Credentials, BlockReady),
@@ -122,7 +124,8 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let proxy_config = proxy_config(&config, api_server, &listener);
     let proxy = admin.registry.with(|registry| Proxy::new(proxy_config, wiring, registry))?;
     let readiness = admin.readiness.clone();
-    let admin_server = bind_admin(admin).await?;
+    let limiter = ConnectionLimiter::new("intercepted", CONNECTIONS, &admin.registry);
+    let admin_server = admin.bind(admin_addresses()).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
     let interception = Interception::new(&config.env, kernel, own, agent.netmap.clone(), metrics.clone());
     let interception = install(interception, config.env.inject).await?;
@@ -134,6 +137,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         admin_server,
         log_socket,
         listener,
+        limiter,
         proxy,
         interception,
         credentials,
@@ -166,19 +170,25 @@ impl Bound {
         tasks.spawn(self.driver.run());
         tasks.spawn(self.tunnel.run());
         tasks.spawn(show_link(self.agent.link, self.metrics));
-        let Some((interception, proven)) = self.interception else {
+        let Some((interception, protected)) = self.interception else {
             drain_after(shutdown, self.signal).await;
             return Ok(());
         };
-        tasks.spawn(serve(self.listener, self.proxy, interception.probe(), self.signal.watch()));
+        let listener = (self.listener, self.limiter);
+        tasks.spawn(serve(listener, self.proxy, interception.probe(), self.signal.watch()));
         tokio::select! {
-            Err(error) = interception.keep(proven) => Err(error.into()),
+            Err(error) = interception.keep(protected) => Err(error.into()),
             () = drain_after(shutdown, self.signal) => Ok(()),
         }
     }
 }
 
-async fn serve(listener: Listener, proxy: Arc<Proxy>, probe: Arc<Probe>, drain: drain::Watch) {
+async fn serve(
+    (listener, limiter): (Listener, ConnectionLimiter),
+    proxy: Arc<Proxy>,
+    probe: Arc<Probe>,
+    drain: drain::Watch,
+) {
     let over = || {
         let drain = drain.clone();
         async move { drain.over().await }
@@ -187,7 +197,7 @@ async fn serve(listener: Listener, proxy: Arc<Proxy>, probe: Arc<Probe>, drain: 
         let proxy = Arc::clone(&proxy);
         async move { proxy.serve(intercepted).await }
     };
-    listener.serve(probe, over, handle).await;
+    listener.serve(limiter, probe, over, handle).await;
 }
 
 async fn drain_after(shutdown: impl Future<Output = ()>, signal: drain::Signal) {
@@ -210,12 +220,10 @@ async fn install(interception: Interception, inject: Inject) -> Result<Option<In
     }
 }
 
-/// Both families where the pod has IPv6.
-async fn bind_admin(admin: Admin) -> Result<admin::Bound, admin::BindError> {
-    match admin.clone().bind((Ipv6Addr::UNSPECIFIED, ADMIN_PORT).into()).await {
-        Ok(bound) => Ok(bound),
-        Err(_) => admin.bind((Ipv4Addr::UNSPECIFIED, ADMIN_PORT).into()).await,
-    }
+/// Where health and metrics are, in both families where the pod has IPv6.
+fn admin_addresses() -> AdminAddresses {
+    let any = |port| (Ipv6Addr::UNSPECIFIED, port).into();
+    AdminAddresses { admin: any(ADMIN_PORT), health: Some(any(PROBE_PORT)) }
 }
 
 fn proxy_config(config: &Config, api_server: SocketAddr, listener: &Listener) -> ProxyConfig {

@@ -1,8 +1,9 @@
 //! The listener to which connections are redirected: loopback only, both families, so that nothing outside the pod
 //! reaches it.
 //!
-//! Invariant: at most [`MAX_CONNECTIONS`] connections a family; above that nothing is accepted and clients wait in
-//! the kernel's backlog. A connection that nobody redirected has the listener itself as its destination.
+//! Invariant: at most [`CONNECTIONS`] of both families. They all come from the pod's own containers; above the cap the one
+//! that is idle for the longest time is ended for the next, and where all are busy, the next is closed. A connection
+//! that nobody redirected has the listener itself as its destination.
 
 mod owner;
 
@@ -15,15 +16,20 @@ use std::{
 };
 
 use podwitness_proxy::Intercepted;
-use podwitness_runtime::accept::accept;
+use podwitness_runtime::{
+    accept::accept,
+    connection::{ConnectionHandle, ConnectionLimiter},
+    quota::QuotaLimits,
+};
 use socket2::SockRef;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::kernel::selftest::Probe;
 
-/// Connections at a time in each family.
-pub const MAX_CONNECTIONS: usize = 1024;
+/// Connections at a time. What a session has become is no longer among them. Containers cannot be told apart by their
+/// address, so that one source may have all.
+pub const CONNECTIONS: QuotaLimits = QuotaLimits { total: 1024, per_key: 1024 };
 
 /// The open sockets.
 #[derive(Debug)]
@@ -70,27 +76,33 @@ impl Listener {
         &self.addresses
     }
 
-    /// Hands each redirected connection to `handle`, except our own probe, until `until` completes. Connections in
-    /// flight go on.
-    pub async fn serve<U, F, H>(self, probe: Arc<Probe>, until: impl Fn() -> U, handle: H)
-    where
+    /// Hands each redirected connection that `limiter` admits to `handle`, except our own probe, until `until`
+    /// completes. Connections in flight go on.
+    pub async fn serve<U, F, H>(
+        self,
+        limiter: ConnectionLimiter,
+        probe: Arc<Probe>,
+        until: impl Fn() -> U,
+        handle: H,
+    ) where
         U: Future<Output = ()> + Send,
         F: Future<Output = ()> + Send + 'static,
         H: Fn(Intercepted<TcpStream>) -> F,
     {
-        let take = |stream: TcpStream, peer| {
-            let intercepted =
-                (!is_probe(&probe, &stream, peer)).then(|| intercepted(stream, peer)).map(&handle);
+        let take = |stream: TcpStream, peer, connection| {
+            let intercepted = (!is_probe(&probe, &stream, peer))
+                .then(|| intercepted(stream, peer, connection))
+                .map(&handle);
             async move {
                 if let Some(work) = intercepted {
                     work.await;
                 }
             }
         };
-        let v4 = accept(self.v4, MAX_CONNECTIONS, until(), take);
+        let v4 = accept(self.v4, limiter.clone(), until(), take);
         match self.v6 {
             Some(v6) => {
-                tokio::join!(v4, accept(v6, MAX_CONNECTIONS, until(), take));
+                tokio::join!(v4, accept(v6, limiter, until(), take));
             }
             None => v4.await,
         }
@@ -114,9 +126,13 @@ fn is_probe(probe: &Probe, stream: &TcpStream, peer: SocketAddr) -> bool {
     stream.local_addr().is_ok_and(|local| probe.claims(peer, original(stream), local))
 }
 
-fn intercepted(stream: TcpStream, client: SocketAddr) -> Intercepted<TcpStream> {
+fn intercepted(
+    stream: TcpStream,
+    client: SocketAddr,
+    connection: ConnectionHandle,
+) -> Intercepted<TcpStream> {
     let original = original(&stream);
-    Intercepted { stream, client, original }
+    Intercepted { stream, client, original, connection }
 }
 
 /// Where the client wanted to go. Without an entry of connection tracking that is where it is.
@@ -129,6 +145,7 @@ fn original(stream: &TcpStream) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use podwitness_runtime::quota::QuotaMetrics;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -142,7 +159,8 @@ mod tests {
             sender.send(intercepted.original).unwrap();
             std::future::ready(())
         };
-        let server = tokio::spawn(listener.serve(Arc::default(), std::future::pending, handle));
+        let limiter = ConnectionLimiter::with(CONNECTIONS, QuotaMetrics::default());
+        let server = tokio::spawn(listener.serve(limiter, Arc::default(), std::future::pending, handle));
         let _client = TcpStream::connect(address).await.unwrap();
         assert_eq!(received.recv().await, Some(address));
         server.abort();

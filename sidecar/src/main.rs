@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use mimalloc::MiMalloc;
 use podwitness_runtime::{
     config::{Env, exit_usage},
+    descriptors,
     drain::shutdown_signal,
     readiness::Readiness,
     telemetry, tls,
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config, begun: Instant) -> anyhow::Result<()> {
     let log = telemetry::init(&config.env.log_level, true)?;
+    descriptors::raise();
     tls::install_provider();
     privilege::confine()?;
     let kernel = Kernel::start()?;

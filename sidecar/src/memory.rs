@@ -1,9 +1,9 @@
 //! How much of this container's memory recordings may take.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-/// Where the kernel shows the limit, under the mount of cgroups: version 2, then version 1.
-const FILES: [&str; 2] = ["memory.max", "memory/memory.limit_in_bytes"];
+use podwitness_runtime::memory::limit;
+
 /// More does not help: what exceeds it goes to the spool.
 const MOST: u64 = 64 << 20;
 /// Connections and copies on the way take the rest of the container's memory.
@@ -15,13 +15,10 @@ pub fn for_recordings(cgroups: &Path) -> u64 {
     limit(cgroups).map_or(MOST, |limit| MOST.min(limit / PART))
 }
 
-/// The container's limit in bytes; `None` where there is none or it cannot be read.
-fn limit(cgroups: &Path) -> Option<u64> {
-    FILES.iter().find_map(|file| fs::read_to_string(cgroups.join(file)).ok()?.trim().parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn with(file: &str, text: &str) -> u64 {

@@ -6,6 +6,7 @@
 //! a dry run is answered like any other review.
 
 mod baseline;
+mod body;
 mod cache;
 mod capabilities;
 mod check;

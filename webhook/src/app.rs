@@ -4,6 +4,7 @@ use std::{io, process::ExitCode};
 
 use podwitness_runtime::{
     config::{Mistakes, Strings, exit_usage},
+    descriptors,
     telemetry::{self, TelemetryError},
 };
 use thiserror::Error;
@@ -75,5 +76,6 @@ pub fn exit(error: &AppError) -> ExitCode {
 
 fn start(common: &Common) -> Result<tokio::runtime::Runtime, AppError> {
     telemetry::init(&common.log, common.json)?;
+    descriptors::raise();
     tokio::runtime::Runtime::new().map_err(AppError::Runtime)
 }

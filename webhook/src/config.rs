@@ -2,14 +2,21 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use podwitness_core::{inject::CONTROL_PORT, labels::SYSTEM_NAMESPACE};
-use podwitness_runtime::config::{Mistakes, Reader, Strings, parse};
+use podwitness_core::{
+    inject::{CONTROL_PORT, HEALTH_PORT},
+    labels::SYSTEM_NAMESPACE,
+};
+use podwitness_runtime::{
+    admin::AdminAddresses,
+    config::{Mistakes, Reader, Strings, parse},
+};
 
 /// What `--help` says about the environment.
 pub const HELP: &str = "\
 Settings come from the environment:
   POD_NAMESPACE                  namespace of the installation [podwitness-system]
   PODWITNESS_ADMIN               address of health and metrics [[::]:8080]
+  PODWITNESS_HEALTH              address of health for the kubelet's probes [[::]:8082]
   PODWITNESS_LOG                 log filter [info]
   PODWITNESS_LOG_FORMAT          text or json [text]
   PODWITNESS_DRAIN               how long requests in flight may take at shutdown [25s]
@@ -28,8 +35,8 @@ control:
 pub struct Common {
     /// Namespace of the installation.
     pub namespace: String,
-    /// Address of health and metrics.
-    pub admin: SocketAddr,
+    /// AdminAddresses of health and metrics.
+    pub admin: AdminAddresses,
     /// Log filter.
     pub log: String,
     /// Log as JSON.
@@ -115,6 +122,8 @@ impl Common {
     fn read(read: &mut Reader<'_>) -> Option<Self> {
         let namespace = read.or("POD_NAMESPACE", "a namespace", SYSTEM_NAMESPACE.to_owned(), parse::text);
         let admin = read.or("PODWITNESS_ADMIN", ADDRESS, unspecified(8080), parse::from_str);
+        let health = read.or("PODWITNESS_HEALTH", ADDRESS, unspecified(HEALTH_PORT), parse::from_str);
+        let admin = admin.zip(health).map(|(admin, health)| AdminAddresses { admin, health: Some(health) });
         let log = read.or("PODWITNESS_LOG", "a log filter", "info".to_owned(), parse::text);
         let json = read.or("PODWITNESS_LOG_FORMAT", "text or json", false, |text| match text {
             "text" => Some(false),
@@ -166,11 +175,12 @@ mod tests {
         let strings = env(&[
             ("PODWITNESS_LISTEN", "8443"),
             ("PODWITNESS_ADMIN", "here"),
+            ("PODWITNESS_HEALTH", "there"),
             ("PODWITNESS_LOG_FORMAT", "xml"),
             ("PODWITNESS_IMAGE_PULL_SECRETS", "a,,b"),
             ("PODWITNESS_SPOOL_SIZE", "1Ki"),
         ]);
-        assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 6);
-        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 5);
+        assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 7);
+        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 6);
     }
 }

@@ -9,7 +9,6 @@
 
 pub mod access;
 pub mod assertions;
-pub mod connections;
 pub mod enrolments;
 pub mod events;
 pub mod external;

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use podwitness_runtime::{
     accept,
-    admin::{self, Admin},
+    admin::{self, Admin, AdminAddresses},
     metrics::SharedRegistry,
     readiness::Readiness,
 };
@@ -41,14 +41,14 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Opens the socket for `what` on `listen`, and the one for health and metrics on `admin`.
+    /// Opens the socket for `what` on `listen`, and those for health and metrics at `admin`.
     ///
     /// # Errors
     /// Where one of them cannot be opened.
     pub(crate) async fn open(
         what: &'static str,
         listen: SocketAddr,
-        admin: SocketAddr,
+        admin: AdminAddresses,
     ) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Listen { what, addr: listen, source };
         let listener = accept::bind(listen).await.map_err(failed)?;
@@ -66,10 +66,11 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_an_error_that_names_it() {
         let any = "127.0.0.1:0".parse().unwrap();
-        let first = Sockets::open("reviews", any, any).await.unwrap();
+        let at = |admin| AdminAddresses { admin, health: Some(any) };
+        let first = Sockets::open("reviews", any, at(any)).await.unwrap();
         let taken = [
-            Sockets::open("reviews", first.addr, any).await,
-            Sockets::open("reviews", any, first.admin.addr).await,
+            Sockets::open("reviews", first.addr, at(any)).await,
+            Sockets::open("reviews", any, at(first.admin.addr)).await,
         ];
         for (outcome, addr) in taken.into_iter().zip([first.addr, first.admin.addr]) {
             let Err(error) = outcome else { panic!("two listen on {addr}") };

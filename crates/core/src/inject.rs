@@ -20,6 +20,8 @@ pub const CONTAINER: &str = "podwitness";
 pub const UID: u32 = 64321;
 /// TCP port on the pod address: health and metrics, read-only.
 pub const ADMIN_PORT: u16 = 15430;
+/// TCP port on the pod address: health of the sidecar, for the kubelet's probe.
+pub const PROBE_PORT: u16 = 15431;
 /// TCP port on loopback to which connections to the API server are redirected.
 pub const PROXY_PORT: u16 = 15443;
 /// WireGuard interface inside the pod.
@@ -64,6 +66,8 @@ pub const TUNNEL_PORT: u16 = 51820;
 pub const RECORD_PORT: u16 = 80;
 /// TCP port of the control API.
 pub const CONTROL_PORT: u16 = 8444;
+/// TCP port of the installation's programs: health, for the kubelet's probes.
+pub const HEALTH_PORT: u16 = 8082;
 /// Namespaces besides that of the installation where nothing is ever injected, whatever their labels say: without them a
 /// cluster could not be repaired.
 pub const NEVER_INJECTED: [&str; 2] = ["kube-system", "kube-node-lease"];

@@ -28,6 +28,8 @@ pub const MEMORY_LIMIT: &str = "podwitness.dev/memory-limit";
 pub const STATUS: &str = "podwitness.dev/status";
 /// Pod label in the system namespace: name of the `Recorder` whose replica the pod is.
 pub const RECORDER: &str = "podwitness.dev/recorder";
+/// Namespace label: `read` lets pods of the namespace read metrics, where NetworkPolicies are enforced.
+pub const METRICS: &str = "podwitness.dev/metrics";
 /// Prefix of Namespace label keys that give a namespace a grant tag: `tag.podwitness.dev/x` is `tag:x`.
 pub const TAG_PREFIX: &str = "tag.podwitness.dev/";
 /// Namespace in which the control plane runs by default.

@@ -16,6 +16,7 @@ use podwitness_proxy::{
 };
 use podwitness_runtime::{
     clock::{Clock as _, SystemClock},
+    connection::ConnectionHandle,
     drain::{self, Drain},
     metrics::SharedRegistry,
     telemetry,
@@ -111,6 +112,9 @@ async fn accept(proxy: &Arc<Proxy>, listener: &TcpListener) -> io::Result<()> {
         let (stream, client) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let (proxy, original) = (Arc::clone(proxy), listener.local_addr()?);
-        tokio::spawn(async move { proxy.serve(Intercepted { stream, client, original }).await });
+        let connection = ConnectionHandle::uncounted();
+        tokio::spawn(async move {
+            proxy.serve(Intercepted { stream, client, original, connection }).await;
+        });
     }
 }

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use futures_util::future::BoxFuture;
+use podwitness_runtime::connection::ConnectionHandle;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A byte stream in both directions.
@@ -21,6 +22,8 @@ pub struct Intercepted<S> {
     pub client: SocketAddr,
     /// Where the client wanted to go.
     pub original: SocketAddr,
+    /// Its place among the listener's: busy while a request on it is answered, and while it is passed on raw.
+    pub connection: ConnectionHandle,
 }
 
 /// Knows whose a connection is.

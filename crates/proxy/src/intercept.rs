@@ -54,7 +54,7 @@ enum Way {
 
 /// Serves one intercepted connection to its end.
 pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: Intercepted<S>) {
-    let Intercepted { stream, client, original } = intercepted;
+    let Intercepted { stream, client, original, connection } = intercepted;
     let mut stream: BoxedStream = Box::new(stream);
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
@@ -78,13 +78,14 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     let stream = Rewound::new(first, stream);
     match way {
         Way::Terminate(target) => {
-            if let Err(error) = terminate(proxy, stream, Arc::clone(&target), netmap).await {
+            if let Err(error) = terminate(proxy, stream, Arc::clone(&target), netmap, connection).await {
                 no_handshake(proxy, &target, (client, original), netmap, &error).await;
             }
         }
         Way::Splice(why) => {
             proxy.metrics.connection(why);
             tracing::debug!(%to, ?why, "connection passed on raw");
+            let _busy = connection.busy();
             if let Err(error) = splice(proxy, stream, to).await {
                 tracing::debug!(%to, %error, "raw connection ended");
             }
@@ -133,6 +134,7 @@ async fn terminate(
     stream: Rewound<BoxedStream>,
     target: Arc<Target>,
     netmap: Option<&Netmap>,
+    connection: podwitness_runtime::connection::ConnectionHandle,
 ) -> io::Result<()> {
     let tls = match proxy.leaves.serving(&proxy.targets.addresses(netmap), proxy.clock.now_unix()) {
         Ok(tls) => tls,
@@ -143,7 +145,7 @@ async fn terminate(
     };
     let stream = timeout(PATIENCE, TlsAcceptor::from(tls).accept(Bulk::new(stream))).await??;
     proxy.metrics.connection(Connection::Terminated);
-    let client = Arc::new(Client { target, has_certificate: has_certificate(&stream) });
+    let client = Arc::new(Client { target, has_certificate: has_certificate(&stream), connection });
     serve::serve(proxy, Lenient(stream), client).await;
     Ok(())
 }

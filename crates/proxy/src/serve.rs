@@ -1,6 +1,7 @@
 //! HTTP towards the client: HTTP/2 and HTTP/1.1 by ALPN, with the API server's own limits, and its end in a drain.
 //!
-//! Nothing here times out: a watch may be silent for as long as it likes.
+//! Nothing here times out: a watch may be silent for as long as it likes. It counts as busy, so that it is not ended for
+//! another connection either.
 
 use std::{
     convert::Infallible,
@@ -18,6 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use podwitness_core::status::Status;
+use podwitness_runtime::{connection::ConnectionHandle, http::tracked};
 
 use crate::{
     Proxy,
@@ -47,6 +49,8 @@ pub(crate) struct Client {
     pub(crate) target: Arc<Target>,
     /// Whether it offered a certificate.
     pub(crate) has_certificate: bool,
+    /// Its place among the listener's.
+    pub(crate) connection: ConnectionHandle,
 }
 
 /// Serves a terminated connection to its end.
@@ -54,7 +58,10 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, io: ServerIo, client: Arc<Client>)
     let is_http2 = io.0.get_ref().1.alpn_protocol() == Some(b"h2");
     // HTTP/2 keeps the room of this future for as long as the answer's body lasts, and a watch may last for days: all
     // that it takes to come to an answer is given back with it.
-    let service = service_fn(|request| handle(Arc::clone(proxy), Arc::clone(&client), request).boxed());
+    let connection = client.connection.clone();
+    let asked = Arc::clone(proxy);
+    let service = service_fn(move |request| handle(Arc::clone(&asked), Arc::clone(&client), request).boxed());
+    let service = tracked(service, &connection);
     let io = TokioIo::new(io);
     let ended = if is_http2 {
         let connection = http2().serve_connection(io, service);

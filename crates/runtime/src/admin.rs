@@ -1,6 +1,7 @@
-//! The admin server: `/healthz`, `/readyz`, `/metrics`, for GET and HEAD, and nothing that changes state.
+//! The admin server: `/healthz`, `/readyz`, `/metrics`, for GET and HEAD, and nothing that changes state; beside it the
+//! [`health`] server, where probes come.
 //!
-//! It goes on answering while the program drains (`/readyz` then says so with 503) and ends when the drain is over.
+//! Both go on answering while the program drains (`/readyz` then says so with 503) and end when the drain is over.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,24 +9,39 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_TYPE, HeaderValue},
     service::service_fn,
 };
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     accept::{self, accept},
-    drain,
-    http::{Limits, serve_until, text},
+    connection::{ConnectionHandle, ConnectionLimiter},
+    drain, health,
+    http::{Limits, serve_until, text, tracked},
     metrics::SharedRegistry,
+    quota::QuotaLimits,
     readiness::Readiness,
 };
 
-/// Connections at a time; more wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 32;
-/// Longest life of a connection, so that idle ones cannot use up the cap.
-const MAX_LIFE: Duration = Duration::from_secs(120);
+/// Connections at a time. Each may hold one answer that its client does not read.
+const CONNECTIONS: QuotaLimits = QuotaLimits { total: 32, per_key: 8 };
+/// Longest life of a connection, so that an answer that is not read is not held for longer.
+const MAX_LIFE: Duration = Duration::from_secs(60);
+/// Scrapers may keep a connection, but not for long: theirs are requests that can be repeated.
+const IDLE: Duration = Duration::from_secs(5);
+const LIMITS: Limits = Limits {
+    header_timeout: IDLE,
+    idle: Some(IDLE),
+    max_headers: 64,
+    max_header_bytes: 16 << 10,
+    max_streams: 1,
+    max_frame: None,
+    stream_window: None,
+    connection_window: None,
+    ping: Some(Duration::from_secs(10)),
+};
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
@@ -38,61 +54,63 @@ pub struct Admin {
     pub readiness: Readiness,
 }
 
-/// An admin server whose socket is open.
+/// Where the admin server listens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AdminAddresses {
+    /// For people and scrapers.
+    pub admin: SocketAddr,
+    /// For the kubelet's probes; `None` where there is no kubelet.
+    pub health: Option<SocketAddr>,
+}
+
+/// An admin server whose sockets are open.
 #[derive(Debug)]
 pub struct Bound {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Where probes are answered.
+    pub health: Option<SocketAddr>,
     listener: TcpListener,
+    health_server: Option<health::Bound>,
+    limiter: ConnectionLimiter,
     admin: Admin,
 }
 
 /// Why the admin server cannot start.
 #[derive(Debug, Error)]
-#[error("cannot listen on {addr} for health and metrics; is the port taken?")]
+#[error("cannot listen on {addr} for {what}; is the port taken?")]
 pub struct BindError {
     addr: SocketAddr,
+    what: &'static str,
     #[source]
     source: io::Error,
 }
 
 impl Admin {
-    /// Opens the socket.
+    /// Opens the sockets.
     ///
     /// # Errors
-    /// Where the address cannot be listened on.
-    pub async fn bind(self, addr: SocketAddr) -> Result<Bound, BindError> {
-        let failed = |source| BindError { addr, source };
-        let listener = accept::bind(addr).await.map_err(failed)?;
+    /// Where an address cannot be listened on.
+    pub async fn bind(self, to: AdminAddresses) -> Result<Bound, BindError> {
+        let failed = |source| BindError { addr: to.admin, what: "health and metrics", source };
+        let listener = accept::bind(to.admin).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
-        Ok(Bound { addr, listener, admin: self })
+        let mut health_server = None;
+        if let Some(addr) = to.health {
+            let opened = health::Bound::open(addr, &self.registry, self.readiness.clone()).await;
+            health_server = Some(opened.map_err(|source| BindError { addr, what: "probes", source })?);
+        }
+        let health = health_server.as_ref().map(|server| server.addr);
+        let limiter = ConnectionLimiter::new("admin", CONNECTIONS, &self.registry);
+        Ok(Bound { addr, health, listener, health_server, limiter, admin: self })
     }
 
     fn answer(&self, method: &Method, path: &str, draining: bool) -> Response<Full<Bytes>> {
-        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
-            return text(StatusCode::NOT_FOUND, "not found\n");
+        if path == "/metrics" && matches!(*method, Method::GET | Method::HEAD) {
+            self.metrics()
+        } else {
+            health::answer(method, path, &self.readiness, draining)
         }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "read-only: GET and HEAD\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
-        }
-        match path {
-            "/metrics" => self.metrics(),
-            "/readyz" => self.ready(draining),
-            _ => text(StatusCode::OK, "ok\n"),
-        }
-    }
-
-    fn ready(&self, draining: bool) -> Response<Full<Bytes>> {
-        if draining {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
-        }
-        let pending = self.readiness.pending();
-        if pending.is_empty() {
-            return text(StatusCode::OK, "ready\n");
-        }
-        text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", pending.join(", ")))
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
@@ -111,21 +129,35 @@ impl Bound {
     /// Answers until the drain is over.
     pub async fn run(self, drain: drain::Watch) {
         let admin = Arc::new(self.admin);
-        accept(self.listener, MAX_CONNECTIONS, drain.over(), |stream, _| {
+        let admin_server = accept(self.listener, self.limiter, drain.over(), |stream, _, connection| {
             let (admin, drain) = (Arc::clone(&admin), drain.clone());
             async move {
-                let service = service_fn(|request: Request<Incoming>| {
-                    let response = admin.answer(request.method(), request.uri().path(), drain.is_draining());
-                    std::future::ready(Ok::<_, Infallible>(response))
-                });
-                let limits = Limits::default();
-                let served = serve_until(stream, service, &limits, drain.over());
-                // A probe that hangs up early or is slow concerns nobody.
-                let _ = tokio::time::timeout(MAX_LIFE, served).await;
+                // A client that hangs up early or is slow is no error of ours.
+                let _ = tokio::time::timeout(MAX_LIFE, serve(stream, admin, &drain, &connection)).await;
             }
-        })
-        .await;
+        });
+        match self.health_server {
+            Some(health) => {
+                tokio::join!(admin_server, health.run(drain.clone()));
+            }
+            None => admin_server.await,
+        }
     }
+}
+
+async fn serve(stream: TcpStream, admin: Arc<Admin>, drain: &drain::Watch, connection: &ConnectionHandle) {
+    let during = drain.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = admin.answer(request.method(), request.uri().path(), during.is_draining());
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let stop = async {
+        tokio::select! {
+            () = drain.over() => {}
+            () = connection.idle_for(IDLE) => {}
+        }
+    };
+    let _ = serve_until(stream, tracked(service, connection), &LIMITS, stop).await;
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! Serving HTTP/1.1 and HTTP/2 on one connection, within limits and until the drain.
 //!
 //! The version is found by the first bytes (RFC 9113 §3.4). No request head may take longer than
-//! [`Limits::header_timeout`], and neither may the first bytes of a connection.
+//! [`Limits::header_timeout`], and neither may the first bytes of a connection. A connection on which no request is
+//! answered ends after [`Limits::idle`].
 
 mod first;
+mod tracked;
+
+pub use tracked::{TrackedBody, tracked};
 
 use std::{error::Error, time::Duration};
 
@@ -20,7 +24,10 @@ use hyper_util::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::drain;
+use crate::{connection::ConnectionHandle, drain};
+
+/// How long an idle connection may take to end once its client was told.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An error of a connection.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -30,9 +37,12 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 pub struct Limits {
     /// How long the head of an HTTP/1.1 request may take, counted from the end of the one before: idle HTTP/1.1
     /// connections end after it, too. The first bytes of any connection have to come within it. A request that crosses
-    /// the end of a connection is lost, so that for peers who keep theirs it is longer than they do; those of Go, an API
-    /// server that calls a webhook among them, do for 90 s (`net/http.DefaultTransport`).
+    /// the end of a connection is lost, so that for clients who keep theirs and whose requests cannot be repeated it is
+    /// longer than they do.
     pub header_timeout: Duration,
+    /// How long a connection may be idle, as its [`ConnectionHandle`] says, before it is ended in an orderly way. HTTP/2
+    /// loses nothing by that. `None` leaves it to the client and to `ping`.
+    pub idle: Option<Duration>,
     /// Headers of an HTTP/1.1 request; more are answered 431.
     pub max_headers: usize,
     /// Bytes of a request's head, in both versions.
@@ -52,7 +62,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            header_timeout: Duration::from_secs(120),
+            header_timeout: Duration::from_secs(10),
+            idle: Some(Duration::from_secs(10)),
             max_headers: 100,
             max_header_bytes: 64 << 10,
             max_streams: 100,
@@ -93,8 +104,8 @@ impl Limits {
     }
 }
 
-/// Serves one connection until the peer ends it. When a drain begins, requests in flight are finished and no new one
-/// is taken; when it is over, the connection ends at once.
+/// Serves one connection until the peer ends it, or it is idle for too long. When a drain begins, requests in flight
+/// are finished and no new one is taken; when it is over, the connection ends at once.
 ///
 /// # Errors
 /// Where the connection breaks, or a limit is exceeded.
@@ -103,6 +114,7 @@ pub async fn serve_connection<I, S, B>(
     service: S,
     limits: &Limits,
     drain: &drain::Watch,
+    connection: &ConnectionHandle,
 ) -> Result<(), BoxError>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -113,9 +125,24 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
+    let stop = async {
+        tokio::select! {
+            () = drain.draining() => {}
+            () = idle(connection, limits.idle) => {}
+        }
+    };
     tokio::select! {
-        result = serve_until(io, service, limits, drain.draining()) => result,
+        result = serve_until(io, service, limits, stop) => result,
         () = drain.over() => Ok(()),
+        // A client that is told of the end and does not answer.
+        () = idle(connection, limits.idle.map(|limit| limit.saturating_add(CLOSE_TIMEOUT))) => Ok(()),
+    }
+}
+
+async fn idle(connection: &ConnectionHandle, limit: Option<Duration>) {
+    match limit {
+        Some(limit) => connection.idle_for(limit).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -135,6 +135,8 @@ pub struct Unpacker {
     /// The frame that is coming in, from its first byte on.
     held: BytesMut,
     scan: Scan,
+    /// Size of the content of a frame that is whole and was not read.
+    whole: Option<usize>,
     failed: Option<UnpackError>,
 }
 
@@ -151,12 +153,46 @@ impl Unpacker {
     /// # Errors
     /// Where the bytes are no frame that is taken.
     pub fn unpack(&mut self, bytes: &mut Bytes) -> Result<Option<Bytes>, UnpackError> {
+        match self.fill(bytes)? {
+            Some(_) => self.content(),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes from `bytes` what belongs to the frame that is coming in, and says how many bytes its content has once it
+    /// is whole, so that a reader can make room first. `None` where `bytes` are used up before.
+    ///
+    /// # Errors
+    /// Where the bytes are no frame that is taken.
+    pub fn fill(&mut self, bytes: &mut Bytes) -> Result<Option<usize>, UnpackError> {
+        self.checked(|reader| reader.try_fill(bytes))
+    }
+
+    /// The content of the frame that is whole; `None` where none is. The next frame may come after it.
+    ///
+    /// # Errors
+    /// Where the frame cannot be read.
+    pub fn content(&mut self) -> Result<Option<Bytes>, UnpackError> {
+        self.checked(|reader| {
+            let Some(content) = reader.whole else { return Ok(None) };
+            let content = read(&reader.held, content)?;
+            // An idle upload keeps no buffer.
+            *reader = Self::default();
+            Ok(Some(content))
+        })
+    }
+
+    /// Errors are for ever.
+    fn checked<T>(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<T, UnpackError>,
+    ) -> Result<T, UnpackError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let unpacked = self.try_unpack(bytes);
-        self.failed = unpacked.as_ref().err().copied();
-        unpacked
+        let result = step(self);
+        self.failed = result.as_ref().err().copied();
+        result
     }
 
     /// Whether the upload may end here.
@@ -165,8 +201,14 @@ impl Unpacker {
         self.held.is_empty()
     }
 
-    fn try_unpack(&mut self, bytes: &mut Bytes) -> Result<Option<Bytes>, UnpackError> {
-        loop {
+    /// Bytes of memory that it holds: those of a frame that is not whole.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.capacity()
+    }
+
+    fn try_fill(&mut self, bytes: &mut Bytes) -> Result<Option<usize>, UnpackError> {
+        while self.whole.is_none() {
             let missing = self.scan.wanted().saturating_sub(self.held.len());
             let taken = bytes.split_to(missing.min(bytes.remaining()));
             self.held.extend_from_slice(&taken);
@@ -174,12 +216,10 @@ impl Unpacker {
                 return Ok(None);
             }
             if let Found::Whole { content } = self.scan.look(&self.held)? {
-                let content = read(&self.held, content)?;
-                // An idle upload keeps no buffer.
-                *self = Self::default();
-                return Ok(Some(content));
+                self.whole = Some(content);
             }
         }
+        Ok(self.whole)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     io,
     net::{SocketAddr, SocketAddrV6},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -16,9 +17,10 @@ use podwitness_core::{
     inject::{INTERFACE, RECORD_PORT},
 };
 use podwitness_runtime::{
-    admin::{self, Admin},
+    admin::{self, Admin, AdminAddresses},
     clock::SystemClock,
     drain::{self, Drain},
+    memory,
     metrics::SharedRegistry,
     readiness::Readiness,
 };
@@ -44,6 +46,7 @@ use crate::{
         Door, Ingest, Parts, recover,
         state::{self, Shown},
     },
+    memory::MemoryBudget,
     metrics::{self, Metrics},
     peers::{Caps, Peers},
     privileged::PrivilegeError,
@@ -149,7 +152,8 @@ pub async fn bind(
     };
     let store = Arc::new(Store::open(&config.common.store, config.free_space)?);
     let events = store.events()?;
-    let admin_server = Admin { registry: registry.clone(), readiness }.bind(config.admin).await?;
+    let addresses = AdminAddresses { admin: config.admin, health: config.health };
+    let admin_server = Admin { registry: registry.clone(), readiness }.bind(addresses).await?;
     let plain = assembly.plain(config.plain).await?;
     let (opened, issuers) = assembly.tunnel(&config, privileged).await?;
     let tunnel = opened.as_ref().map(|(_, address)| *address);
@@ -165,6 +169,7 @@ pub async fn bind(
         clock: Arc::new(SystemClock),
         issuers,
         peers: Peers::new(Caps::default()),
+        memory: MemoryBudget::of(memory::limit(Path::new(memory::CGROUPS))),
         ack: config.ack,
         upload_bytes: config.upload_bytes,
         drain: watch.clone(),

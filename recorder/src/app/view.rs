@@ -6,8 +6,10 @@ use hyper_util::service::TowerToHyperService;
 use podwitness_runtime::{
     accept::accept,
     clock::SystemClock,
+    connection::ConnectionLimiter,
     drain::Drain,
-    http::{Limits, serve_connection},
+    http::{Limits, serve_connection, tracked},
+    quota::{QuotaLimits, QuotaMetrics},
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -18,8 +20,8 @@ use crate::{
     view::{Catalogue, EventTable, api},
 };
 
-/// Connections at a time; more wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at a time. All come over the pod's loopback, so that one source may have all.
+const CONNECTIONS: QuotaLimits = QuotaLimits { total: 64, per_key: 64 };
 
 /// Why the viewer cannot begin.
 #[derive(Debug, Error)]
@@ -73,16 +75,19 @@ impl Bound {
         let (signal, watch) = Drain::new();
         let router = api::router(self.catalogue, self.events);
         let draining = watch.clone();
-        let serving =
-            accept(self.listener, MAX_CONNECTIONS, async move { draining.draining().await }, |io, _| {
-                let (service, watch) = (TowerToHyperService::new(router.clone()), watch.clone());
-                async move {
-                    let guard = watch.guard();
-                    // A client that hangs up concerns nobody.
-                    let _ = serve_connection(io, service, &Limits::default(), &watch).await;
-                    drop(guard);
-                }
-            });
+        let until = async move { draining.draining().await };
+        // The viewer has no metrics of its own.
+        let limiter = ConnectionLimiter::with(CONNECTIONS, QuotaMetrics::default());
+        let serving = accept(self.listener, limiter, until, |io, _, connection| {
+            let (service, watch) = (TowerToHyperService::new(router.clone()), watch.clone());
+            async move {
+                let guard = watch.guard();
+                let service = tracked(service, &connection);
+                // A client that hangs up is no error of ours.
+                let _ = serve_connection(io, service, &Limits::default(), &watch, &connection).await;
+                drop(guard);
+            }
+        });
         let ending = async {
             stop.await;
             signal.drain(self.deadline).await

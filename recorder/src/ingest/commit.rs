@@ -9,14 +9,14 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use podwitness_core::grant::AckLevel;
-use podwitness_runtime::clock::Clock;
+use podwitness_runtime::{clock::Clock, keyed_semaphore::SharePermit};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::spawn_blocking,
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{answer::Acks, intake::Progress, receive::Taken};
+use super::{answer::Acks, intake::Progress};
 use crate::{
     metrics::Metrics,
     ship::{Shipment, Shipper},
@@ -24,6 +24,7 @@ use crate::{
         Part, Store, StoreError,
         layout::PartName,
         meta::{End, Meta, Outcome},
+        times,
     },
 };
 
@@ -43,9 +44,9 @@ const BUCKET: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) enum Step {
     /// The header came.
-    Open(Box<(PartName, Meta)>, Bytes),
+    Open(Box<(PartName, Meta)>, Bytes, Arc<SharePermit>),
     /// Whole lines came; with them, the session so far says this.
-    Lines(Bytes, Progress, Taken),
+    Lines(Bytes, Progress, Arc<SharePermit>),
     /// That was all.
     End(Ended),
 }
@@ -108,7 +109,7 @@ struct Batch {
     progress: Option<Progress>,
     end: Option<Ended>,
     /// Given back when the commit is over.
-    taken: Vec<Taken>,
+    taken: Vec<Arc<SharePermit>>,
 }
 
 impl Committer {
@@ -231,12 +232,13 @@ impl Committer {
         let shipped = self.is_shipped(outcome).await;
         if let Some(part) = self.part.take() {
             let progress = std::mem::take(&mut self.progress);
+            let at = self.backing.clock.now_unix_millis();
             let end = End {
                 outcome,
                 message: message.clone(),
-                at: self.backing.clock.now_unix_millis(),
+                at,
                 bytes: part.written(),
-                duration: progress.at,
+                duration: times::duration(progress.at, part.meta().facts.start, at),
                 exit: progress.exit,
                 session_end: progress.end,
                 session_outcome: progress.outcome,
@@ -267,9 +269,10 @@ impl Committer {
 impl Batch {
     fn add(&mut self, step: Step) {
         match step {
-            Step::Open(open, header) => {
+            Step::Open(open, header, taken) => {
                 self.open = Some(open);
                 self.push(header);
+                self.taken.push(taken);
             }
             Step::Lines(lines, progress, taken) => {
                 self.push(lines);

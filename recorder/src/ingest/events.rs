@@ -10,16 +10,18 @@ mod line;
 mod stream;
 mod writer;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::{
-    Door, Ingest, Upload, Version,
+    Ingest, RequestPeer, Upload, Version,
     answer::{Answer, NDJSON, acknowledging, announce, empty, text},
+    body::BodyReader,
+    unfinished::{UnfinishedError, UnfinishedInput},
 };
 use line::{EventRefusal, MAX_EVENT, admit};
 use writer::Batch;
@@ -29,17 +31,16 @@ impl Ingest {
     /// Answers `POST /v2/event`.
     pub(super) async fn events(
         self: &Arc<Self>,
-        door: &Door,
-        from: IpAddr,
+        sender: &RequestPeer,
         request: Request<Incoming>,
     ) -> Response<Answer> {
         if !is_stream(request.headers()) {
-            return match self.begin(door, from, request.headers(), Version::One).await {
+            return match self.begin(sender, request.headers(), Version::One).await {
                 Ok(upload) => self.event(upload, request.into_body()).await,
                 Err(response) => response,
             };
         }
-        match self.begin(door, from, request.headers(), Version::Two).await {
+        match self.begin(sender, request.headers(), Version::Two).await {
             Ok(upload) => {
                 let (acks, response) = acknowledging(self.parts.ack);
                 tokio::spawn(stream::Stream::new(self, upload, acks).run(request.into_body()));
@@ -50,14 +51,22 @@ impl Ingest {
     }
 
     /// One event.
-    async fn event(self: &Arc<Self>, upload: Upload, body: Incoming) -> Response<Answer> {
-        let Some(taken) = self.room.take(MAX_EVENT).await else {
-            return empty(StatusCode::SERVICE_UNAVAILABLE);
+    async fn event(self: &Arc<Self>, mut upload: Upload, body: Incoming) -> Response<Answer> {
+        let body = match gather(body, &mut upload.reader, &mut upload.held).await {
+            Ok(body) => body,
+            Err(Unread::Long) => return self.unfit(&EventRefusal::TooLong),
+            Err(Unread::Unfinished(error)) => {
+                self.parts.metrics.refused(error.reason());
+                let status = match error {
+                    UnfinishedError::Late => StatusCode::REQUEST_TIMEOUT,
+                    UnfinishedError::Memory(_) => StatusCode::TOO_MANY_REQUESTS,
+                };
+                return text(status, format!("{error}\n"));
+            }
+            Err(Unread::Broken) => return empty(StatusCode::BAD_REQUEST),
         };
-        let body = match Limited::new(body, MAX_EVENT).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return self.unfit(&EventRefusal::TooLong),
-            Err(_) => return empty(StatusCode::BAD_REQUEST),
+        let Some(taken) = upload.waiting.take(body.len()).await else {
+            return empty(StatusCode::SERVICE_UNAVAILABLE);
         };
         let admitted = admit(&body, &upload.owner, self.parts.clock.now_unix_millis());
         let events = match admitted {
@@ -88,6 +97,37 @@ impl Ingest {
             EventRefusal::Identity(_) => StatusCode::FORBIDDEN,
         };
         text(status, format!("{refusal}\n"))
+    }
+}
+
+/// Why the body of an event is not there.
+enum Unread {
+    Long,
+    Unfinished(UnfinishedError),
+    Broken,
+}
+
+/// The whole body, counted as it comes.
+async fn gather(
+    mut body: Incoming,
+    reader: &mut BodyReader,
+    held: &mut UnfinishedInput,
+) -> Result<Bytes, Unread> {
+    let mut text = Vec::new();
+    loop {
+        let frame = tokio::select! {
+            biased;
+            error = held.expired() => return Err(Unread::Unfinished(error)),
+            frame = reader.next(&mut body) => frame,
+        };
+        let Some(frame) = frame else { return Ok(text.into()) };
+        let (frame, _memory) = frame.map_err(|_| Unread::Broken)?;
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > MAX_EVENT.saturating_sub(text.len()) {
+            return Err(Unread::Long);
+        }
+        text.extend_from_slice(&data);
+        held.set(text.capacity(), 0).map_err(Unread::Unfinished)?;
     }
 }
 

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::store::{
     layout::{MAX_SESSION, PartName},
     meta::{Facts, Meta, Owner, Pod},
+    times,
 };
 
 /// Why a header is refused.
@@ -39,7 +40,7 @@ pub(super) fn describe(line: &[u8], owner: &Owner, received: i64) -> Result<(Par
         None => (PartName::generate(), 0),
     };
     let header_bytes = line.len() as u64;
-    let facts = facts(header).capped();
+    let facts = facts(header, received).capped();
     Ok((name, Meta { owner: owner.clone(), received, offset, header_bytes, facts, end: None }))
 }
 
@@ -58,12 +59,16 @@ fn agree(ours: &Podwitness, pod: &Pod) -> Result<(), HeaderRefusal> {
     }
 }
 
-fn facts(header: Header) -> Facts {
+fn facts(header: Header, received: i64) -> Facts {
     let target = header.kubernetes.unwrap_or_default();
     let ours = header.podwitness.unwrap_or_default();
     let ssh = !header.ssh_user.is_empty();
+    let stated = header.timestamp;
+    let start = times::start(stated, received);
     Facts {
-        start: header.timestamp,
+        start,
+        // Zero states nothing.
+        start_stated: (start != stated && stated != 0).then_some(stated),
         width: header.width,
         height: header.height,
         command: header.command,
@@ -87,6 +92,7 @@ mod tests {
     use super::*;
 
     const REFERENCE: &str = r#"{"version":2,"width":0,"height":0,"timestamp":1700000000,"command":"sh -c a \u0026\u0026 b \u003e c","srcNode":"a.ts.net","srcNodeID":"nX","srcNodeUserID":7,"srcNodeUser":"u@e","env":null,"sshUser":"","localUser":"","connectionID":"","kubernetes":{"PodName":"p","Namespace":"n","Container":"c","SessionType":"exec"}}"#;
+    const RECEIVED: i64 = 1_700_000_009_000;
     const SSH: &str = r#"{"version":2,"width":80,"height":24,"timestamp":1,"srcNode":"a","srcNodeID":"n","srcNodeTags":null,"env":{"TERM":"xterm"},"sshUser":"root","localUser":"root","connectionID":"ssh-conn-1","later":{"key":[1]}}"#;
 
     fn owner() -> Owner {
@@ -107,14 +113,27 @@ mod tests {
 
     #[test]
     fn a_reference_header_is_described_under_a_new_session() {
-        let (name, meta) = describe(REFERENCE.as_bytes(), &owner(), 9).unwrap();
+        let (name, meta) = describe(REFERENCE.as_bytes(), &owner(), RECEIVED).unwrap();
         assert_eq!((name.part(), name.session().len()), (0, 26));
         let Facts { start, command, user, namespace, pod, container, kind, tty, user_verified, .. } =
             meta.facts;
         assert_eq!((start, command.as_str(), user.as_str()), (1_700_000_000, "sh -c a && b > c", "u@e"));
         assert_eq!((namespace.as_str(), pod.as_str(), container.as_str()), ("n", "p", "c"));
         assert_eq!((kind.as_str(), tty, user_verified), ("exec", false, false));
-        assert_eq!((meta.owner, meta.received, meta.header_bytes), (owner(), 9, REFERENCE.len() as u64));
+        assert_eq!((meta.owner, meta.received), (owner(), RECEIVED));
+        assert_eq!(meta.header_bytes, REFERENCE.len() as u64);
+    }
+
+    #[test]
+    fn a_start_that_cannot_be_is_when_it_was_received_and_what_was_stated_is_kept() {
+        for (stated, kept) in
+            [(i64::MAX, Some(i64::MAX)), (-5, Some(-5)), (1, Some(1)), (0, None), (1_700_000_001, None)]
+        {
+            let line = format!(r#"{{"version":2,"width":1,"height":1,"timestamp":{stated}}}"#);
+            let facts = describe(line.as_bytes(), &owner(), RECEIVED).unwrap().1.facts;
+            let start = if stated == 1_700_000_001 { stated } else { RECEIVED / 1000 };
+            assert_eq!((facts.start, facts.start_stated), (start, kept), "{stated}");
+        }
     }
 
     #[test]

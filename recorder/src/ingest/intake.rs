@@ -5,11 +5,15 @@
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
-use podwitness_wire::cast::{Event, Line, MAX_HEADER};
+use podwitness_wire::{
+    cast::{Event, Line, MAX_HEADER},
+    pack::MAX_FRAME,
+};
 use thiserror::Error;
 
-/// Cap on an event line. Our own encoder stays far below; other writers put a whole read of a terminal in one.
-pub(super) const MAX_LINE: usize = 1 << 20;
+/// Cap on an event line, that of a compressed frame. Our own encoder stays below it; other writers put a whole read of
+/// a terminal in one, 32 KiB of which JSON makes 192 at most.
+pub(super) const MAX_LINE: usize = MAX_FRAME;
 /// Cap on the text of an exit status that is taken over into metadata.
 const MAX_EXIT: usize = 1024;
 /// The same for the words at the end of a recording.
@@ -43,7 +47,7 @@ pub(super) struct Progress {
 #[derive(Debug, Error, PartialEq)]
 pub(super) enum Refusal {
     /// A line above its cap.
-    #[error("line {0} is longer than {MAX_LINE} bytes")]
+    #[error("line {} is longer than {} bytes", .0, cap(*.0))]
     TooLong(u64),
     /// A line that is no event of asciicast v2.
     #[error("line {0} is no event line: {1}")]
@@ -76,6 +80,16 @@ impl Intake {
         &self.progress
     }
 
+    /// Bytes of memory that it holds: those of a line that is not whole.
+    pub(super) fn held(&self) -> usize {
+        self.held.capacity()
+    }
+
+    /// Whole lines so far, the header among them.
+    pub(super) const fn lines(&self) -> u64 {
+        self.lines
+    }
+
     /// Takes bytes in and gives the pieces that they complete, which are parts of them wherever a line is not split.
     pub(super) fn feed(&mut self, mut bytes: Bytes, out: &mut Vec<Piece>) -> Result<(), Refusal> {
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or(Refusal::TooMuch(self.cap))?;
@@ -88,8 +102,8 @@ impl Intake {
             }
         }
         self.cut(bytes, out)?;
-        let most = if self.lines == 0 { MAX_HEADER } else { MAX_LINE };
-        if self.held.len() > most { Err(Refusal::TooLong(self.lines.saturating_add(1))) } else { Ok(()) }
+        let line = self.lines.saturating_add(1);
+        if self.held.len() > cap(line) { Err(Refusal::TooLong(line)) } else { Ok(()) }
     }
 
     /// The upload is over: a last line may lack its newline.
@@ -108,7 +122,7 @@ impl Intake {
         if self.lines == 0
             && let Some(end) = line_end(&bytes)
         {
-            let header = bytes.split_to(end);
+            let header = front(&mut bytes, end);
             self.look(&header)?;
             out.push(Piece::Header(header));
         }
@@ -122,15 +136,28 @@ impl Intake {
             good = end;
         }
         if good > 0 {
-            out.push(Piece::Lines(bytes.split_to(good)));
+            out.push(Piece::Lines(front(&mut bytes, good)));
         }
-        self.held.extend_from_slice(&bytes);
+        if !bytes.is_empty() {
+            self.held.extend_from_slice(&bytes);
+        }
         result
     }
 
     fn look(&mut self, line: &[u8]) -> Result<(), Refusal> {
-        look(line, &mut self.lines, &mut self.progress)
+        look_at(line, MAX_LINE, &mut self.lines, &mut self.progress)
     }
+}
+
+/// Takes the first `len` bytes. They share the memory of the rest, unless they would keep more of it than they are.
+fn front(bytes: &mut Bytes, len: usize) -> Bytes {
+    let front = bytes.split_to(len);
+    if front.len() < bytes.len() { Bytes::copy_from_slice(&front) } else { front }
+}
+
+/// Cap on the line of this number.
+const fn cap(line: u64) -> usize {
+    if line == 1 { MAX_HEADER } else { MAX_LINE }
 }
 
 /// Index behind the first newline.
@@ -138,13 +165,18 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     memchr(b'\n', bytes).map(|at| at.saturating_add(1))
 }
 
-/// The header is looked at by whoever knows the owner; here only event lines are.
-pub(super) fn look(line: &[u8], lines: &mut u64, progress: &mut Progress) -> Result<(), Refusal> {
+/// Looks at a line of at most `most` bytes. Only event lines are looked at here; the header is read where the owner is known.
+pub(super) fn look_at(
+    line: &[u8],
+    most: usize,
+    lines: &mut u64,
+    progress: &mut Progress,
+) -> Result<(), Refusal> {
     *lines = lines.saturating_add(1);
     if *lines == 1 {
         return Ok(());
     }
-    if line.len() > MAX_LINE {
+    if line.len() > most {
         return Err(Refusal::TooLong(*lines));
     }
     let line = Line::check(line).map_err(|error| Refusal::Line(*lines, error.to_string()))?;

@@ -1,30 +1,39 @@
 //! Receives the body of an upload and hands it on in steps.
 //!
-//! `body --lines--> committer`: a channel of [`STEPS`], and [`Room`] that all uploads share; while either is full
-//! nothing more is read, and the client waits by HTTP flow control. A compressed body is read frame by frame, and the
-//! next frame only when the one before was handed on.
+//! `body --lines--> committer`: a channel of [`STEPS`], and a semaphore of bytes that all uploads share; while either is full
+//! nothing more is read, and the client waits by HTTP flow control. Memory for lines is waited for before they are
+//! unpacked. A compressed body is read frame by frame, and the next frame only when the one before was handed on. What is not whole yet is [`UnfinishedInput`].
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_ENCODING};
 use http_body::Body;
-use http_body_util::BodyExt as _;
+use podwitness_runtime::{
+    keyed_semaphore::{KeyShare, SharePermit},
+    quota::QuotaLease,
+};
 use podwitness_wire::pack::{ENCODING, Unpacker};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    body::BodyReader,
     commit::{Ended, Step},
     header::describe,
     intake::{Intake, Piece},
+    unfinished::{UnfinishedError, UnfinishedInput},
 };
-use crate::store::meta::{Outcome, Owner};
+use crate::{
+    metrics::Metrics,
+    store::{
+        layout::PartName,
+        meta::{Meta, Outcome, Owner},
+    },
+};
 
 /// Steps that wait to be committed.
 pub(super) const STEPS: usize = 8;
-/// Bytes of all uploads that were received and are not committed.
-const ROOM: usize = 64 << 20;
 
 /// How a body carries its lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,33 +59,7 @@ impl Encoding {
     }
 }
 
-/// Room for what was received and is not committed. Shared, because few bytes of a compressed body can become many,
-/// and many uploads can do that at a time.
-#[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Semaphore>);
-
-/// Room that is taken until this is dropped.
-pub(super) type Taken = OwnedSemaphorePermit;
-
-impl Room {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM)))
-    }
-
-    #[cfg(test)]
-    pub(super) fn free(&self) -> usize {
-        self.0.available_permits()
-    }
-
-    /// Waits for room; those who came first get it first. `None` never happens: nobody closes it.
-    pub(super) async fn take(&self, bytes: usize) -> Option<Taken> {
-        let bytes = u32::try_from(bytes.min(ROOM)).ok()?;
-        Arc::clone(&self.0).acquire_many_owned(bytes).await.ok()
-    }
-}
-
 /// What an upload is measured by.
-#[derive(Clone, Debug)]
 pub(super) struct Terms {
     /// Who sends it.
     pub(super) owner: Owner,
@@ -86,8 +69,16 @@ pub(super) struct Terms {
     pub(super) encoding: Encoding,
     /// Cap on its bytes, after decompression.
     pub(super) cap: u64,
+    /// Reads its body.
+    pub(super) reader: BodyReader,
     /// Where its lines wait.
-    pub(super) room: Room,
+    pub(super) waiting: KeyShare,
+    /// What of it is not whole.
+    pub(super) held: UnfinishedInput,
+    /// What it is described by.
+    pub(super) described: QuotaLease,
+    /// Counts what is refused.
+    pub(super) metrics: Metrics,
     /// Cancelled shortly before the program ends.
     pub(super) closing: CancellationToken,
 }
@@ -131,12 +122,17 @@ impl Receiver {
                     return shutting_down();
                 }
                 () = self.steps.closed() => return Stop::Unwanted,
-                frame = body.frame() => frame,
+                error = self.terms.held.expired() => return self.held_too_much(error),
+                frame = self.terms.reader.next(&mut body) => frame,
             };
             let taken = match frame {
                 // Trailers mean nothing here.
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.take(data).await,
+                Some(Ok((frame, memory))) => match frame.into_data() {
+                    Ok(data) => {
+                        let taken = self.take(data).await.and_then(|()| self.count_held());
+                        drop(memory);
+                        taken
+                    }
                     Err(_) => Ok(()),
                 },
                 Some(Err(_)) => return ended(Outcome::Lost, "the client went away"),
@@ -150,23 +146,38 @@ impl Receiver {
 
     async fn take(&mut self, mut data: Bytes) -> Result<(), Stop> {
         while let Some(unpacker) = &mut self.unpacker {
-            match unpacker.unpack(&mut data) {
-                Ok(Some(lines)) => self.feed(lines).await?,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(refused(&error)),
+            let Some(size) = unpacker.fill(&mut data).map_err(|error| refused(&error))? else {
+                return Ok(());
+            };
+            let memory = wait_for(&self.terms.waiting, size, &self.intake).await?;
+            if let Some(lines) = unpacker.content().map_err(|error| refused(&error))? {
+                self.feed(lines, memory).await?;
             }
             if self.terms.closing.is_cancelled() {
                 // What else the data becomes may take long to hand on.
                 return Err(shutting_down());
             }
         }
-        self.feed(data).await
+        let memory = wait_for(&self.terms.waiting, data.len(), &self.intake).await?;
+        self.feed(data, memory).await
+    }
+
+    /// What is left of what came, until the rest comes.
+    fn count_held(&mut self) -> Result<(), Stop> {
+        let packed = self.unpacker.as_ref().map_or(0, Unpacker::held);
+        let held = self.intake.held().saturating_add(packed);
+        self.terms.held.set(held, self.intake.lines()).map_err(|error| self.held_too_much(error))
+    }
+
+    fn held_too_much(&self, error: UnfinishedError) -> Stop {
+        self.terms.metrics.refused(error.reason());
+        refused(&error)
     }
 
     /// Whatever was good before a refusal is handed on.
-    async fn feed(&mut self, lines: Bytes) -> Result<(), Stop> {
+    async fn feed(&mut self, lines: Bytes, memory: SharePermit) -> Result<(), Stop> {
         let fed = self.intake.feed(lines, &mut self.pieces);
-        self.hand_on().await?;
+        self.hand_on(&Arc::new(memory)).await?;
         fed.map_err(|refusal| refused(&refusal))
     }
 
@@ -174,29 +185,45 @@ impl Receiver {
         if self.unpacker.as_ref().is_some_and(|unpacker| !unpacker.at_rest()) {
             return ended(Outcome::Lost, "the upload ended early, within a compressed frame");
         }
+        let memory = match wait_for(&self.terms.waiting, 0, &self.intake).await {
+            Ok(memory) => memory,
+            Err(stop) => return stop,
+        };
         let fed = self.intake.end(&mut self.pieces);
-        if let Err(stop) = self.hand_on().await {
+        if let Err(stop) = self.hand_on(&Arc::new(memory)).await {
             return stop;
         }
         fed.map_or_else(|refusal| refused(&refusal), |()| ended(Outcome::Complete, ""))
     }
 
-    async fn hand_on(&mut self) -> Result<(), Stop> {
+    /// Hands on what became whole, which `memory` is for.
+    async fn hand_on(&mut self, memory: &Arc<SharePermit>) -> Result<(), Stop> {
         for piece in std::mem::take(&mut self.pieces) {
+            let taken = Arc::clone(memory);
             let step = match piece {
-                Piece::Lines(lines) => {
-                    let taken = self.terms.room.take(lines.len()).await.ok_or(Stop::Unwanted)?;
-                    Step::Lines(lines, self.intake.progress().clone(), taken)
-                }
-                Piece::Header(line) => match describe(&line, &self.terms.owner, self.terms.received) {
-                    Ok(described) => Step::Open(Box::new(described), line),
-                    Err(refusal) => return Err(refused(&refusal)),
-                },
+                Piece::Lines(lines) => Step::Lines(lines, self.intake.progress().clone(), taken),
+                Piece::Header(line) => Step::Open(Box::new(self.describe(&line)?), line, taken),
             };
             self.steps.send(step).await.map_err(|_| Stop::Unwanted)?;
         }
         Ok(())
     }
+
+    fn describe(&mut self, header: &[u8]) -> Result<(PartName, Meta), Stop> {
+        let described = describe(header, &self.terms.owner, self.terms.received);
+        let (name, meta) = described.map_err(|refusal| refused(&refusal))?;
+        self.terms.described.take(meta.facts.size()).map_err(|exceeded| {
+            self.terms.metrics.refused("described");
+            ended(Outcome::Refused, &format!("the recorder has no memory for more sessions: {exceeded}"))
+        })?;
+        Ok((name, meta))
+    }
+}
+
+/// Memory for all that can become whole by so many bytes more. It is asked for at once: who waits for a part of it has
+/// no other.
+async fn wait_for(waiting: &KeyShare, bytes: usize, intake: &Intake) -> Result<SharePermit, Stop> {
+    waiting.take(bytes.saturating_add(intake.held())).await.ok_or(Stop::Unwanted)
 }
 
 fn shutting_down() -> Stop {

@@ -14,16 +14,18 @@ use std::{
 use podwitness_wire::cast::Header;
 use rustix::fs::{FlockOperation, flock};
 
-use super::intake::{MAX_LINE, Progress, look};
+use super::intake::{Progress, look_at};
 use crate::store::{
     Store, complete,
     meta::{End, Meta, Outcome},
-    read_meta,
+    read_meta, times,
     walk::Place,
 };
 
 /// Read at a time.
 const READ: usize = 256 << 10;
+/// Cap on a stored line, which earlier versions took longer than they are taken now.
+const MAX_STORED: usize = 1 << 20;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -74,7 +76,7 @@ fn recover_part(store: &Store, place: &Place) -> io::Result<bool> {
             // Another process writes it.
             return Ok(None);
         }
-        end(&file).map(|end| Some((file, end)))
+        end(&file, meta.facts.start).map(|end| Some((file, end)))
     });
     match completed {
         Ok(None) => Ok(false),
@@ -106,17 +108,18 @@ fn aside(store: &Store, place: &Place, error: &io::Error) {
     store.quarantine().take(&place.meta(), error);
 }
 
-/// The end of a file that broke off.
-fn end(file: &File) -> io::Result<End> {
+/// The end of a file that broke off, of a session that began at `start` (Unix seconds).
+fn end(file: &File, start: i64) -> io::Result<End> {
     let about = file.metadata()?;
     let found = scan(file)?;
     let at = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = i64::try_from(at.as_millis()).unwrap_or(i64::MAX);
     Ok(End {
         outcome: Outcome::Interrupted,
         message: "the recorder was interrupted".to_owned(),
-        at: i64::try_from(at.as_millis()).unwrap_or(i64::MAX),
+        at,
         bytes: found.good,
-        duration: found.progress.at,
+        duration: times::duration(found.progress.at, start, at),
         exit: found.progress.exit,
         session_end: found.progress.end,
         session_outcome: found.progress.outcome,
@@ -143,7 +146,7 @@ fn scan(file: &File) -> io::Result<Found> {
     let (mut at, mut bad) = (0_u64, 0_u64);
     loop {
         line.clear();
-        let read = reader.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line)?;
+        let read = reader.by_ref().take(MAX_STORED as u64 + 1).read_until(b'\n', &mut line)?;
         if read == 0 {
             return Ok(found);
         }
@@ -152,7 +155,7 @@ fn scan(file: &File) -> io::Result<Found> {
             lines = 1;
             Header::parse(&line).is_ok()
         } else {
-            look(&line, &mut lines, &mut found.progress).is_ok()
+            look_at(&line, MAX_STORED, &mut lines, &mut found.progress).is_ok()
         };
         if good {
             found.good = at;

@@ -102,6 +102,7 @@ impl Lab {
             clock: Arc::new(ManualClock::at(1_700_000_000)),
             issuers: watch::Sender::new(Arc::from([])).subscribe(),
             peers: Peers::new(Caps::default()),
+            memory: MemoryBudget::default(),
             ack: AckLevel::Process,
             shipper: None,
             upload_bytes: 8 << 20,

@@ -75,8 +75,11 @@ pub struct Pod {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Facts {
-    /// Start of the session, Unix seconds.
+    /// Start of the session, Unix seconds: what the header says where that can be, else when it was received.
     pub start: i64,
+    /// What the header says of the start, where that cannot be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_stated: Option<i64>,
     /// Columns.
     pub width: u32,
     /// Rows.
@@ -186,6 +189,13 @@ impl From<Claims> for Pod {
 }
 
 impl Facts {
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let texts = [&self.command, &self.user, &self.namespace, &self.pod, &self.container, &self.kind];
+        texts.into_iter().chain(&self.groups).map(String::len).fold(0, usize::saturating_add)
+    }
+
     /// The same with every text within its cap.
     #[must_use]
     pub fn capped(mut self) -> Self {

@@ -14,6 +14,7 @@ use super::{cast::PartPiece, scan::Found};
 use crate::store::{
     layout::{owner_digest, short_digest},
     meta::{Meta, Outcome, Owner},
+    times,
 };
 
 /// One session of the catalogue.
@@ -35,6 +36,11 @@ pub(super) struct Summary {
     pub(super) session: String,
     /// Start, Unix seconds.
     pub(super) start: i64,
+    /// What its sender says of the start, where that cannot be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) start_stated: Option<i64>,
+    /// When its first part came, by the recorder's clock, Unix seconds.
+    pub(super) received: i64,
     /// Length in seconds.
     pub(super) duration: f64,
     /// The user who acted.
@@ -148,7 +154,11 @@ fn summary(id: String, parts: &[Arc<Found>]) -> Summary {
 impl Summary {
     fn begin(&mut self, first: &Meta) {
         let facts = first.facts.clone();
-        self.start = if facts.start > 0 { facts.start } else { first.received.div_euclid(1000) };
+        // Metadata of earlier versions has what the sender stated.
+        self.start = times::start(facts.start, first.received);
+        let stated = facts.start_stated.unwrap_or(facts.start);
+        self.start_stated = (stated != self.start && stated != 0).then_some(stated);
+        self.received = first.received.div_euclid(1000);
         (self.width, self.height, self.tty) = (facts.width, facts.height, facts.tty);
         (self.user, self.user_verified) = (cut(facts.user), facts.user_verified);
         self.groups = facts.groups;
@@ -160,7 +170,8 @@ impl Summary {
 
     fn end(&mut self, metas: &[&Meta], last: &Meta) {
         let ends = || metas.iter().filter_map(|meta| meta.end.as_ref());
-        self.duration = ends().map(|end| end.duration).fold(0.0, f64::max);
+        let start = self.start;
+        self.duration = ends().map(|end| times::duration(end.duration, start, end.at)).fold(0.0, f64::max);
         self.gap = ends().map(|end| end.gap).fold(0, u64::saturating_add);
         if let Some(exit) = ends().filter_map(|end| end.exit.clone()).next_back() {
             self.exit_code = exit.parse().ok();
@@ -204,7 +215,7 @@ pub(super) struct Filter {
     pub(super) namespace: Option<String>,
     pub(super) pod: Option<String>,
     pub(super) user: Option<String>,
-    /// Unix seconds.
+    /// Unix seconds. Sessions that were received later match, too, so that a stated start hides none.
     pub(super) since: Option<i64>,
 }
 
@@ -220,7 +231,7 @@ impl Filter {
         either(&self.namespace, namespace, &session.namespace)
             && either(&self.pod, pod, &session.pod)
             && self.user.as_ref().is_none_or(|user| *user == session.user)
-            && self.since.is_none_or(|since| session.start >= since)
+            && self.since.is_none_or(|since| session.start.max(session.received) >= since)
     }
 }
 

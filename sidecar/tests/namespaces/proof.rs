@@ -2,9 +2,10 @@
 
 use std::{net::TcpListener, sync::Arc};
 
+use podwitness_runtime::{connection::ConnectionLimiter, quota::QuotaMetrics};
 use podwitness_sidecar::{
     kernel::selftest::{Probe, SelftestError},
-    listen::Listener,
+    listen::{CONNECTIONS, Listener},
 };
 use tokio::runtime::Builder;
 
@@ -19,9 +20,11 @@ fn prove(lab: &Lab) -> Result<(), SelftestError> {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (listener, probe) = (Listener::bind(LISTENER).await.unwrap(), Arc::new(Probe::default()));
+            let limiter = ConnectionLimiter::with(CONNECTIONS, QuotaMetrics::default());
+            let handle = |_| std::future::ready(());
             tokio::select! {
-                proven = probe.run(SERVICE.parse().unwrap()) => proven,
-                () = listener.serve(Arc::clone(&probe), std::future::pending, |_| std::future::ready(())) => Ok(()),
+                protected = probe.run(SERVICE.parse().unwrap()) => protected,
+                () = listener.serve(limiter, Arc::clone(&probe), std::future::pending, handle) => Ok(()),
             }
         })
     })

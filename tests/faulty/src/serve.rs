@@ -3,7 +3,11 @@
 use std::{future::pending, net::IpAddr, sync::Arc};
 
 use podwitness_recorder::ingest::{Door, Ingest};
-use podwitness_runtime::accept::accept;
+use podwitness_runtime::{
+    accept::accept,
+    connection::ConnectionLimiter,
+    quota::{QuotaLimits, QuotaMetrics},
+};
 use tokio::{
     io::duplex,
     net::{TcpListener, TcpStream},
@@ -15,15 +19,22 @@ use crate::{
     impostor,
 };
 
-/// Connections at a time; more wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 1024;
+/// Connections at a time; more are closed.
+const CONNECTIONS: QuotaLimits = QuotaLimits { total: 1024, per_key: 1024 };
 /// Bytes between the network and the recorder.
 const PIPE: usize = 64 << 10;
 
 /// Serves what comes in at a listener as the fault of the moment has it, for ever.
 pub async fn serve(ingest: Arc<Ingest>, listener: TcpListener, door: Door, faults: Faults) {
-    accept(listener, MAX_CONNECTIONS, pending(), |stream, peer| {
-        connection(Arc::clone(&ingest), stream, peer.ip(), door.clone(), faults.clone())
+    let limiter = ConnectionLimiter::with(CONNECTIONS, QuotaMetrics::default());
+    accept(listener, limiter, pending(), |stream, peer, place| {
+        // What goes wrong here goes wrong on command alone.
+        let busy = place.busy();
+        let served = connection(Arc::clone(&ingest), stream, peer.ip(), door.clone(), faults.clone());
+        async move {
+            served.await;
+            drop(busy);
+        }
     })
     .await;
 }

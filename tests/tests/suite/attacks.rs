@@ -1,7 +1,9 @@
 //! Attacks on what is promised where recording is required, one file for each promise: by a user with a shell in an app
 //! container, by the author of a pod, and by any pod of the cluster.
 
+mod absurd_times;
 mod enrolment;
+mod exhaustion;
 mod host_access;
 mod node_proxy_paths;
 mod stream_framing;

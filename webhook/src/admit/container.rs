@@ -2,8 +2,8 @@
 //! back from it compares equal and is not patched again.
 
 use podwitness_core::inject::{
-    ADMIN_PORT, CONTAINER, EnvSource, EnvVar, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE, MOUNT_TUN,
-    MOUNT_WIREGUARD, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL, VOLUME_STATE,
+    CONTAINER, EnvSource, EnvVar, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE, MOUNT_TUN, MOUNT_WIREGUARD,
+    PROBE_PORT, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL, VOLUME_STATE,
     VOLUME_TUN,
 };
 use serde_json::{Map, Value, json};
@@ -37,7 +37,7 @@ pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &
         },
         // The next container starts when this one has: rules in place, directories written, interception proven.
         "startupProbe": {
-            "httpGet": {"path": "/readyz", "port": ADMIN_PORT, "scheme": "HTTP"},
+            "httpGet": {"path": "/readyz", "port": PROBE_PORT, "scheme": "HTTP"},
             "failureThreshold": 120, "periodSeconds": 1, "successThreshold": 1, "timeoutSeconds": 3,
         },
         "terminationMessagePath": "/dev/termination-log",

@@ -2,11 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::service::TowerToHyperService;
 use kube::Client;
 use podwitness_runtime::{
+    connection::ConnectionLimiter,
     drain::{Drain, Drained, Watch, shutdown_signal},
     http::{Limits, serve_connection},
+    quota::QuotaLimits,
     tls,
 };
 use rustls::ServerConfig;
@@ -16,16 +23,22 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{server, world::World};
+use super::{body, server, world::World};
 use crate::{
     certs::{self, Publisher, Served},
     config::AdmitConfig,
     sockets::{SocketError, Sockets},
 };
 
-/// Connections at a time. An API server calls webhooks over HTTP/1.1 and keeps up to 25 for the next
-/// (`k8s.io/apiserver/pkg/util/webhook`, `k8s.io/client-go/transport`).
-const MAX_CONNECTIONS: usize = 256;
+/// Connections at a time. An API server calls webhooks over HTTP/1.1, has as many connections as reviews (600 at most,
+/// by its own limits on requests in flight), and keeps up to 25 for the next (`k8s.io/apiserver/pkg/util/webhook`,
+/// `k8s.io/client-go/transport`). Which addresses are an API server's cannot be told, because the way here may
+/// translate them.
+const CONNECTIONS: QuotaLimits = QuotaLimits { total: 1024, per_key: 640 };
+/// In which an idle connection is ended. An API server keeps its own for 90 s (`net/http.DefaultTransport`), used or
+/// not yet, and a review that crosses the end of one is lost, and with it, where injection is required, the pod:
+/// so it is left to the API server to end them, unless all places are taken.
+const IDLE: Duration = Duration::from_secs(120);
 /// How long reviews are still taken after SIGTERM, while endpoints forget this replica.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -90,19 +103,39 @@ fn start(
     let (follower, first) = (client.clone(), readiness.block("certificate"));
     tasks.spawn(async move { served.follow(&follower, &namespace, first).await });
     let router = server::router(world, &sockets.registry, readiness);
-    tasks.spawn(serve(sockets.listener, tls, router, drain.clone()));
+    let limiter = ConnectionLimiter::new("admission", CONNECTIONS, &sockets.registry);
+    tasks.spawn(serve(sockets.listener, tls, router, limiter, drain.clone()));
     Ok((tasks, tokio::spawn(sockets.admin.run(drain.clone()))))
 }
 
-async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: axum::Router, drain: Watch) {
+async fn serve(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    router: axum::Router,
+    limiter: ConnectionLimiter,
+    drain: Watch,
+) {
+    let limits = limits();
     let until = drain.clone();
-    tls::listener::serve(listener, config, drain, MAX_CONNECTIONS, move |stream, peer| {
-        let (service, drain) = (TowerToHyperService::new(router.clone()), until.clone());
+    tls::listener::serve(listener, config, drain, limiter, move |stream, peer, connection| {
+        let (router, drain) = (TowerToHyperService::new(router.clone()), until.clone());
+        let client = body::ReviewClient { connection: connection.clone(), source: peer.ip() };
         async move {
-            if let Err(error) = serve_connection(stream, service, &Limits::default(), &drain).await {
+            let service = service_fn(|mut request: Request<Incoming>| {
+                request.extensions_mut().insert(client.clone());
+                router.call(request)
+            });
+            if let Err(error) = serve_connection(stream, service, &limits, &drain, &connection).await {
                 tracing::debug!(%peer, error = &*error as &dyn std::error::Error, "a connection broke");
             }
         }
     })
     .await;
 }
+
+fn limits() -> Limits {
+    Limits { header_timeout: IDLE, idle: None, max_streams: 16, ..Limits::default() }
+}
+
+#[cfg(test)]
+mod tests;

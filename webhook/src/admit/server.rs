@@ -21,10 +21,14 @@ use podwitness_core::inject::Inject;
 use podwitness_runtime::{metrics::SharedRegistry, readiness::Readiness};
 use tokio::time::Instant;
 
-use super::{decide::Verdict, labelled, metrics::Metrics, review, world::World};
-
-/// Cap on the body of a review; a pod may have 1.5 MiB, and a review may hold two. What is longer is answered 413.
-const MAX_BODY: usize = 4 << 20;
+use super::{
+    body::{BodyLimiter, MAX_BODY, limit_body},
+    decide::Verdict,
+    labelled,
+    metrics::Metrics,
+    review,
+    world::World,
+};
 
 /// What a path is asked about.
 #[derive(Clone, Copy)]
@@ -44,11 +48,13 @@ struct Shared {
 /// says; `POST /namespaces` for namespaces themselves.
 pub(super) fn router(world: Arc<World>, registry: &SharedRegistry, readiness: Readiness) -> Router {
     let shared = Shared { world, metrics: Metrics::register(registry) };
+    let bodies = BodyLimiter::register(registry);
     Router::new()
         .route("/mutate", post(by_label))
         .route("/mutate/{mode}", post(by_entry))
         .route("/namespaces", post(namespaces))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(bodies, limit_body))
         .layer(from_fn_with_state(readiness, last_unless_ready))
         .with_state(shared)
 }

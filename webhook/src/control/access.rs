@@ -56,6 +56,12 @@ pub struct Caller {
     pub mode: Option<Inject>,
 }
 
+/// A token whose signature holds. What else it is worth is not known yet.
+pub struct Verified<'t> {
+    token: &'t str,
+    bound: Bound,
+}
+
 /// Checks callers.
 pub struct Access {
     keys: Keys,
@@ -89,6 +95,14 @@ pub struct Ours {
     pub images: Vec<String>,
 }
 
+impl Verified<'_> {
+    /// Uid of the pod for which it was made.
+    #[must_use]
+    pub fn pod_uid(&self) -> &str {
+        &self.bound.pod_uid
+    }
+}
+
 impl Access {
     /// Checks callers against these caches and the API server.
     #[must_use]
@@ -113,9 +127,25 @@ impl Access {
     /// # Errors
     /// Where the request has no token that can be believed, or its bearer may not enrol.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        self.confirm(self.verify(headers).await?).await
+    }
+
+    /// The token of a request, if this cluster has signed it for us. Cheap: only the signing keys are asked for, and they are kept.
+    ///
+    /// # Errors
+    /// Where the request has no such token.
+    pub async fn verify<'t>(&self, headers: &'t HeaderMap) -> Result<Verified<'t>, Refusal> {
         let token = token::bearer(headers)?;
         let keys = self.keys.with(&token::key_id(token)?).await?;
         let bound = token::verify(token, &keys, self.clock.now_unix())?;
+        Ok(Verified { token, bound })
+    }
+
+    /// The caller who shows a token.
+    ///
+    /// # Errors
+    /// Where the pod asks too often, the API server does not confirm the token, or its bearer may not enrol.
+    pub async fn confirm(&self, Verified { token, bound }: Verified<'_>) -> Result<Caller, Refusal> {
         self.not_too_often(&bound.pod_uid)?;
         bound.confirmed_by(&self.review(token).await?)?;
         let pod = self.pods.find(&bound.namespace, &bound.pod, &bound.pod_uid).await?;

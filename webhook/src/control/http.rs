@@ -1,7 +1,9 @@
 //! The control API over HTTPS: three paths, small bodies, and an answer to everything else.
 //!
-//! Whatever a stranger sends costs him more than us: connections and requests are counted by source before anything
-//! is looked at, bodies are capped and have to come in time.
+//! A connection counts to the address it comes from until it shows a token whose signature holds, and to the token's pod
+//! from then on. All containers of a pod have one address, so that connections without a token are limited in number and
+//! time and give way to newer ones: the other containers do not keep the sidecar out. Bodies are capped and have to come
+//! in time, and are read only where there is a token.
 
 use std::{
     hash::Hash,
@@ -29,17 +31,21 @@ use podwitness_core::{
 };
 use podwitness_runtime::{
     clock::Clock,
+    connection::{BusyGuard, ConnectionHandle, ConnectionLimiter},
     drain,
-    http::{Limits, serve_connection},
+    http::{Limits, TrackedBody, serve_connection},
+    quota::{Quota, QuotaKey, QuotaLimits},
     tls::listener,
 };
 use rustls::ServerConfig;
 use serde::de::DeserializeOwned;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 
 use super::{
     access::{Access, Caller},
-    connections::Connections,
     enrolments::Enrol,
     events::Events,
     feed::Feeds,
@@ -49,11 +55,14 @@ use super::{
     streams::Streams,
 };
 
-/// Connections at a time; more wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 16_384;
-/// Connections of one source; further ones are closed at once. A node that masquerades counts as one.
-const MAX_PER_SOURCE: usize = 256;
-/// Requests of one source: a node full of pods that start together, then fifty a second.
+/// Connections that have shown no token yet, in all and from one source. A node that masquerades counts as one, and its
+/// pods may start together.
+pub const UNAUTHENTICATED: QuotaLimits = QuotaLimits { total: 1024, per_key: 128 };
+/// Connections of pods, in all and of one pod: an agent has one, and for a moment another.
+const PODS: QuotaLimits = QuotaLimits { total: 16_384, per_key: 4 };
+/// Until a pod with too many connections may try again.
+const TOO_MANY: Duration = Duration::from_secs(5);
+/// Requests of one source that show no token which holds: a mistake of a node full of pods, then fifty a second.
 const SOURCE_RATE: Rate = Rate { burst: 512, every: Duration::from_millis(20) };
 /// Sources that are told apart.
 const SOURCE_CAP: usize = 16_384;
@@ -61,8 +70,11 @@ const SOURCE_CAP: usize = 16_384;
 const NOTICE_RATE: Rate = Rate { burst: 8, every: Duration::from_secs(60) };
 /// Pods whose notices are told apart.
 const NOTICE_CAP: usize = 16_384;
-/// In which a connection has to say something: agents keep theirs, over HTTP/2, and say so at once.
+/// In which a connection has to say something, and to show a token: agents do so at once.
 const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection without a request is kept; that of an agent has its stream. It is over HTTP/2, where nothing is
+/// lost when it ends.
+const IDLE: Duration = Duration::from_secs(30);
 /// An enrolment is a key in JSON, a notice a word.
 const MAX_BODY: usize = 4 << 10;
 /// In which a body has to come.
@@ -80,6 +92,7 @@ struct Inner {
     events: Events,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
+    pods: Quota,
     sources: Mutex<Buckets<IpAddr>>,
     noticed: Mutex<Buckets<String>>,
 }
@@ -100,8 +113,12 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
 }
 
-#[derive(Clone, Copy)]
-struct Peer(IpAddr);
+/// Who sends a request.
+#[derive(Clone)]
+struct Peer {
+    source: IpAddr,
+    connection: ConnectionHandle,
+}
 
 impl Server {
     /// A server.
@@ -111,22 +128,41 @@ impl Server {
         let streams = Streams::new(metrics.streams.clone());
         let sources = Mutex::new(Buckets::new(SOURCE_RATE, SOURCE_CAP));
         let noticed = Mutex::new(Buckets::new(NOTICE_RATE, NOTICE_CAP));
-        Self(Arc::new(Inner { access, enrol, feeds, streams, events, metrics, clock, sources, noticed }))
+        let pods = Quota::new(PODS, metrics.pods.clone());
+        Self(Arc::new(Inner {
+            access,
+            enrol,
+            feeds,
+            streams,
+            events,
+            metrics,
+            clock,
+            pods,
+            sources,
+            noticed,
+        }))
     }
 
-    /// Serves connections until the drain.
-    pub async fn serve(self, listener: TcpListener, tls: Arc<ServerConfig>, drain: drain::Watch) {
-        let limits =
-            Limits { header_timeout: HEAD, max_streams: 16, max_header_bytes: 32 << 10, ..Limits::default() };
-        let connections = Connections::new(MAX_PER_SOURCE);
+    /// Serves connections that `limiter` admits until the drain.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        limiter: ConnectionLimiter,
+        drain: drain::Watch,
+    ) {
         let during = drain.clone();
-        listener::serve(listener, tls, drain, MAX_CONNECTIONS, move |stream, peer| {
-            let (router, drain, place) = (self.router(peer), during.clone(), connections.open(peer.ip()));
+        listener::serve(listener, tls, drain, limiter, move |stream, peer, connection| {
+            let (router, drain) = (self.router(peer, connection.clone()), during.clone());
             async move {
-                let Some(_place) = place else { return };
-                let served = serve_connection(stream, TowerToHyperService::new(router), &limits, &drain);
-                if let Err(error) = served.await {
-                    tracing::debug!(%peer, error, "a connection broke");
+                let (service, limits) = (TowerToHyperService::new(router), limits());
+                tokio::select! {
+                    served = serve_connection(stream, service, &limits, &drain, &connection) => {
+                        if let Err(error) = served {
+                            tracing::debug!(%peer, error, "a connection broke");
+                        }
+                    }
+                    () = unauthenticated_deadline(&connection) => tracing::debug!(%peer, "a connection shows no token in time"),
                 }
             }
         })
@@ -134,24 +170,36 @@ impl Server {
     }
 
     /// The routes, for requests of `peer`.
-    fn router(&self, peer: SocketAddr) -> Router {
+    fn router(&self, peer: SocketAddr, connection: ConnectionHandle) -> Router {
+        let peer = Peer { source: peer.ip().to_canonical(), connection };
         Router::new()
             .route(ENROL, post(enrol))
             .route(NETMAP, get(netmap))
             .route(NOTICE, post(notice))
             .fallback(nothing)
             .method_not_allowed_fallback(nothing)
-            .layer(Extension(Peer(peer.ip().to_canonical())))
+            .layer(Extension(peer))
             .with_state(self.clone())
     }
 
-    async fn caller(&self, Peer(source): Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        take(&self.0.sources, source)?;
-        self.0.access.caller(headers).await
+    /// The caller of a request. Its connection counts to its pod from then on, and is busy while it is answered.
+    async fn caller(&self, peer: &Peer, headers: &HeaderMap) -> Result<(Caller, BusyGuard), Refusal> {
+        let token = match self.0.access.verify(headers).await {
+            Ok(token) => token,
+            Err(refusal) => {
+                // Only requests without a token are slowed by the rate of their address.
+                take(&self.0.sources, peer.source)?;
+                return Err(refusal);
+            }
+        };
+        let pod = QuotaKey::Name(token.pod_uid().into());
+        peer.connection.authenticate(&self.0.pods, pod).map_err(|_| Refusal::TooMany(TOO_MANY))?;
+        let busy = peer.connection.busy();
+        Ok((self.0.access.confirm(token).await?, busy))
     }
 
-    async fn enrol(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<EnrolResponse, Refusal> {
-        let caller = self.caller(peer, headers).await?;
+    async fn enrol(&self, peer: &Peer, headers: &HeaderMap, body: Body) -> Result<EnrolResponse, Refusal> {
+        let (caller, _busy) = self.caller(peer, headers).await?;
         let request: EnrolRequest = read(body).await?;
         let proof = headers.get(assertion::HEADER).and_then(|value| value.to_str().ok());
         match self.0.enrol.enrol(&caller, &request, proof) {
@@ -170,8 +218,8 @@ impl Server {
         }
     }
 
-    async fn notice(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<StatusCode, Refusal> {
-        let caller = self.caller(peer, headers).await?;
+    async fn notice(&self, peer: &Peer, headers: &HeaderMap, body: Body) -> Result<StatusCode, Refusal> {
+        let (caller, _busy) = self.caller(peer, headers).await?;
         let NoticeRequest { notice } = read(body).await?;
         if matches!(notice, Notice::Recorder(_)) && caller.role.recorder().is_none() {
             return Err(Refusal::Forbidden("the pod is no replica of a recorder".to_owned()));
@@ -193,15 +241,16 @@ impl Server {
         }
     }
 
-    async fn netmap(&self, peer: Peer, headers: &HeaderMap) -> Result<Response, Refusal> {
-        let caller = self.caller(peer, headers).await?;
+    async fn netmap(&self, peer: &Peer, headers: &HeaderMap) -> Result<Response, Refusal> {
+        let (caller, busy) = self.caller(peer, headers).await?;
         let uid = caller.pod.uid();
         let key = self.0.enrol.enrolments.key_of(uid).ok_or(NOT_ENROLLED)?;
         let place = self.0.streams.open(uid)?;
         let life = caller.bound.exp.saturating_sub(self.0.clock.now_unix());
         let life = Duration::from_secs(u64::try_from(life).unwrap_or_default());
         let feed = self.0.feeds.open(caller, key, place, life);
-        let mut response = Response::new(Body::from_stream(feed.lines()));
+        let lines = TrackedBody::new(Body::from_stream(feed.lines()), busy);
+        let mut response = Response::new(Body::new(lines));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
@@ -214,6 +263,19 @@ impl Server {
     }
 }
 
+fn limits() -> Limits {
+    let idle = Some(IDLE);
+    Limits { header_timeout: HEAD, idle, max_streams: 16, max_header_bytes: 32 << 10, ..Limits::default() }
+}
+
+/// Completes where a connection has shown no token within its time.
+async fn unauthenticated_deadline(connection: &ConnectionHandle) {
+    sleep(HEAD).await;
+    if connection.is_authenticated() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The pod has no key here: after a restart of the control plane, or because it never enrolled.
 const NOT_ENROLLED: Refusal = Refusal::Conflict("the pod has not enrolled; POST /v1/enrol first");
 
@@ -223,7 +285,7 @@ async fn enrol(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    match server.enrol(peer, &headers, body).await {
+    match server.enrol(&peer, &headers, body).await {
         Ok(response) => Json(response).into_response(),
         Err(refusal) => server.refuse(refusal),
     }
@@ -234,7 +296,7 @@ async fn netmap(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    server.netmap(peer, &headers).await.unwrap_or_else(|refusal| server.refuse(refusal))
+    server.netmap(&peer, &headers).await.unwrap_or_else(|refusal| server.refuse(refusal))
 }
 
 async fn notice(
@@ -243,7 +305,7 @@ async fn notice(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    match server.notice(peer, &headers, body).await {
+    match server.notice(&peer, &headers, body).await {
         Ok(code) => code.into_response(),
         Err(refusal) => server.refuse(refusal),
     }

@@ -1,6 +1,6 @@
 //! Metrics of the control plane. Labels are roles, outcomes and reasons, never pods.
 
-use podwitness_runtime::metrics::SharedRegistry;
+use podwitness_runtime::{metrics::SharedRegistry, quota::QuotaMetrics};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -13,6 +13,8 @@ use super::{refusal::Refusal, registry::Claimed, role::Role};
 pub struct Metrics {
     enrolments: Family<Enrolment, Counter>,
     refusals: Family<Refused, Counter>,
+    /// Connections that have shown a token, as those of a listener of their own.
+    pub pods: QuotaMetrics,
     /// Open netmap streams.
     pub streams: Gauge,
     /// Enrolled pods.
@@ -42,9 +44,9 @@ impl Metrics {
     /// Registers all of them.
     #[must_use]
     pub fn register(registry: &SharedRegistry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self { pods: registry.connections().listener("control-pods"), ..Self::default() };
         registry.with(|registry| {
-            let Self { enrolments, refusals, streams, enrolled, generation, held, replicas, widened } =
+            let Self { enrolments, refusals, streams, enrolled, generation, held, replicas, widened, .. } =
                 metrics.clone();
             registry.register(
                 "podwitness_control_enrolments",

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use podwitness_runtime::{
     clock::Clock,
+    connection::ConnectionLimiter,
     drain,
     metrics::SharedRegistry,
     readiness::{BlockReady, Readiness},
@@ -28,7 +29,7 @@ use super::{
     feed::Feeds,
     filled::Filled,
     hold::Hold,
-    http::{Parts, Server},
+    http::{Parts, Server, UNAUTHENTICATED},
     issuer::{self, Signer},
     metrics::Metrics,
     pods::Pods,
@@ -76,7 +77,8 @@ impl Setup {
         let (signer, cluster) = self.identity().await;
         tasks.spawn(publish_issuer(self.client.clone(), self.namespace.clone(), Arc::clone(&signer), keys));
         let server = self.assemble(signer, cluster, roots, world, &mut tasks);
-        tasks.spawn(server.serve(listener, tls, self.drain.clone()));
+        let limiter = ConnectionLimiter::new("control", UNAUTHENTICATED, &self.registry);
+        tasks.spawn(server.serve(listener, tls, limiter, self.drain.clone()));
         match tasks.join_next().await {
             Some(Err(error)) => Err(ControlError::Ended(error.to_string())),
             _ if self.drain.is_draining() => Ok(()),

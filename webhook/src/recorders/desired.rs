@@ -146,9 +146,11 @@ fn service(recorder: &Recorder) -> Value {
 }
 
 /// The tunnel takes packets from everywhere: it answers only who holds a key, and addresses may be translated on the
-/// way. A recorder itself speaks with name servers, the control plane, the pods it answers, and its bucket.
+/// way. Metrics are for pods of namespaces that a label names, health for the kubelet, which needs no rule. A recorder
+/// itself speaks with name servers, the control plane, the pods it answers, and its bucket.
 fn network_policy(recorder: &Recorder) -> Value {
     let control = json!({"podSelector": {"matchLabels": {"app.kubernetes.io/name": "podwitness-control"}}});
+    let scrapers = json!({"namespaceSelector": {"matchLabels": {labels::METRICS: "read"}}});
     let dns = [json!({"port": 53, "protocol": "UDP"}), json!({"port": 53, "protocol": "TCP"})];
     let mut egress = vec![
         json!({"ports": dns}),
@@ -165,7 +167,7 @@ fn network_policy(recorder: &Recorder) -> Value {
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
             {"ports": [{"port": "tunnel", "protocol": "UDP"}]},
-            {"from": [{"namespaceSelector": {}}], "ports": [{"port": "admin", "protocol": "TCP"}]},
+            {"from": [scrapers], "ports": [{"port": "admin", "protocol": "TCP"}]},
         ],
         "egress": egress,
     }})

@@ -1,7 +1,7 @@
 //! The pods of a recorder: `ingest` takes recordings in through its tunnel, `view` shows them on the pod's loopback and
 //! can write nothing.
 
-use podwitness_core::inject::{CONTROL_PORT, TUNNEL_PORT};
+use podwitness_core::inject::{CONTROL_PORT, HEALTH_PORT, TUNNEL_PORT};
 use podwitness_crd::{
     Recorder,
     recorder::{ContainerTemplate, PullPolicy, Verbatim},
@@ -80,6 +80,7 @@ fn ingest(recorder: &Recorder, settings: &Settings) -> Value {
         json!({"name": "PODWITNESS_TOKEN", "value": "/var/run/podwitness/identity/token"}),
         json!({"name": "PODWITNESS_STATE", "value": "/var/run/podwitness/state"}),
         json!({"name": "PODWITNESS_ISSUERS", "value": "/etc/podwitness/issuers/issuers.json"}),
+        json!({"name": "PODWITNESS_HEALTH", "value": format!("[::]:{HEALTH_PORT}")}),
     ];
     env.extend(storage::env(storage));
     let mut mounts = vec![json!({"name": "recordings", "mountPath": RECORDINGS})];
@@ -100,12 +101,13 @@ fn ingest(recorder: &Recorder, settings: &Settings) -> Value {
         json!({
             "ports": [
                 {"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"},
+                {"name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP"},
                 {"name": "tunnel", "containerPort": TUNNEL_PORT, "protocol": "UDP"},
             ],
-            "startupProbe": {"httpGet": {"path": "/healthz", "port": "admin"}, "periodSeconds": 1, "failureThreshold": 60},
-            "readinessProbe": {"httpGet": {"path": "/readyz", "port": "admin"}, "periodSeconds": 2},
+            "startupProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 1, "failureThreshold": 60},
+            "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 2},
             "livenessProbe": {
-                "httpGet": {"path": "/healthz", "port": "admin"},
+                "httpGet": {"path": "/healthz", "port": "health"},
                 "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6,
             },
             "resources": added.resources.as_ref().map_or(resources, |chosen| json!(chosen)),

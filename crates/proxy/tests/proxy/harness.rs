@@ -23,7 +23,11 @@ use podwitness_core::{
 use podwitness_proxy::{
     Dial, Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, Wiring, api_names,
 };
-use podwitness_runtime::{clock::SystemClock, drain};
+use podwitness_runtime::{
+    clock::SystemClock,
+    connection::{ConnectionHandle, ConnectionLimiter},
+    drain,
+};
 use prometheus_client::registry::Registry;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -154,6 +158,7 @@ impl Setup {
             netmap,
             noticed,
             user: 1000,
+            limiter: None,
             dir,
         }
     }
@@ -210,6 +215,8 @@ pub struct Pod {
     pub noticed: mpsc::Receiver<Notice>,
     /// Who connects.
     pub user: u16,
+    /// Counts connections, where a test wants that.
+    pub limiter: Option<ConnectionLimiter>,
     dir: tempfile::TempDir,
 }
 
@@ -223,7 +230,16 @@ impl Pod {
         let (near, far) = duplex(64 << 10);
         let (proxy, original) = (Arc::clone(&self.proxy), to.parse().unwrap());
         let client = SocketAddr::from(([127, 0, 0, 1], self.user));
-        tokio::spawn(async move { proxy.serve(Intercepted { stream: far, client, original }).await });
+        let connection = self.limiter.as_ref().map_or_else(ConnectionHandle::uncounted, |limiter| {
+            limiter.open(client.ip()).expect("a place for the connection")
+        });
+        let place = connection.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = proxy.serve(Intercepted { stream: far, client, original, connection }) => {}
+                () = place.revoked() => {}
+            }
+        });
         near
     }
 

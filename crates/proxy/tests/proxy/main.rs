@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod events;
+mod eviction;
 mod harness;
 mod http;
 mod identity;

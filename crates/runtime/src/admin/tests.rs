@@ -16,8 +16,13 @@ async fn ask(addr: SocketAddr, request: &str) -> String {
     answer
 }
 
+fn anywhere() -> AdminAddresses {
+    let any = "127.0.0.1:0".parse().unwrap();
+    AdminAddresses { admin: any, health: Some(any) }
+}
+
 async fn bound(admin: Admin) -> Bound {
-    admin.bind("127.0.0.1:0".parse().unwrap()).await.unwrap()
+    admin.bind(anywhere()).await.unwrap()
 }
 
 #[tokio::test]
@@ -69,6 +74,60 @@ async fn health_is_shown_while_the_program_drains_and_readiness_is_not() {
 #[tokio::test]
 async fn a_taken_port_is_an_error_at_startup() {
     let first = bound(Admin::default()).await;
-    let error = Admin::default().bind(first.addr).await.unwrap_err();
-    assert!(error.to_string().contains(&first.addr.to_string()), "{error}");
+    for (to, taken) in [
+        (AdminAddresses { admin: first.addr, health: None }, first.addr),
+        (AdminAddresses { health: first.health, ..anywhere() }, first.health.unwrap()),
+    ] {
+        let error = Admin::default().bind(to).await.unwrap_err();
+        assert!(error.to_string().contains(&taken.to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn probes_have_a_port_that_shows_nothing_else() {
+    let (_signal, watch) = Drain::new();
+    let admin = Admin::default();
+    let token = admin.readiness.block("certificate");
+    let server = bound(admin).await;
+    let health = server.health.unwrap();
+    tokio::spawn(server.run(watch));
+    let healthy = ask(health, "GET /healthz").await;
+    assert!(healthy.starts_with("HTTP/1.1 200 ") && healthy.contains("connection: close"), "{healthy}");
+    assert!(ask(health, "GET /readyz").await.starts_with("HTTP/1.1 503 "));
+    token.clear();
+    assert!(ask(health, "GET /readyz").await.starts_with("HTTP/1.1 200 "));
+    assert!(ask(health, "GET /metrics").await.starts_with("HTTP/1.1 404 "));
+    assert!(ask(health, "POST /healthz").await.starts_with("HTTP/1.1 405 "));
+}
+
+/// What a stranger can leave on a connection.
+const LEFT: [&str; 4] =
+    ["", "GET /heal", "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"];
+
+#[tokio::test]
+async fn six_hundred_connections_to_either_port_keep_neither_probes_nor_scrapes_waiting() {
+    let (_signal, watch) = Drain::new();
+    let admin = Admin::default();
+    let registry = admin.registry.clone();
+    let server = bound(admin).await;
+    let (addr, health) = (server.addr, server.health.unwrap());
+    tokio::spawn(server.run(watch));
+    let mut left = Vec::new();
+    for n in 0..600 {
+        for to in [addr, health] {
+            let mut stream = TcpStream::connect(to).await.unwrap();
+            stream.write_all(LEFT[n % LEFT.len()].as_bytes()).await.unwrap();
+            left.push(stream);
+        }
+    }
+    for (to, request) in [(health, "GET /healthz"), (health, "GET /readyz"), (addr, "GET /metrics")] {
+        let asked = tokio::time::timeout(Duration::from_secs(1), ask(to, request)).await;
+        assert!(asked.expect("an answer at once").starts_with("HTTP/1.1 200 "), "{request}");
+    }
+    let metrics = registry.encode().unwrap();
+    let evicted = metrics
+        .lines()
+        .find(|line| line.starts_with("podwitness_connections_evicted_total{listener=\"health\"}"));
+    let evicted: u64 = evicted.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(evicted >= 300, "{metrics}");
 }

@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use podwitness_wire::pack::MAX_FRAME;
 use serde::{
     Deserialize, Serialize,
     de::{MapAccess, Visitor},
@@ -17,8 +18,11 @@ use crate::store::{
     meta::{Owner, Pod},
 };
 
-/// Cap on one event, in bytes.
+/// Cap on one event that is a request of its own, in bytes: those of the reference carry the body of the request that
+/// they are about.
 pub(super) const MAX_EVENT: usize = 2 << 20;
+/// Cap on one event of a stream, that of a compressed frame.
+pub(super) const MAX_STREAMED: usize = MAX_FRAME;
 /// Cap on the keys at the top.
 const MAX_KEYS: usize = 64;
 
@@ -26,7 +30,7 @@ const MAX_KEYS: usize = 64;
 #[derive(Debug, Error)]
 pub(super) enum EventRefusal {
     /// It is longer than the cap.
-    #[error("an event is at most {MAX_EVENT} bytes")]
+    #[error("an event is at most {MAX_EVENT} bytes, {MAX_STREAMED} in a stream")]
     TooLong,
     /// It is no JSON object with a type.
     #[error("it is no event: {0}")]

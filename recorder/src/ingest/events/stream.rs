@@ -1,21 +1,21 @@
 //! A stream of events: cut into lines, admitted, and acknowledged as they become durable.
 //!
 //! `body --lines--> writer --ids--> acks`. At most [`BATCHES`] batches of one stream wait for the writer; above it
-//! nothing more is read, and the client waits by HTTP flow control.
+//! nothing more is read, and the client waits by HTTP flow control. What is not whole yet is held as that of a recording.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
-use hyper::body::{Frame, Incoming};
+use hyper::body::Incoming;
+use podwitness_runtime::keyed_semaphore::{KeyShare, SharePermit};
 use podwitness_wire::pack::Unpacker;
 use tokio::{sync::oneshot, time::sleep_until};
 use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, Decoder as _};
 
 use super::{
-    super::{Acks, Ingest, Upload, receive::Encoding},
+    super::{Acks, Ingest, Upload, body::NextFrame, receive::Encoding, unfinished::UnfinishedError},
     Batch,
-    line::{EventRefusal, MAX_EVENT, admit},
+    line::{EventRefusal, MAX_STREAMED, admit},
 };
 use crate::store::{StoreError, events::Draft, meta::Outcome};
 
@@ -37,15 +37,18 @@ pub(super) struct Stream {
     /// What `taken` was behind each batch that is not durable yet.
     waiting: VecDeque<(u64, oneshot::Receiver<Stored>)>,
     events: u64,
+    /// Whole lines so far.
+    whole: u64,
 }
 
 /// Why a stream ends.
 struct Ended(Outcome, String);
 
 enum Turn {
-    Frame(Option<Result<Frame<Bytes>, hyper::Error>>),
+    Frame(NextFrame<hyper::Error>),
     Stored(Result<Stored, oneshot::error::RecvError>),
     Due,
+    Unfinished(UnfinishedError),
     Closing,
 }
 
@@ -57,10 +60,11 @@ impl Stream {
             upload,
             acks,
             held: BytesMut::new(),
-            lines: AnyDelimiterCodec::new_with_max_length(b"\n".into(), b"\n".into(), MAX_EVENT),
+            lines: AnyDelimiterCodec::new_with_max_length(b"\n".into(), b"\n".into(), MAX_STREAMED),
             taken: 0,
             waiting: VecDeque::new(),
             events: 0,
+            whole: 0,
         }
     }
 
@@ -91,8 +95,12 @@ impl Stream {
                     Ok(())
                 }
                 Turn::Stored(stored) => self.stored(stored),
-                Turn::Frame(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => self.take(data).await,
+                Turn::Frame(Some(Ok((frame, memory)))) => match frame.into_data() {
+                    Ok(data) => {
+                        let taken = self.take(data).await.and_then(|()| self.count_held());
+                        drop(memory);
+                        taken
+                    }
                     // Trailers mean nothing here.
                     Err(_) => Ok(()),
                 },
@@ -101,6 +109,7 @@ impl Stream {
                     over = true;
                     self.finish().await
                 }
+                Turn::Unfinished(error) => Err(self.held_too_much(error)),
                 Turn::Closing => Err(Ended(Outcome::Shutdown, "the recorder is shutting down".to_owned())),
             };
             if let Err(ended) = stopped {
@@ -116,7 +125,8 @@ impl Stream {
             biased;
             () = self.ingest.parts.closing.cancelled() => Turn::Closing,
             stored = first(&mut self.waiting) => Turn::Stored(stored),
-            frame = body.frame(), if may_read => Turn::Frame(frame),
+            error = self.upload.held.expired(), if !over => Turn::Unfinished(error),
+            frame = self.upload.reader.next(body), if may_read => Turn::Frame(frame),
             () = sleep_until(self.acks.due()) => Turn::Due,
         }
     }
@@ -135,26 +145,44 @@ impl Stream {
         }
     }
 
+    /// What is left of what came, until the rest comes.
+    fn count_held(&mut self) -> Result<(), Ended> {
+        let packed = self.unpacker.as_ref().map_or(0, Unpacker::held);
+        let held = self.held.capacity().saturating_add(packed);
+        self.upload.held.set(held, self.whole).map_err(|error| self.held_too_much(error))
+    }
+
+    fn held_too_much(&self, error: UnfinishedError) -> Ended {
+        self.ingest.parts.metrics.refused(error.reason());
+        refused(&error)
+    }
+
     async fn take(&mut self, mut data: Bytes) -> Result<(), Ended> {
         while let Some(unpacker) = &mut self.unpacker {
-            match unpacker.unpack(&mut data) {
-                Ok(Some(lines)) => self.feed(&lines).await?,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(refused(&error)),
+            let Some(size) = unpacker.fill(&mut data).map_err(|error| refused(&error))? else {
+                return Ok(());
+            };
+            let memory = wait_for(&self.upload.waiting, size, &self.held).await?;
+            if let Some(lines) = unpacker.content().map_err(|error| refused(&error))? {
+                self.feed(&lines, memory).await?;
             }
         }
-        self.feed(&data).await
+        let memory = wait_for(&self.upload.waiting, data.len(), &self.held).await?;
+        self.feed(&data, memory).await
     }
 
     /// Hands on the events that are whole. What was good before a refusal is stored, and not acknowledged.
-    async fn feed(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+    async fn feed(&mut self, bytes: &[u8], memory: SharePermit) -> Result<(), Ended> {
         self.held.extend_from_slice(bytes);
         let now = self.ingest.parts.clock.now_unix_millis();
         let (mut events, mut refusal) = (Vec::new(), None);
         let before = self.held.len();
         loop {
             match self.lines.decode(&mut self.held).map(|line| line.map(|line| self.admit(&line, now))) {
-                Ok(Some(Ok(event))) => events.push(event),
+                Ok(Some(Ok(event))) => {
+                    self.whole = self.whole.saturating_add(1);
+                    events.push(event);
+                }
                 Ok(Some(Err(ended))) => {
                     refusal = Some(ended);
                     break;
@@ -171,11 +199,11 @@ impl Stream {
             }
         }
         self.taken = self.taken.saturating_add(before.saturating_sub(self.held.len()) as u64);
-        if self.held.is_empty() {
-            // An idle stream keeps no buffer.
-            self.held = BytesMut::new();
+        if self.held.len() < before {
+            // What is left does not keep the memory of what was taken.
+            self.held = BytesMut::from(&self.held[..]);
         }
-        self.hand_on(events).await?;
+        self.hand_on(events, memory).await?;
         refusal.map_or(Ok(()), Err)
     }
 
@@ -186,13 +214,11 @@ impl Stream {
         })
     }
 
-    async fn hand_on(&mut self, events: Vec<Draft>) -> Result<(), Ended> {
+    /// Hands on events, which `taken` is for.
+    async fn hand_on(&mut self, events: Vec<Draft>, taken: SharePermit) -> Result<(), Ended> {
         if events.is_empty() {
             return Ok(());
         }
-        let gone = || Ended(Outcome::Shutdown, "the recorder is shutting down".to_owned());
-        let size = events.iter().map(Draft::len).sum();
-        let taken = self.ingest.room.take(size).await.ok_or_else(gone)?;
         let (done, stored) = oneshot::channel();
         self.ingest.events.send(Batch { events, taken, done }).await.map_err(|_| gone())?;
         self.waiting.push_back((self.taken, stored));
@@ -204,8 +230,22 @@ impl Stream {
         if self.unpacker.as_ref().is_some_and(|unpacker| !unpacker.at_rest()) {
             return Err(Ended(Outcome::Lost, "the stream ended within a compressed frame".to_owned()));
         }
-        if self.held.is_empty() { Ok(()) } else { self.feed(b"\n").await }
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let memory = wait_for(&self.upload.waiting, 1, &self.held).await?;
+        self.feed(b"\n", memory).await
     }
+}
+
+/// Memory for all events that can become whole by so many bytes more, as they come and as they are stored.
+async fn wait_for(waiting: &KeyShare, bytes: usize, held: &BytesMut) -> Result<SharePermit, Ended> {
+    let bytes = bytes.saturating_add(held.len()).saturating_mul(2);
+    waiting.take(bytes).await.ok_or_else(gone)
+}
+
+fn gone() -> Ended {
+    Ended(Outcome::Shutdown, "the recorder is shutting down".to_owned())
 }
 
 /// What became of the batch that waits longest.

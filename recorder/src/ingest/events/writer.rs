@@ -1,6 +1,6 @@
 //! Puts the events of all clients into the store.
 //!
-//! `clients --batches--> writer`: one task and a channel of [`QUEUE`], and [`Room`](super::super::receive::Room) that
+//! `clients --batches--> writer`: one task and a channel of [`QUEUE`], and a semaphore of bytes that
 //! all share; while either is full, clients wait. A commit writes everything that has come while the one before was
 //! written, so that the volume itself sets the pace: one event is durable after one synchronisation, and many cost no
 //! more. A file is published [`PUBLISH`] after it was begun; at the level `object` each commit is one, and is acknowledged
@@ -9,6 +9,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use podwitness_core::grant::AckLevel;
+use podwitness_runtime::keyed_semaphore::SharePermit;
 use tokio::{
     sync::{mpsc, oneshot},
     task::spawn_blocking,
@@ -16,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::super::{commit::Backing, receive::Taken};
+use super::super::commit::Backing;
 use crate::{
     ship::Shipper,
     store::{
@@ -41,7 +42,7 @@ pub(in crate::ingest) struct Batch {
     /// The events.
     pub(in crate::ingest) events: Vec<Draft>,
     /// Free once they are written.
-    pub(in crate::ingest) taken: Taken,
+    pub(in crate::ingest) taken: SharePermit,
     /// Told the ids, or what went wrong.
     pub(in crate::ingest) done: oneshot::Sender<Result<Vec<String>, Arc<StoreError>>>,
 }

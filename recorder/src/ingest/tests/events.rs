@@ -185,3 +185,49 @@ async fn two_streams_do_not_mix_lines() {
     one_acks.until(a.len() as u64).await;
     assert_eq!(times(&lab.events().await), [2, 1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn events_that_never_end_take_memory_from_their_own_peer_only_and_have_their_time() {
+    let lab = Lab::new();
+    let (rightful, mut rightful_acks) = lab.stream(false).await;
+    let hostile: IpAddr = "fd00::bad".parse().unwrap();
+    let mut sender = lab.h2_from(hostile, Door::Plain).await;
+    let mut held = Vec::new();
+    for n in 0..60 {
+        // One event a request, and a stream of them.
+        let kind = if n % 2 == 0 { "application/json" } else { NDJSON };
+        let (writer, body) = body();
+        let mut request = request("POST", "/v2/event", body);
+        request.headers_mut().insert("content-type", http::HeaderValue::from_static(kind));
+        let response = tokio::spawn(sender.send_request(request));
+        writer.send("{\"type\":\"a\",\"x\":\"").await;
+        for _ in 0..4 {
+            let _ = writer.0.send(Ok(Frame::data("x".repeat(60_000).into()))).await;
+        }
+        tokio::task::yield_now().await;
+        assert!(lab.ingest.unfinished.used() <= MemoryBudget::default().unfinished.per_key);
+        held.push((writer, response));
+    }
+    let one = format!("{}\n", event(1));
+    rightful.send(&one).await;
+    rightful_acks.until(one.len() as u64).await;
+    let mut late = 0;
+    for (_writer, response) in held {
+        let mut response = response.await.unwrap().unwrap();
+        late += u32::from(response.status() == StatusCode::REQUEST_TIMEOUT);
+        while response.body_mut().frame().await.is_some() {}
+    }
+    assert!(late > 0, "the first of them had no time limit");
+    assert_eq!(lab.ingest.unfinished.used(), 0);
+    assert_eq!(lab.ingest.waiting.free(), MemoryBudget::default().waiting.total);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_a_stream_is_no_longer_than_a_frame() {
+    let lab = Lab::new();
+    let (writer, mut acks) = lab.stream(false).await;
+    let long = json!({"type": "a", "x": "x".repeat(300 << 10)}).to_string();
+    writer.send(format!("{}\n{long}\n", event(1))).await;
+    assert!(matches!(acks.last().await, Some(Ack::Failed(text)) if text.contains("262144 in a stream")));
+    assert_eq!(lab.one(&long).await.0, StatusCode::OK, "one of its own may be longer");
+}

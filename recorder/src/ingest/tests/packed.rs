@@ -27,7 +27,7 @@ fn recording() -> String {
             &format!("2026-01-02 INFO request {n} served path=/api/v1/pods code=200\r\n"),
         ));
     }
-    cast.push_str(&line(6001, &"wide ".repeat(60_000)));
+    cast.push_str(&line(6001, &"wide ".repeat(40_000)));
     cast
 }
 
@@ -159,7 +159,7 @@ async fn other_codings_and_the_form_without_acknowledgements_are_not_taken() {
 #[tokio::test(start_paused = true)]
 async fn room_is_given_back_when_uploads_end() {
     let lab = Lab::new();
-    let whole = lab.ingest.room.free();
+    let whole = lab.ingest.waiting.free();
     for good in [true, false] {
         let (writer, mut acks) = post(&lab).await;
         let cast = recording();
@@ -170,5 +170,103 @@ async fn room_is_given_back_when_uploads_end() {
         tokio::spawn(async move { writer.send(packed).await });
         assert_eq!(matches!(acks.last().await, Some(Ack::Received(_))), good);
     }
-    assert_eq!(lab.ingest.room.free(), whole);
+    assert_eq!(lab.ingest.waiting.free(), whole);
+}
+
+/// What 81 KB of zstd once cost: nine hundred lines of a megabyte that never end.
+#[tokio::test(start_paused = true)]
+async fn lines_that_never_end_take_memory_from_their_own_peer_only() {
+    let lab = Lab::new();
+    let (rightful, mut rightful_acks) = post(&lab).await;
+    rightful.send(pack(HEADER.as_bytes()).unwrap()).await;
+    rightful_acks.until(HEADER.len() as u64).await;
+
+    let hostile = "fd00::bad".parse().unwrap();
+    let half = [
+        pack(HEADER.as_bytes()).unwrap(),
+        pack(format!("[1,\"o\",\"{}", "x".repeat(250_000)).as_bytes()).unwrap(),
+    ];
+    let half = half.concat();
+    assert!(half.len() < 300, "{} bytes", half.len());
+    let mut held = Vec::new();
+    for n in 0..900 {
+        // New sessions are limited, too.
+        tokio::time::advance(Duration::from_millis(20)).await;
+        if n % 200 == 0 {
+            held.push((lab.h2_from(hostile, Door::Plain).await, Vec::new()));
+        }
+        let (sender, uploads) = held.last_mut().unwrap();
+        let (writer, body) = body();
+        let mut request = request("POST", "/v2/record", body);
+        request.headers_mut().insert("content-encoding", http::HeaderValue::from_static("zstd"));
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200, "{n}");
+        // An upload that was ended reads no more.
+        let _ = writer.0.send(Ok(Frame::data(half.clone().into()))).await;
+        uploads.push((writer, response));
+        assert!(lab.ingest.unfinished.used() <= MemoryBudget::default().unfinished.per_key);
+    }
+    let line = line(2, "still recorded");
+    rightful.send(pack(line.as_bytes()).unwrap()).await;
+    rightful_acks.until((HEADER.len() + line.len()) as u64).await;
+    let told = lab.registry.encode().unwrap();
+    let evicted =
+        told.lines().find_map(|line| line.strip_prefix("podwitness_recorder_unfinished_evicted_total "));
+    assert!(evicted.unwrap().parse::<u64>().unwrap() > 800, "{told}");
+    drop(rightful);
+    assert!(matches!(rightful_acks.last().await, Some(Ack::Received(_)) | None));
+
+    // What is left of them ends by its time.
+    tokio::time::advance(Duration::from_secs(31)).await;
+    while lab.ingest.unfinished.used() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What cannot be stored yet is not unpacked beyond a share either.
+#[tokio::test(start_paused = true)]
+async fn bombs_that_wait_for_the_volume_wait_for_their_own_peer() {
+    let lab = Lab::new();
+    let budget = MemoryBudget::default();
+    let commits = Arc::clone(&lab.ingest.backing.commits).acquire_many_owned(COMMITS as u32).await.unwrap();
+    let bomb = pack(line(1, &"x".repeat(250_000)).as_bytes()).unwrap();
+    let body_of = |n: u32| {
+        let header = format!("{{\"version\":2,\"podwitness\":{{\"session\":\"s{n}\"}}}}\n");
+        [pack(header.as_bytes()).unwrap().to_vec(), bomb.repeat(40)].concat()
+    };
+    let mut sender = lab.h2_from("fd00::bad".parse().unwrap(), Door::Plain).await;
+    let mut uploads = Vec::new();
+    for n in 0..200 {
+        let (writer, body) = body();
+        let mut request = request("POST", "/v2/record", body);
+        request.headers_mut().insert("content-encoding", http::HeaderValue::from_static("zstd"));
+        let response = sender.send_request(request).await.unwrap();
+        writer.send(body_of(n)).await;
+        uploads.push((writer, response));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(lab.ingest.waiting.free() >= budget.waiting.total - budget.waiting.per_key, "{n}");
+        assert!(lab.ingest.reading.free() >= budget.reading.total - budget.reading.per_key, "{n}");
+    }
+    let (rightful, mut acks) = post(&lab).await;
+    rightful.send(pack(HEADER.as_bytes()).unwrap()).await;
+    drop(commits);
+    acks.until(HEADER.len() as u64).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_or_frame_that_stands_still_ends_its_upload() {
+    let frame = pack(line(1, &"y".repeat(1000)).as_bytes()).unwrap();
+    for (packed, rest) in
+        [(true, frame.slice(..frame.len() - 1)), (false, Bytes::from_static(b"[1,\"o\",\"never"))]
+    {
+        let lab = Lab::new();
+        let (writer, mut acks) = lab.post_as(packed.then_some("zstd")).await;
+        writer.send(if packed { pack(HEADER.as_bytes()).unwrap() } else { HEADER.into() }).await;
+        writer.send(rest).await;
+        let begun = Instant::now();
+        assert!(matches!(acks.last().await, Some(Ack::Failed(text)) if text.contains("within 30 s")));
+        assert!(begun.elapsed() <= Duration::from_secs(31), "{:?}", begun.elapsed());
+        assert_eq!((lab.only().0, lab.outcome()), (HEADER.as_bytes().to_vec(), Outcome::Refused));
+        assert_eq!(lab.ingest.unfinished.used(), 0);
+    }
 }

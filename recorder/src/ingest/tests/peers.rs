@@ -192,3 +192,73 @@ async fn a_peer_has_its_share_of_sessions_and_no_more() {
         assert!(told.contains(&counted), "{told}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_keep_no_peer_waiting() {
+    let tunnel = Tunnel::new();
+    let lab = tunnel.lab();
+    let mut idle = Vec::new();
+    for n in 0..600_u16 {
+        // Of many who are not admitted, and of one who is.
+        let stranger = format!("fd00::{n:x}");
+        idle.push(lab.connect_from(stranger.parse().unwrap(), strangers(&stranger)));
+        let door = Door::Tunnel(Arc::clone(&tunnel) as Arc<dyn Gatekeeper>);
+        idle.push(lab.connect_from(address(&tunnel.keys[1]).into(), door));
+    }
+    for pod in [0, 1] {
+        let cast = header(&serde_json::json!({"session": format!("s{pod}")})) + &line(1, "x");
+        assert_eq!(tunnel.upload(&lab, pod, &cast).await, Some(Ack::Received(cast.len() as u64)));
+    }
+    let told = lab.registry.encode().unwrap();
+    assert!(told.contains("podwitness_connections_evicted_total{listener=\"tunnel-peers\"} 3"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_outlives_any_number_of_idle_connections_of_its_peer() {
+    let tunnel = Tunnel::new();
+    let lab = tunnel.lab();
+    let (writer, body) = body();
+    let mut request = request("POST", "/v2/record", body);
+    request.headers_mut().insert(assertion::HEADER, tunnel.assertion(0));
+    let response = tunnel.connect(&lab, 0).await.send_request(request).await.unwrap();
+    let mut acks = Acks { body: response.into_body(), reader: Reader::new() };
+    let cast = header(&serde_json::json!({"session": "s"}));
+    writer.send(&cast).await;
+    acks.until(cast.len() as u64).await;
+    let mut idle = Vec::new();
+    for _ in 0..600 {
+        let door = Door::Tunnel(Arc::clone(&tunnel) as Arc<dyn Gatekeeper>);
+        idle.push(lab.connect_from(address(&tunnel.keys[0]).into(), door));
+    }
+    let more = line(1, "goes on");
+    writer.send(&more).await;
+    acks.until((cast.len() + more.len()) as u64).await;
+}
+
+/// What a session is described by stays in memory while it lasts.
+#[tokio::test(start_paused = true)]
+async fn sessions_with_long_descriptions_are_fewer() {
+    let lab = Lab::with(|parts| parts.memory.described.per_key = 10_000, 0);
+    let long = |n: u32| {
+        let command = "x".repeat(4000);
+        format!("{{\"version\":2,\"command\":\"{command}\",\"podwitness\":{{\"session\":\"s{n}\"}}}}\n")
+    };
+    let mut lasting = Vec::new();
+    for n in 0..2 {
+        let (writer, mut acks) = lab.post().await;
+        writer.send(long(n)).await;
+        acks.until(long(n).len() as u64).await;
+        lasting.push((writer, acks));
+    }
+    let (writer, mut acks) = lab.post().await;
+    writer.send(long(3)).await;
+    assert!(
+        matches!(acks.last().await, Some(Ack::Failed(text)) if text.contains("no memory for more sessions"))
+    );
+    let (writer, mut acks) = lasting.remove(0);
+    drop(writer);
+    while acks.next().await.is_some() {}
+    let (writer, mut acks) = lab.post().await;
+    writer.send(long(4)).await;
+    acks.until(long(4).len() as u64).await;
+}

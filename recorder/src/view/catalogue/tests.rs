@@ -273,3 +273,31 @@ async fn a_store_that_is_not_there_yet_is_empty() {
     let catalogue = Catalogue::new("/nonexistent/recordings".into(), clock);
     assert_eq!(catalogue.page(&Filter::default(), None, 10).unwrap().sessions.len(), 0);
 }
+
+/// Metadata of earlier versions has what the sender stated.
+#[tokio::test(start_paused = true)]
+async fn a_time_that_cannot_be_neither_stays_on_top_nor_hides_a_session() {
+    let lab = Lab::new();
+    let stated = |session: &str, start: i64, received: i64| {
+        let mut meta = meta(pod("a"), received, 0);
+        meta.facts.start = start;
+        let name = PartName::new(session, 0).unwrap();
+        let mut part = lab.store.create(&name, meta, received).unwrap();
+        part.append(&[b"{}\n[1e300,\"o\",\"x\"]\n".as_slice()]).unwrap();
+        let end = End { at: (received + 60) * 1000, duration: 1e300, ..end(Outcome::Complete) };
+        part.finish(end).unwrap();
+    };
+    stated("future", i64::MAX, NOW - 1000);
+    stated("past", 1, NOW - 500);
+    stated("late", NOW - 5000, NOW - 100);
+    lab.whole("now", pod("b"), NOW);
+    let list = lab.list().await;
+    assert_eq!(sessions(&list), ["now", "past", "future", "late"]);
+    let of = |at: usize| (list[at].start, list[at].start_stated, list[at].received, list[at].duration);
+    assert_eq!(of(1), (NOW - 500, Some(1), NOW - 500, 60.0));
+    assert_eq!(of(2), (NOW - 1000, Some(i64::MAX), NOW - 1000, 60.0));
+    assert_eq!(of(3), (NOW - 5000, None, NOW - 100, 4960.0));
+    let filter = Filter { since: Some(NOW - 200), ..Filter::default() };
+    let page = lab.catalogue.page(&filter, None, 10).unwrap();
+    assert_eq!(sessions(&page.sessions), ["now", "late"], "a stated start hides no session");
+}

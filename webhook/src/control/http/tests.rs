@@ -3,14 +3,19 @@ use kube::Client;
 use podwitness_core::{control::Update, inject::ControlAddress};
 use podwitness_runtime::{
     clock::SystemClock,
+    descriptors,
     drain::Drain,
+    quota::QuotaMetrics,
     tls::{
         self,
         resolver::{HotCert, certified_key},
     },
 };
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+};
 
 use super::{
     super::{
@@ -58,7 +63,8 @@ fn server() -> Setup {
     let (events, publisher) = events::channel(api.client());
     tokio::spawn(publisher.run());
     let server = Server::new(Parts { access, enrol, feeds, events, metrics: Metrics::default(), clock });
-    let client = Client::new(server.router("10.0.0.7:40000".parse().unwrap()), "default");
+    let router = server.router("10.0.0.7:40000".parse().unwrap(), ConnectionHandle::uncounted());
+    let client = Client::new(router, "default");
     Setup { api, cluster, server, client, worlds, _drain: signal }
 }
 
@@ -231,20 +237,30 @@ async fn strangers_get_a_status_and_nothing_else() {
     }
 }
 
-#[tokio::test]
-async fn the_agent_of_sidecars_and_recorders_enrols_and_follows_over_tls() {
+/// The server over TLS, and the agent of a pod in front of it.
+struct Served {
+    address: SocketAddr,
+    setup: Setup,
+    options: podwitness_agent::Options,
+    _token: tempfile::NamedTempFile,
+    _drain: drain::Signal,
+}
+
+async fn served() -> Served {
+    descriptors::raise();
     let setup = server();
     let authority = Authority::found(SystemClock.now_unix()).unwrap();
     let leaf = authority.issue(&["control.test".to_owned()], SystemClock.now_unix()).unwrap();
     let cert = HotCert::new(certified_key(leaf.cert.as_bytes(), leaf.key.as_bytes()).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (_signal, drain) = Drain::new();
+    let (signal, drain) = Drain::new();
     let tls = tls::server_config(Arc::new(cert)).unwrap();
-    tokio::spawn(setup.server.clone().serve(listener, tls, drain));
+    let limiter = ConnectionLimiter::with(UNAUTHENTICATED, QuotaMetrics::default());
+    tokio::spawn(setup.server.clone().serve(listener, tls, limiter, drain));
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), setup.cluster.sign(&claims())).unwrap();
-    let (mut agent, driver) = podwitness_agent::new(podwitness_agent::Options {
+    let options = podwitness_agent::Options {
         control: ControlAddress {
             name: "control.test".into(),
             port: address.port(),
@@ -256,21 +272,61 @@ async fn the_agent_of_sidecars_and_recorders_enrols_and_follows_over_tls() {
         cache: None,
         dial: podwitness_agent::dial_direct(),
         notices: None,
-    })
-    .unwrap();
+    };
+    Served { address, setup, options, _token: token, _drain: signal }
+}
+
+#[tokio::test]
+async fn the_agent_of_sidecars_and_recorders_enrols_and_follows_over_tls() {
+    let served = served().await;
+    let (mut agent, driver) = podwitness_agent::new(served.options).unwrap();
     let driver = tokio::spawn(driver.run());
     let netmap = agent.netmap.wait_for(Option::is_some).await.unwrap().clone().unwrap();
     assert_eq!((netmap.generation, netmap.grants.len()), (1, 2));
     assert!(agent.assertion.borrow().is_some());
     let mut next = world();
     next.grants.clear();
-    setup.worlds.send_replace(Some(Arc::new(Published { generation: 2, world: next })));
+    served.setup.worlds.send_replace(Some(Arc::new(Published { generation: 2, world: next })));
     agent.netmap.wait_for(|netmap| netmap.as_ref().is_some_and(|map| map.generation == 2)).await.unwrap();
     driver.abort();
 }
 
+#[tokio::test]
+async fn a_pod_enrols_and_stays_however_many_others_connect_from_its_address() {
+    let served = served().await;
+    let mut strangers = Vec::new();
+    let mut flood = async |count: usize| {
+        for _ in 0..count {
+            strangers.push(TcpStream::connect(served.address).await.unwrap());
+        }
+    };
+    flood(2 * UNAUTHENTICATED.per_key).await;
+    let (mut agent, driver) = podwitness_agent::new(served.options).unwrap();
+    let driver = tokio::spawn(driver.run());
+    let enrolled = agent.netmap.wait_for(Option::is_some);
+    timeout(Duration::from_secs(5), enrolled).await.expect("in time").unwrap();
+    flood(2 * UNAUTHENTICATED.per_key).await;
+    let mut next = world();
+    next.grants.clear();
+    served.setup.worlds.send_replace(Some(Arc::new(Published { generation: 2, world: next })));
+    agent.netmap.wait_for(|netmap| netmap.as_ref().is_some_and(|map| map.generation == 2)).await.unwrap();
+    assert_eq!(served.setup.api.count(access::REVIEWS), 2, "it never had to come again");
+    driver.abort();
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_source_that_asks_too_often_is_slowed() {
+async fn a_connection_without_a_token_is_short() {
+    let connection = ConnectionHandle::uncounted();
+    let begun = tokio::time::Instant::now();
+    unauthenticated_deadline(&connection).await;
+    assert_eq!(begun.elapsed(), HEAD);
+    let pods = Quota::new(PODS, QuotaMetrics::default());
+    connection.authenticate(&pods, QuotaKey::Name("uid".into())).unwrap();
+    assert!(timeout(Duration::from_secs(3600), unauthenticated_deadline(&connection)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_shows_no_token_is_slowed_and_a_pod_at_the_same_address_is_not() {
     let setup = server();
     let mut slowed = 0;
     for _ in 0..SOURCE_RATE.burst + 8 {
@@ -278,4 +334,5 @@ async fn a_source_that_asks_too_often_is_slowed() {
         slowed += u32::from(response.status() == StatusCode::TOO_MANY_REQUESTS);
     }
     assert_eq!(slowed, 8);
+    assert_eq!(setup.enrol(KEY).await.0, StatusCode::OK);
 }

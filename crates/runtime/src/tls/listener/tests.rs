@@ -10,6 +10,7 @@ use tokio_rustls::{TlsConnector, client};
 use super::*;
 use crate::{
     drain::{Drain, Drained, Signal},
+    quota::{QuotaLimits, QuotaMetrics},
     tls::{
         resolver::{CertError, HotCert, certified_key},
         server_config,
@@ -37,13 +38,14 @@ struct Server {
 }
 
 /// An echo server.
-async fn serve_echo(cert: HotCert, max: usize) -> Server {
+async fn serve_echo(cert: HotCert, total: usize) -> Server {
     let cert = Arc::new(cert);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let config = server_config(Arc::clone(&cert) as _).unwrap();
     let (signal, watch) = Drain::new();
-    tokio::spawn(serve(listener, config, watch, max, |stream, _| async move {
+    let limiter = ConnectionLimiter::with(QuotaLimits { total, per_key: total }, QuotaMetrics::default());
+    tokio::spawn(serve(listener, config, watch, limiter, |stream, _, _| async move {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let _ = tokio::io::copy(&mut reader, &mut writer).await;
     }));
@@ -113,6 +115,21 @@ async fn a_live_connection_holds_the_drain() {
     live.shutdown().await.unwrap();
     drop(live);
     assert_eq!(drained.await.unwrap(), Drained::All);
+}
+
+#[tokio::test]
+async fn connections_without_a_handshake_and_idle_ones_keep_no_other_waiting() {
+    let pem = pem();
+    let server = serve_echo(HotCert::new(key(&pem)), 8).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(server.addr).await.unwrap());
+    }
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(connect(server.addr, &[&pem]).await.unwrap());
+    }
+    echo(&mut connect(server.addr, &[&pem]).await.unwrap(), b"served").await;
 }
 
 #[test]
