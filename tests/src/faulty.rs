@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{Forward, Viewer, recorders};
 
 /// Port on the pod's loopback where the fault is chosen.
-const COMMAND_PORT: u16 = 8082;
+const COMMAND_PORT: u16 = 8090;
 /// Tag of the installed recorder.
 pub const INSTALLED_TAG: &str = "tag:podwitness";
 

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use crate::fault::{Fault, Faults};
 
-const PORT: u16 = 8082;
+const PORT: u16 = 8090;
 
 /// Listens for commands.
 ///
