@@ -24,6 +24,8 @@ const AGENT: &str = concat!("podwitness/", env!("CARGO_PKG_VERSION"));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Longest answer; the API server's own objects are shorter.
 const MAX_ANSWER: usize = 2 << 20;
+/// How often a question is asked that was not looked at.
+const MAX_ATTEMPTS: usize = 4;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -83,12 +85,18 @@ impl Asker<'_> {
         body: Bytes,
     ) -> Result<T, QuestionError> {
         let asking = async {
-            let mut request = Request::new(full(body));
-            *request.method_mut() = method;
-            *request.uri_mut() = uri;
-            *request.headers_mut() = self.question_headers();
-            let sent = self.upstream.send(self.target, self.credential.hash(), Lane::Bulk, request);
-            let (answer, _slot) = sent.await?;
+            let mut attempts = 1;
+            let (answer, _slot) = loop {
+                let mut request = Request::new(full(body.clone()));
+                *request.method_mut() = method.clone();
+                *request.uri_mut() = uri.clone();
+                *request.headers_mut() = self.question_headers();
+                let sent = self.upstream.send(self.target, self.credential.hash(), Lane::Bulk, request);
+                match sent.await {
+                    Err(UpstreamError::Unprocessed(_)) if attempts < MAX_ATTEMPTS => attempts += 1,
+                    sent => break sent?,
+                }
+            };
             if !answer.status().is_success() {
                 return Err(QuestionError::Refused(answer.status()));
             }

@@ -15,17 +15,22 @@ pub use connect::ConnectError;
 use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use rustls::RootCertStore;
 use thiserror::Error;
 
-use crate::{Dial, body::Body, metrics::Metrics, target::Target};
+use crate::{
+    Dial,
+    body::{Body, full},
+    metrics::Metrics,
+    target::Target,
+};
 use connect::Connector;
 pub(crate) use connect::Io;
 pub(crate) use connection::Slot;
 use pool::{Key, Pool};
 
-/// How often a request is sent again that never reached the wire.
+/// How often a request is sent that never reached the wire, or was not looked at there.
 const MAX_ATTEMPTS: usize = 4;
 /// How long a connection may take, with its handshakes.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -56,6 +61,9 @@ pub enum UpstreamError {
     /// More connections than are allowed would be needed.
     #[error("too many connections to the API server")]
     Full,
+    /// The server ended the connection, or refused the stream, before it looked at the request.
+    #[error("the API server ended the connection before it looked at the request")]
+    Unprocessed(#[source] Arc<hyper::Error>),
     /// The connection broke before an answer came; the request may have been carried out.
     #[error("no answer from the API server")]
     Lost(#[source] Arc<hyper::Error>),
@@ -65,8 +73,35 @@ impl UpstreamError {
     /// Whether the request certainly had no effect, so that a client may repeat it.
     #[must_use]
     pub const fn is_harmless(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Full)
+        matches!(self, Self::Connect(_) | Self::Full | Self::Unprocessed(_))
     }
+
+    /// What became of a request that was sent. After a 401 the API server ends the connection
+    /// (`k8s.io/apiserver/pkg/endpoints/filters/authentication.go`), under whatever is on its way there.
+    fn after_sending(error: hyper::Error) -> Self {
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        let unprocessed = cause.is_some_and(|cause| {
+            // RFC 9113 §6.8 and §8.7. Streams that were looked at go on to their end, or fail otherwise.
+            let is_left = cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);
+            let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+            cause.is_remote() && (is_left || is_refused)
+        });
+        let error = Arc::new(error);
+        if unprocessed { Self::Unprocessed(error) } else { Self::Lost(error) }
+    }
+}
+
+/// The same request once more, where it has no body that would be gone.
+fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
+    let (head, ()) = request.body().is_end_stream().then(|| {
+        let mut copy = Request::new(());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.headers_mut() = request.headers().clone();
+        copy.into_parts()
+    })?;
+    Some(Request::from_parts(head, full("")))
 }
 
 impl Upstream {
@@ -79,7 +114,8 @@ impl Upstream {
         Ok(Self { pool: Pool::new(Arc::clone(&connector)), connector })
     }
 
-    /// Sends an ordinary request. The slot belongs to the answer: it is free when the answer has ended.
+    /// Sends an ordinary request, again where the server has not looked at it and it has no body. The slot belongs to
+    /// the answer: it is free when the answer has ended.
     ///
     /// # Errors
     /// Where no answer comes.
@@ -92,10 +128,14 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Slot), UpstreamError> {
         let key = Key { target: Arc::clone(target), credential, lane };
         for _ in 1..MAX_ATTEMPTS {
+            let copy = copy_of(&request);
             match self.attempt(&key, request).await {
                 Ok(answered) => return Ok(answered),
                 Err((_, Some(unsent))) => request = unsent,
-                Err((error, None)) => return Err(error),
+                Err((error, None)) => {
+                    let is_unprocessed = matches!(error, UpstreamError::Unprocessed(_));
+                    request = copy.filter(|_| is_unprocessed).ok_or(error)?;
+                }
             }
         }
         self.attempt(&key, request).await.map_err(|(error, _)| error)
@@ -131,7 +171,7 @@ impl Upstream {
             Err(mut error) => {
                 self.pool.retire(key, &slot);
                 let unsent = error.take_message();
-                Err((UpstreamError::Lost(Arc::new(error.into_error())), unsent))
+                Err((UpstreamError::after_sending(error.into_error()), unsent))
             }
         }
     }

@@ -8,10 +8,14 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use podwitness_proxy::BoxedStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::Semaphore,
+};
 
 use crate::harness::*;
 
@@ -152,7 +156,7 @@ async fn a_refused_credential_costs_its_own_connection_only() {
     let server = Server::new(|request: Request<Incoming>| async move {
         let mut answer = Response::new(full("answer"));
         if request.headers()["authorization"] == "Bearer bad" {
-            *answer.status_mut() = http::StatusCode::UNAUTHORIZED;
+            *answer.status_mut() = StatusCode::UNAUTHORIZED;
         }
         answer
     });
@@ -200,4 +204,89 @@ async fn one_failed_attempt_answers_everyone_who_waited_for_it() {
     let answers = futures_util::future::join_all((0..50).map(|_| ask())).await;
     assert!(answers.iter().all(|status| *status == 503));
     assert_eq!(pod.server.connections(), 1);
+}
+
+/// Reads frames of HTTP/2 (RFC 9113 §4.1) and says what `answer` has to say to the streams that were opened so far.
+async fn speak_http2(mut stream: BoxedStream, answer: impl Fn(&[u32]) -> Vec<u8>) {
+    const HEADERS: u8 = 1;
+    const SETTINGS: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100];
+    let (mut preface, mut opened) = ([0; 24], Vec::new());
+    stream.read_exact(&mut preface).await.unwrap();
+    stream.write_all(&SETTINGS).await.unwrap();
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        stream.read_exact(&mut vec![0; length]).await.unwrap();
+        if head[3] == HEADERS {
+            opened.push(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
+            let _ = stream.write_all(&answer(&opened)).await;
+        }
+    }
+}
+
+/// An answer to a stream: its status alone, an entry of the static table (RFC 7541, appendix A).
+fn status_200(id: u32) -> Vec<u8> {
+    [&[0, 0, 1, 1, 5][..], &id.to_be_bytes(), &[0x88]].concat()
+}
+
+/// No stream above `last` will be looked at, for no error.
+fn go_away(last: u32) -> Vec<u8> {
+    [&[0, 0, 8, 7, 0, 0, 0, 0, 0][..], &last.to_be_bytes(), &[0; 4]].concat()
+}
+
+/// This stream was not looked at.
+fn refused_stream(id: u32) -> Vec<u8> {
+    [&[0, 0, 4, 3, 0][..], &id.to_be_bytes(), &[0, 0, 0, 7]].concat()
+}
+
+/// A server that does not look at the second request on its first connection, and says so.
+fn overlooking(say: fn(u32, u32) -> Vec<u8>) -> Server {
+    let number = Arc::new(AtomicUsize::new(0));
+    Server::raw_http2(move |stream| {
+        let is_first = number.fetch_add(1, Ordering::SeqCst) == 0;
+        speak_http2(stream, move |opened| match *opened {
+            [_] if is_first => vec![],
+            [first, second] if is_first => [say(first, second), status_200(first)].concat(),
+            [.., last] => status_200(last),
+            [] => vec![],
+        })
+    })
+}
+
+fn gone(first: u32, _: u32) -> Vec<u8> {
+    go_away(first)
+}
+
+fn refused(_: u32, second: u32) -> Vec<u8> {
+    refused_stream(second)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_the_server_has_not_looked_at_is_sent_again() {
+    for say in [gone, refused] {
+        let pod = Pod::start(overlooking(say));
+        let ask = async || {
+            let answer = pod.http2().await.send_request(request("GET", "/api/v1/pods", "secret")).await;
+            answer.unwrap().status()
+        };
+        // One of them is the first, the other is not looked at; or one of them and the question who asks.
+        let (one, other) = tokio::join!(ask(), ask());
+        assert_eq!((one, other), (StatusCode::OK, StatusCode::OK));
+    }
+}
+
+/// Its body is gone: the client has to send it again, and is told that it may.
+#[tokio::test(start_paused = true)]
+async fn a_request_with_a_body_that_was_not_looked_at_may_be_repeated() {
+    let pod = Pod::start(overlooking(gone));
+    let post = async || {
+        let mut request = request("POST", "/api/v1/namespaces/shop/pods", "secret");
+        *request.body_mut() = full("{}");
+        let answer = pod.http2().await.send_request(request).await.unwrap();
+        (answer.status(), answer.headers().get("retry-after").cloned())
+    };
+    let (one, other) = tokio::join!(post(), post());
+    for (status, again) in [one, other] {
+        assert!(status == StatusCode::OK || status == StatusCode::SERVICE_UNAVAILABLE && again.is_some());
+    }
 }

@@ -71,6 +71,14 @@ impl Server {
         Self { behaviour, http2: true, max_streams: 100, connections: Arc::default(), go_away, cut }
     }
 
+    /// A server that is handed the bytes of HTTP/2 under TLS.
+    pub fn raw_http2<F>(serve: impl Fn(BoxedStream) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::with(Behaviour::Raw(Arc::new(move |stream| serve(stream).boxed())))
+    }
+
     /// Speaks HTTP/1.1 only.
     pub fn http1(mut self) -> Self {
         self.http2 = false;
