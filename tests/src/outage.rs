@@ -30,11 +30,16 @@ struct Outages {
     whole: usize,
     /// The outage there is, and how many tests are in it. It begins with the first one and ends with the last.
     current: Option<(Outage, usize)>,
-    /// Whether the outage is being ended: no other test enters it.
+    /// Whether the outage is being begun or ended: no other test enters it.
     ending: bool,
+    /// Tests that have left the outage and wait for its end.
+    returning: usize,
+    /// How many outages there have been.
+    ended: usize,
 }
 
-static OUTAGES: Mutex<Outages> = Mutex::const_new(Outages { whole: 0, current: None, ending: false });
+static OUTAGES: Mutex<Outages> =
+    Mutex::const_new(Outages { whole: 0, current: None, ending: false, returning: 0, ended: 0 });
 static CHANGED: Notify = Notify::const_new();
 
 /// Runs a test that has outages in it. To be called first in a test.
@@ -49,8 +54,8 @@ pub async fn with_outages(test: impl AsyncFnOnce() -> Result<()>) -> Result<()> 
     result
 }
 
-/// Runs `test` during an outage. It begins once no other test needs the installation whole, and is over for `test` as
-/// soon as it ends, for those behind it once the last test in it has ended.
+/// Runs `test` during an outage. It begins once no other test needs the installation whole, and ends with the last test
+/// in it. What follows finds the installation whole: no other outage begins before.
 ///
 /// # Errors
 /// Those of `test`, and where the installation does not follow.
@@ -62,7 +67,6 @@ pub async fn during(outage: Outage, test: impl AsyncFnOnce() -> Result<()>) -> R
         Err(error) => Err(error),
     };
     let left = leave(outage).await;
-    come_back().await;
     result.and(left)
 }
 
@@ -107,17 +111,27 @@ async fn enter(outage: Outage) -> Result<()> {
     Ok(())
 }
 
+/// The last one ends the outage, for which the others wait.
 async fn leave(outage: Outage) -> Result<()> {
     let mut outages = OUTAGES.lock().await;
     let (_, inside) = outages.current.as_mut().context("there is no outage")?;
     *inside -= 1;
-    if *inside > 0 {
+    let is_last = *inside == 0;
+    outages.returning += 1;
+    let this = outages.ended;
+    if !is_last {
+        drop(outages);
+        when(|outages| outages.ended > this).await;
         return Ok(());
     }
     outages.ending = true;
     drop(outages);
     let ended = outage.end().await;
     let mut outages = OUTAGES.lock().await;
+    // Those who return need it whole from now on: a pod that was started in this outage enrols only now.
+    outages.whole += outages.returning;
+    outages.returning = 0;
+    outages.ended += 1;
     outages.current = None;
     outages.ending = false;
     drop(outages);

@@ -169,7 +169,8 @@ async fn what_is_somebody_elses_is_left_alone() -> Result<()> {
     system().create(&theirs, &[]).await?.ok()?;
     let before = uid("serviceaccount", &name).await?;
     let manifest = format!(
-        "{{apiVersion: podwitness.dev/v1alpha1, kind: Recorder, metadata: {{name: {name}}}, spec: {{enableUI: true}}}}"
+        "{{apiVersion: podwitness.dev/v1alpha1, kind: Recorder, metadata: {{name: {name}}}, \
+         spec: {{enableUI: true, tags: [tag:{name}]}}}}"
     );
     let tested = with_recorder(&name, &manifest, async || {
         let conflict = condition(&name, "Conflict", "True").await?.to_string();
