@@ -113,9 +113,12 @@ impl Pod {
 
     /// Starts a sidecar and waits until it is ready.
     fn start(&self, inject: Inject) -> Running {
+        self.start_with(self.config(inject))
+    }
+
+    fn start_with(&self, config: Config) -> Running {
         // A child of another test has a copy of the last one's sockets between its fork and its exec.
         eventually("the port is free", || self.lab.pod.run(|| !is_listening(15443)));
-        let config = self.config(inject);
         // Threads of the runtime, and the privileged one, are made here and so are in the pod.
         let (runtime, kernel) = self.lab.pod.run(|| {
             let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -247,6 +250,23 @@ fn in_an_optional_pod_a_dead_sidecar_opens() {
     eventually("elements expire", || {
         pod.get(SERVICE, "/version").is_err_and(|error| error.contains("certificate"))
     });
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn in_a_required_pod_a_dead_sidecar_refuses_whatever_the_grant() {
+    let pod = Pod::new(netmap(1));
+    for until_netmap in [UntilNetmap::Open, UntilNetmap::Closed, UntilNetmap::ClosedToAll] {
+        for credentials in [Credentials::Passthrough, Credentials::Sealed] {
+            let mut config = pod.config(Inject::Required);
+            (config.env.until_netmap, config.env.credentials) = (until_netmap, credentials);
+            pod.start_with(config).stop();
+            let rules = pod.lab.pod.nft(&["list", "ruleset"]);
+            assert!(rules.contains("10.96.0.1 . 443") && !rules.contains("timeout"), "{rules}");
+            let refused = pod.get(SERVICE, "/version").unwrap_err();
+            assert!(refused.contains("refused"), "{until_netmap:?}, {credentials:?}: {refused}");
+        }
+    }
 }
 
 #[test]
