@@ -8,10 +8,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use podwitness_core::{
-    control::Netmap,
-    inject::{self, Inject, SidecarEnv},
-};
+use podwitness_core::{control::Netmap, inject::Inject};
 use podwitness_runtime::readiness::BlockReady;
 use tokio::{
     sync::watch,
@@ -60,11 +57,12 @@ pub struct Interception {
 }
 
 impl Interception {
-    /// For the API server's addresses `own`, as the pod knows them.
+    /// Redirects to `listener`, a port, what goes to the API server's addresses `own`, as the pod knows them.
     #[must_use]
     pub fn new(
-        env: &SidecarEnv,
+        inject: Inject,
         kernel: Kernel,
+        listener: u16,
         own: Vec<SocketAddr>,
         netmap: watch::Receiver<Option<Arc<Netmap>>>,
         metrics: Metrics,
@@ -72,11 +70,11 @@ impl Interception {
         let rules = Rules {
             mark: kernel.mark(),
             uid: rustix::process::geteuid().as_raw(),
-            listener: inject::PROXY_PORT,
-            dead_man: dead_man(env.inject),
+            listener,
+            dead_man: dead_man(inject),
         };
         let probe = Arc::default();
-        let (inject, begun) = (env.inject, Instant::now());
+        let begun = Instant::now();
         Self {
             kernel,
             rules: Arc::new(rules),

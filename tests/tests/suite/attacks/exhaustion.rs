@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use podwitness_core::inject::{ADMIN_PORT, HEALTH_PORT, PROBE_PORT, PROXY_PORT};
+use podwitness_core::inject::{ADMIN_PORT, HEALTH_PORT, PROBE_PORT};
 use podwitness_e2e::{
     Kubectl, Namespace, SYSTEM, Viewer, eventually,
     pods::{clients, overseer, sleeper},
@@ -29,7 +29,7 @@ opened = 0
 
 def connect(number, address, port):
     stream = socket.create_connection((address, port), timeout=5)
-    tls = port in (8443, 8444, 15443)
+    tls = port in (443, 8443, 8444)
     if tls and number % 3:
         stream = context.wrap_socket(stream, server_hostname="kubernetes.default.svc")
     if number % 3 == 1:
@@ -104,6 +104,13 @@ async fn installed() -> Result<Vec<Value>> {
         all.extend(pods);
     }
     Ok(all)
+}
+
+/// The address of a Service, as a host of a URL.
+async fn service(namespace: &str, name: &str) -> Result<String> {
+    let service = Kubectl::with(&["-n", namespace]).get(&["service", name]).await?;
+    let ip = service.pointer("/spec/clusterIP").and_then(Value::as_str).context("no address")?;
+    Ok(if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() })
 }
 
 fn address(pod: &Value) -> Result<String> {
@@ -207,16 +214,15 @@ async fn a_pod_is_admitted_and_recorded() -> Result<()> {
 /// The ports of a sidecar, from another container of its pod, which has its address, and from another pod.
 #[tokio::test]
 async fn six_hundred_connections_to_each_port_leave_a_sidecar_ready_and_recording() -> Result<()> {
-    let control = Kubectl::with(&["-n", SYSTEM]).get(&["service", "podwitness-control"]).await?;
-    let control =
-        control.pointer("/spec/clusterIP").and_then(Value::as_str).context("no address")?.to_owned();
+    let control = service(SYSTEM, "podwitness-control").await?;
+    let api_server = service("default", "kubernetes").await?;
     Namespace::witnessed(async |ns| {
         ns.allow_all().await?;
         let pod = ns.start(&clients("witness")).await?;
         ns.start(&clients("attacker")).await?;
         let own = address(&pod)?;
         let outside = [ADMIN_PORT, PROBE_PORT].map(|port| format!("{own}:{port}"));
-        let within = [&outside[..], &[format!("127.0.0.1:{PROXY_PORT}"), format!("{control}:8444")]].concat();
+        let within = [&outside[..], &[format!("{api_server}:443"), format!("{control}:8444")]].concat();
         let viewer = Viewer::open().await?;
         let work = async || {
             let ready = stay_ready(async || {
@@ -254,6 +260,8 @@ async fn six_hundred_connections_to_each_port_leave_a_sidecar_ready_and_recordin
 /// Its startup probe comes to a port that others fill before it listens.
 #[tokio::test]
 async fn a_sidecar_that_is_killed_beneath_a_flood_starts_again() -> Result<()> {
+    // What goes there comes to the sidecar, whatever its port.
+    let api_server = service("default", "kubernetes").await?;
     Namespace::plain(async |plain| {
         Namespace::witnessed(async |ns| {
             ns.allow_all().await?;
@@ -263,7 +271,7 @@ async fn a_sidecar_that_is_killed_beneath_a_flood_starts_again() -> Result<()> {
             let targets = [
                 format!("{own}:{ADMIN_PORT}"),
                 format!("{own}:{PROBE_PORT}"),
-                format!("127.0.0.1:{PROXY_PORT}"),
+                format!("{api_server}:443"),
             ];
             flooded(ns, "witness", &targets, async || {
                 let kill = format!(
