@@ -20,6 +20,7 @@ use podwitness_runtime::{
     clock::{Clock as _, SystemClock},
     connection::ConnectionLimiter,
     drain::{self, Drain},
+    memory::CGROUPS,
     readiness::{BlockReady, Readiness},
 };
 use rustls::{
@@ -233,7 +234,8 @@ fn proxy_config(config: &Config, api_server: SocketAddr, listener: &Listener) ->
         pod: config.pod.clone(),
         inject: config.env.inject,
         until_netmap: config.env.until_netmap,
-        memory: memory::for_recordings(Path::new("/sys/fs/cgroup")),
+        memory: memory::for_recordings(Path::new(CGROUPS)),
+        connections_memory: memory::for_connections(Path::new(CGROUPS)),
         spool: Some(Spool { dir: config.paths.spool.clone(), limit: config.env.spool_limit }),
         api_server,
         listeners: listener.addresses().to_vec(),

@@ -32,6 +32,9 @@ use crate::kernel::{Kernel, KernelError, selftest::Probe};
 /// address, so that one source may have all.
 pub const CONNECTIONS: QuotaLimits = QuotaLimits { total: 1024, per_key: 1024 };
 
+/// What the kernel may keep of a connection in each direction, doubled by it for its own (socket(7)): it is memory of this
+/// container, and grows to megabytes otherwise. A segment on loopback has 64 KiB, of which two have to fit.
+const BUFFER: usize = 128 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// Ports that are tried, where one is free in one family only.
@@ -156,8 +159,10 @@ fn listening(address: SocketAddr, mark: u32) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Accepted connections have it too.
+    // Accepted connections have these too.
     socket.set_mark(mark)?;
+    socket.set_send_buffer_size(BUFFER)?;
+    socket.set_recv_buffer_size(BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
