@@ -67,13 +67,13 @@ print("opened", opened, flush=True)
 
 /// Whether a pod is ready, and how often its containers were started again.
 #[derive(Debug, Eq, PartialEq)]
-struct State {
+pub(super) struct State {
     name: String,
-    ready: bool,
-    restarts: u64,
+    pub(super) ready: bool,
+    pub(super) restarts: u64,
 }
 
-fn state(pod: &Value) -> Result<State> {
+pub(super) fn state(pod: &Value) -> Result<State> {
     let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     let is_ready = |condition: &Value| {
@@ -111,6 +111,19 @@ async fn service(namespace: &str, name: &str) -> Result<String> {
     let service = Kubectl::with(&["-n", namespace]).get(&["service", name]).await?;
     let ip = service.pointer("/spec/clusterIP").and_then(Value::as_str).context("no address")?;
     Ok(if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() })
+}
+
+/// A script for an overseer that does something for the sidecar's process of a namespace with one pod, whose folder in
+/// `/proc` is `$process`.
+pub(super) fn at_sidecar(ns: &Namespace, work: &str) -> String {
+    format!(
+        "for process in /proc/[0-9]*; do
+           case $(tr '\\0' ' ' <$process/cmdline) in /podwitness-sidecar*)
+             if tr '\\0' '\\n' <$process/environ | grep -qx 'POD_NAMESPACE={}'; then {work}; fi;;
+           esac
+         done",
+        ns.name
+    )
 }
 
 fn address(pod: &Value) -> Result<String> {
@@ -268,20 +281,10 @@ async fn a_sidecar_that_is_killed_beneath_a_flood_starts_again() -> Result<()> {
             let pod = ns.start(&clients("witness")).await?;
             plain.start(&overseer("overseer", &pod)?).await?;
             let own = address(&pod)?;
-            let targets = [
-                format!("{own}:{ADMIN_PORT}"),
-                format!("{own}:{PROBE_PORT}"),
-                format!("{api_server}:443"),
-            ];
+            let targets =
+                [format!("{own}:{ADMIN_PORT}"), format!("{own}:{PROBE_PORT}"), format!("{api_server}:443")];
             flooded(ns, "witness", &targets, async || {
-                let kill = format!(
-                    "for process in /proc/[0-9]*; do
-                       case $(tr '\\0' ' ' <$process/cmdline) in /podwitness-sidecar*)
-                         if tr '\\0' '\\n' <$process/environ | grep -qx 'POD_NAMESPACE={}'; then kill -9 ${{process#/proc/}}; echo killed; fi;;
-                       esac
-                     done",
-                    ns.name
-                );
+                let kill = at_sidecar(ns, "kill -9 ${process#/proc/}; echo killed");
                 let run = plain.shell("overseer", &kill).await?;
                 ensure!(run.text().contains("killed"), "no sidecar is like that: {run:?}");
                 eventually("the sidecar runs again and is started", async || {
