@@ -13,13 +13,14 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use podwitness_agent::{Agent, Driver, Link};
-use podwitness_core::inject::{ADMIN_PORT, Inject, PROBE_PORT, PROXY_PORT};
+use podwitness_core::inject::{ADMIN_PORT, Inject, PROBE_PORT};
 use podwitness_proxy::{BoxedStream, Dial, PodCa, Proxy, ProxyConfig, Spool, Wiring, api_names, ca::CaError};
 use podwitness_runtime::{
     admin::{self, Admin, AdminAddresses},
     clock::{Clock as _, SystemClock},
     connection::ConnectionLimiter,
     drain::{self, Drain},
+    memory::CGROUPS,
     readiness::{BlockReady, Readiness},
 };
 use rustls::{
@@ -97,6 +98,8 @@ pub struct Bound {
 /// # Errors
 /// The first thing that cannot be had.
 pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Result<Bound, AppError> {
+    // A program of the pod may be running: what it could take is held first.
+    let listener = Listener::bind(&kernel).await?;
     let own = config.api_server.resolve().await?;
     let api_server = *own.first().ok_or(AppError::NoAddress)?;
     let (state, admin) = (&config.paths.state, Admin::default());
@@ -107,7 +110,6 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let key = state::tunnel_key(state)?;
     let (agent, driver, notices) = enrol::agent(&config, key.public(), &kernel)?;
     let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
-    let listener = Listener::bind(PROXY_PORT).await?;
     let (signal, watch) = Drain::new();
     let wiring = Wiring {
         pod_ca,
@@ -127,7 +129,8 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let limiter = ConnectionLimiter::new("intercepted", CONNECTIONS, &admin.registry);
     let admin_server = admin.bind(admin_addresses()).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
-    let interception = Interception::new(&config.env, kernel, own, agent.netmap.clone(), metrics.clone());
+    let (netmap, port) = (agent.netmap.clone(), listener.port());
+    let interception = Interception::new(config.env.inject, kernel, port, own, netmap, metrics.clone());
     let interception = install(interception, config.env.inject).await?;
     let interception = interception.map(|interception| (interception, readiness.block("interception")));
     let credentials = (credentials, readiness.block("credentials"));
@@ -231,7 +234,8 @@ fn proxy_config(config: &Config, api_server: SocketAddr, listener: &Listener) ->
         pod: config.pod.clone(),
         inject: config.env.inject,
         until_netmap: config.env.until_netmap,
-        memory: memory::for_recordings(Path::new("/sys/fs/cgroup")),
+        memory: memory::for_recordings(Path::new(CGROUPS)),
+        connections_memory: memory::for_connections(Path::new(CGROUPS)),
         spool: Some(Spool { dir: config.paths.spool.clone(), limit: config.env.spool_limit }),
         api_server,
         listeners: listener.addresses().to_vec(),

@@ -1,16 +1,14 @@
 //! Keeps the pod's connections to the API server coming here: rules in place, renewed, following the netmap, and
 //! proven by a connection of our own.
 //!
-//! Invariant: in a `required` pod rules are never taken away. Where injection is `optional`, or an open stamp allows
-//! it, their elements expire when this loop stops renewing them; elsewhere a dead sidecar refuses. An `optional` pod
-//! in which interception cannot be proven is left alone, because half of it would only break connections.
+//! Invariant: in a `required` pod rules are never taken away and never expire: a dead sidecar refuses, whatever its
+//! grants say, because a pod can make its own sidecar die. Where injection is `optional`, their elements expire when
+//! this loop stops renewing them. An `optional` pod in which interception cannot be proven is left alone, because half
+//! of it would only break connections.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use podwitness_core::{
-    control::Netmap,
-    inject::{self, Credentials, Inject, SidecarEnv, UntilNetmap},
-};
+use podwitness_core::{control::Netmap, inject::Inject};
 use podwitness_runtime::readiness::BlockReady;
 use tokio::{
     sync::watch,
@@ -59,11 +57,12 @@ pub struct Interception {
 }
 
 impl Interception {
-    /// For the API server's addresses `own`, as the pod knows them.
+    /// Redirects to `listener`, a port, what goes to the API server's addresses `own`, as the pod knows them.
     #[must_use]
     pub fn new(
-        env: &SidecarEnv,
+        inject: Inject,
         kernel: Kernel,
+        listener: u16,
         own: Vec<SocketAddr>,
         netmap: watch::Receiver<Option<Arc<Netmap>>>,
         metrics: Metrics,
@@ -71,11 +70,11 @@ impl Interception {
         let rules = Rules {
             mark: kernel.mark(),
             uid: rustix::process::geteuid().as_raw(),
-            listener: inject::PROXY_PORT,
-            dead_man: may_open(env).then_some(DEAD_MAN),
+            listener,
+            dead_man: dead_man(inject),
         };
         let probe = Arc::default();
-        let (inject, begun) = (env.inject, Instant::now());
+        let begun = Instant::now();
         Self {
             kernel,
             rules: Arc::new(rules),
@@ -190,10 +189,9 @@ impl Interception {
     }
 }
 
-/// Whether a dead sidecar may let connections pass unrecorded.
-fn may_open(env: &SidecarEnv) -> bool {
-    env.inject == Inject::Optional
-        || env.until_netmap == UntilNetmap::Open && env.credentials == Credentials::Passthrough
+/// After how long a dead sidecar lets connections pass unrecorded; never if `None`.
+fn dead_man(inject: Inject) -> Option<Duration> {
+    (inject == Inject::Optional).then_some(DEAD_MAN)
 }
 
 async fn changed(netmap: &mut watch::Receiver<Option<Arc<Netmap>>>) {
@@ -205,41 +203,11 @@ async fn changed(netmap: &mut watch::Receiver<Option<Arc<Netmap>>>) {
 
 #[cfg(test)]
 mod tests {
-    use podwitness_core::inject::{ControlAddress, Profile};
-
     use super::*;
 
-    fn env(inject: Inject, until_netmap: UntilNetmap, credentials: Credentials) -> SidecarEnv {
-        SidecarEnv {
-            control: ControlAddress { name: "c".into(), port: 1, addresses: vec![] },
-            control_ca: String::new(),
-            until_netmap,
-            inject,
-            profile: Profile::Interface,
-            credentials,
-            service_accounts: vec![],
-            log_level: "info".into(),
-            spool_limit: 0,
-        }
-    }
-
     #[test]
-    fn a_dead_sidecar_opens_only_where_nothing_has_to_be_recorded() {
-        use Credentials::{Passthrough, Sealed};
-        use Inject::{Optional, Required};
-        use UntilNetmap::{Closed, Open};
-        for (inject, until_netmap, credentials, expected) in [
-            (Required, Closed, Sealed, false),
-            (Required, Closed, Passthrough, false),
-            (Required, Open, Sealed, false),
-            (Required, Open, Passthrough, true),
-            (Optional, Closed, Sealed, true),
-            (Optional, Closed, Passthrough, true),
-            (Optional, Open, Sealed, true),
-            (Optional, Open, Passthrough, true),
-        ] {
-            let env = env(inject, until_netmap, credentials);
-            assert_eq!(may_open(&env), expected, "{inject:?} {until_netmap:?} {credentials:?}");
-        }
+    fn a_dead_sidecar_opens_only_where_injection_is_optional() {
+        assert_eq!(dead_man(Inject::Required), None);
+        assert_eq!(dead_man(Inject::Optional), Some(DEAD_MAN));
     }
 }

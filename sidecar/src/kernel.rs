@@ -1,8 +1,8 @@
 //! The one thread that may change the pod's network.
 //!
 //! Capabilities belong to a thread: this one raises `CAP_NET_ADMIN` for itself, every other has none. It takes short
-//! jobs from a bounded queue: install or renew the rules, hand out sockets that carry our mark, do what the tunnel
-//! needs. `async caller --job--> queue of 64 --> this thread`: callers wait for room, except the tunnel's jobs, which
+//! jobs from a bounded queue: install or renew the rules, open and hand out sockets that carry our mark, do what the
+//! tunnel needs. `async caller --job--> queue of 64 --> this thread`: callers wait for room, except the tunnel's jobs, which
 //! are few and refused when the queue is full.
 //!
 //! Invariant: no job waits for the network, and a job that panics ends alone.
@@ -141,7 +141,7 @@ impl Kernel {
         Box::pin(async move { kernel.connect(to).await })
     }
 
-    async fn run<T, W>(&self, work: W) -> Result<T, KernelError>
+    pub(crate) async fn run<T, W>(&self, work: W) -> Result<T, KernelError>
     where
         T: Send + 'static,
         W: FnOnce(&mut NetlinkSocket) -> T + Send + 'static,

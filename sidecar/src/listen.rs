@@ -1,5 +1,6 @@
 //! The listener to which connections are redirected: loopback only, both families, so that nothing outside the pod
-//! reaches it.
+//! reaches it. Its port is drawn at each start, so that no program of the pod waits for it, and its sockets carry our
+//! mark, without which the rules let no socket on that port answer.
 //!
 //! Invariant: at most [`CONNECTIONS`] of both families. They all come from the pod's own containers; above the cap the one
 //! that is idle for the longest time is ended for the next, and where all are busy, the next is closed. A connection
@@ -21,15 +22,23 @@ use podwitness_runtime::{
     connection::{ConnectionHandle, ConnectionLimiter},
     quota::QuotaLimits,
 };
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::kernel::selftest::Probe;
+use crate::kernel::{Kernel, KernelError, selftest::Probe};
 
 /// Connections at a time. What a session has become is no longer among them. Containers cannot be told apart by their
 /// address, so that one source may have all.
 pub const CONNECTIONS: QuotaLimits = QuotaLimits { total: 1024, per_key: 1024 };
+
+/// What the kernel may keep of a connection in each direction, doubled by it for its own (socket(7)): it is memory of this
+/// container, and grows to megabytes otherwise. A segment on loopback has 64 KiB, of which two have to fit.
+const BUFFER: usize = 128 << 10;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// Ports that are tried, where one is free in one family only.
+const ATTEMPTS: usize = 32;
 
 /// The open sockets.
 #[derive(Debug)]
@@ -41,33 +50,44 @@ pub struct Listener {
 
 /// The listener cannot be opened.
 #[derive(Debug, Error)]
-#[error(
-    "cannot listen on {address} for redirected connections; does another container of the pod use the port?"
-)]
-pub struct ListenError {
-    address: SocketAddr,
-    #[source]
-    source: io::Error,
+pub enum ListenError {
+    /// The kernel gives no socket.
+    #[error("cannot listen on {ip} for redirected connections; do programs of the pod use up its ports?")]
+    Socket {
+        /// Where.
+        ip: IpAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The privileged thread opens none.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
 }
 
 impl Listener {
-    /// Opens both sockets; that of IPv6 only where the pod has IPv6.
+    /// Opens both sockets on one port that the kernel draws; that of IPv6 only where the pod has IPv6.
     ///
     /// # Errors
-    /// Where the port is taken in either family.
-    pub async fn bind(port: u16) -> Result<Self, ListenError> {
-        let v4 = bind(Ipv4Addr::LOCALHOST.into(), port).await?;
-        let port = v4.1.port();
-        let v6 = match bind(Ipv6Addr::LOCALHOST.into(), port).await {
-            Ok(bound) => Some(bound),
-            Err(error) if is_without_ipv6(&error.source) => {
-                tracing::debug!("the pod has no IPv6");
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        let addresses = std::iter::once(v4.1).chain(v6.as_ref().map(|bound| bound.1)).collect();
-        Ok(Self { v4: v4.0, v6: v6.map(|bound| bound.0), addresses })
+    /// Where the kernel gives no port that is free in both families.
+    pub async fn bind(kernel: &Kernel) -> Result<Self, ListenError> {
+        let mark = kernel.mark();
+        let (v4, v6) = kernel.run(move |_| bind_both(mark)).await??;
+        Self::adopt(v4, v6).map_err(failed(Ipv4Addr::LOCALHOST.into()))
+    }
+
+    fn adopt(v4: Socket, v6: Option<Socket>) -> io::Result<Self> {
+        let v4 = TcpListener::from_std(v4.into())?;
+        let v6 = v6.map(|v6| TcpListener::from_std(v6.into())).transpose()?;
+        let addresses = std::iter::once(&v4).chain(&v6).map(TcpListener::local_addr);
+        let addresses = addresses.collect::<io::Result<_>>()?;
+        Ok(Self { v4, v6, addresses })
+    }
+
+    /// The port of both.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.addresses.first().map_or(0, SocketAddr::port)
     }
 
     /// Where it listens.
@@ -109,11 +129,55 @@ impl Listener {
     }
 }
 
-async fn bind(ip: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), ListenError> {
-    let failed = |source| ListenError { address: SocketAddr::new(ip, port), source };
-    let listener = TcpListener::bind((ip, port)).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
+/// One port in both families.
+fn bind_both(mark: u32) -> Result<(Socket, Option<Socket>), ListenError> {
+    let mut attempts = 1..=ATTEMPTS;
+    loop {
+        let last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
+        let v4 = bind(Ipv4Addr::LOCALHOST.into(), 0, mark)?;
+        let port = port_of(&v4).map_err(failed(Ipv4Addr::LOCALHOST.into()))?;
+        match bind(Ipv6Addr::LOCALHOST.into(), port, mark) {
+            Ok(v6) => return Ok((v4, Some(v6))),
+            Err(ListenError::Socket { source, .. }) if is_without_ipv6(&source) => {
+                tracing::debug!("the pod has no IPv6");
+                return Ok((v4, None));
+            }
+            Err(ListenError::Socket { source, .. }) if source.kind() == io::ErrorKind::AddrInUse && !last => {
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn bind(ip: IpAddr, port: u16, mark: u32) -> Result<Socket, ListenError> {
+    listening(SocketAddr::new(ip, port), mark).map_err(failed(ip))
+}
+
+fn listening(address: SocketAddr, mark: u32) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Accepted connections have these too.
+    socket.set_mark(mark)?;
+    socket.set_send_buffer_size(BUFFER)?;
+    socket.set_recv_buffer_size(BUFFER)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn port_of(socket: &Socket) -> io::Result<u16> {
+    socket
+        .local_addr()?
+        .as_socket()
+        .map(|address| address.port())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+const fn failed(ip: IpAddr) -> impl FnOnce(io::Error) -> ListenError {
+    move |source| ListenError::Socket { ip, source }
 }
 
 fn is_without_ipv6(error: &io::Error) -> bool {
@@ -141,36 +205,4 @@ fn original(stream: &TcpStream) -> SocketAddr {
     let socket = SockRef::from(stream);
     let original = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
     original.ok().and_then(|address| address.as_socket()).unwrap_or(local)
-}
-
-#[cfg(test)]
-mod tests {
-    use podwitness_runtime::quota::QuotaMetrics;
-    use tokio::sync::mpsc;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_connection_that_nobody_redirected_was_meant_for_the_listener() {
-        let listener = Listener::bind(0).await.unwrap();
-        let address = listener.addresses()[0];
-        let (sender, mut received) = mpsc::unbounded_channel();
-        let handle = move |intercepted: Intercepted<TcpStream>| {
-            sender.send(intercepted.original).unwrap();
-            std::future::ready(())
-        };
-        let limiter = ConnectionLimiter::with(CONNECTIONS, QuotaMetrics::default());
-        let server = tokio::spawn(listener.serve(limiter, Arc::default(), std::future::pending, handle));
-        let _client = TcpStream::connect(address).await.unwrap();
-        assert_eq!(received.recv().await, Some(address));
-        server.abort();
-    }
-
-    #[tokio::test]
-    async fn a_port_that_is_taken_is_an_error_that_names_it() {
-        let first = Listener::bind(0).await.unwrap();
-        let taken = first.addresses()[0];
-        let error = Listener::bind(taken.port()).await.unwrap_err();
-        assert!(error.to_string().contains(&taken.to_string()));
-    }
 }

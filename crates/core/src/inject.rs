@@ -22,8 +22,6 @@ pub const UID: u32 = 64321;
 pub const ADMIN_PORT: u16 = 15430;
 /// TCP port on the pod address: health of the sidecar, for the kubelet's probe.
 pub const PROBE_PORT: u16 = 15431;
-/// TCP port on loopback to which connections to the API server are redirected.
-pub const PROXY_PORT: u16 = 15443;
 /// WireGuard interface inside the pod.
 pub const INTERFACE: &str = "podwitness0";
 /// nftables table of family `inet` inside the pod.

@@ -91,6 +91,7 @@ async fn main() -> anyhow::Result<()> {
         inject: Inject::Optional,
         until_netmap: UntilNetmap::Open,
         memory: 64 << 20,
+        connections_memory: 1 << 30,
         spool: Some(spool),
         api_server: api_server.parse().context("API-SERVER")?,
         listeners: vec![listen],

@@ -18,6 +18,7 @@ use crate::{
     classify::Credential,
     enforce,
     events::{self, Opens},
+    memory::{Flight, body::FromClient},
     metrics, refusal,
     serve::Client,
     upstream::{Lane, UpstreamError},
@@ -29,6 +30,7 @@ pub(crate) async fn forward(
     proxy: &Proxy,
     client: &Client,
     request: Request<Incoming>,
+    flight: &Flight,
     info: Option<RequestInfo>,
     endless: bool,
 ) -> Response<Body> {
@@ -57,9 +59,12 @@ pub(crate) async fn forward(
     };
     end_to_end(&mut head.headers);
     let request = Request::from_parts(head, body);
-    let seen = |body| match &witness {
-        Some(witness) => witness.sees(body),
-        None => body,
+    let seen = |body: Body| {
+        let body = FromClient::new(body, flight.clone()).boxed_unsync();
+        match &witness {
+            Some(witness) => witness.sees(body),
+            None => body,
+        }
     };
     let answer =
         if expect::expects(&request) {

@@ -25,9 +25,13 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     BoxedStream, Intercepted, Proxy, Stream, enforce,
+    memory::{
+        CONNECTION,
+        meter::{Meter, Metered},
+    },
     metrics::Connection,
     serve::{self, Client},
-    stream::{Bulk, Lenient, Rewound, pass_both},
+    stream::{Bulk, Lenient, Rewound, TOGETHER, pass_both},
     target::Target,
 };
 use sniff::Opening;
@@ -38,11 +42,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(1);
 /// How long the destination of a raw connection may take to answer.
 const DIAL: Duration = Duration::from_secs(10);
+/// Of a connection that is passed on raw: what is read of either side.
+const SPLICED: usize = CONNECTION + 4 * TOGETHER;
 /// How long an alert may take, and how long the client is read after it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A terminated connection.
-pub(crate) type ServerIo = Lenient<TlsStream<Bulk<Rewound<BoxedStream>>>>;
+pub(crate) type ServerIo = Metered<Terminated>;
+/// The same, before what it holds is counted.
+pub(crate) type Terminated = Lenient<TlsStream<Bulk<Rewound<BoxedStream>>>>;
 
 /// What to do with a connection.
 enum Way {
@@ -55,6 +63,10 @@ enum Way {
 /// Serves one intercepted connection to its end.
 pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: Intercepted<S>) {
     let Intercepted { stream, client, original, connection } = intercepted;
+    if proxy.memory.hold(&connection, CONNECTION).is_err() {
+        proxy.metrics.connection(Connection::NoMemory);
+        return;
+    }
     let mut stream: BoxedStream = Box::new(stream);
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
@@ -66,7 +78,10 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     } else {
         let known = proxy.targets.is_known(to, netmap);
         let (opening, first) =
-            sniff::sniff(&mut stream, if known { PATIENCE } else { SILENCE }, PATIENCE).await;
+            sniff::sniff(&mut stream, if known { PATIENCE } else { SILENCE }, PATIENCE, |seen| {
+                proxy.memory.hold(&connection, CONNECTION.saturating_add(seen)).is_ok()
+            })
+            .await;
         let way = match way(proxy, &opening, to, known, netmap) {
             Way::Terminate(_) if proxy.distrust.covers(client, original) => {
                 unread(proxy, netmap, Connection::Distrusted)
@@ -86,6 +101,10 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
             proxy.metrics.connection(why);
             tracing::debug!(%to, ?why, "connection passed on raw");
             let _busy = connection.busy();
+            if proxy.memory.hold(&connection, SPLICED).is_err() {
+                proxy.metrics.connection(Connection::NoMemory);
+                return;
+            }
             if let Err(error) = splice(proxy, stream, to).await {
                 tracing::debug!(%to, %error, "raw connection ended");
             }
@@ -145,8 +164,14 @@ async fn terminate(
     };
     let stream = timeout(PATIENCE, TlsAcceptor::from(tls).accept(Bulk::new(stream))).await??;
     proxy.metrics.connection(Connection::Terminated);
-    let client = Arc::new(Client { target, has_certificate: has_certificate(&stream), connection });
-    serve::serve(proxy, Lenient(stream), client).await;
+    // The hello is gone: less than before is always had.
+    let _ = proxy.memory.hold(&connection, CONNECTION);
+    let has_certificate = has_certificate(&stream);
+    let stream = Lenient(stream);
+    let meter = Meter::new(Arc::clone(&proxy.memory), connection.clone(), serve::is_http2(&stream));
+    let stream = Metered::new(stream, Arc::clone(&meter));
+    let client = Arc::new(Client { target, has_certificate, connection, meter });
+    serve::serve(proxy, stream, client).await;
     Ok(())
 }
 

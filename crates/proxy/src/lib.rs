@@ -13,6 +13,7 @@ mod forward;
 mod identity;
 mod intercept;
 pub mod journal;
+mod memory;
 mod metrics;
 mod notices;
 mod question;
@@ -44,6 +45,7 @@ use ca::{CaError, Leaves};
 use events::Events;
 use identity::Identities;
 use intercept::Distrust;
+use memory::Memory;
 use metrics::Metrics;
 use notices::Notices;
 use session::Sessions;
@@ -91,6 +93,7 @@ pub struct Proxy {
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     drain: drain::Watch,
     clock: Arc<dyn Clock>,
+    memory: Arc<Memory>,
     metrics: Metrics,
 }
 
@@ -145,6 +148,7 @@ impl Proxy {
             netmap,
             drain,
             clock,
+            memory: Memory::new(config.connections_memory, metrics.memory()),
             metrics,
             config,
         }))

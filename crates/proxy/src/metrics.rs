@@ -1,5 +1,6 @@
 //! What the proxy counts. Labels are reasons and results, never names.
 
+use podwitness_runtime::quota::QuotaMetrics;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -14,6 +15,7 @@ pub struct Metrics {
     upgrades: Family<ByUpgrade, Counter>,
     reviews: Family<ByReview, Counter>,
     oversize: Counter,
+    memory: QuotaMetrics,
     /// Open connections to the API server.
     pub(crate) upstream_open: Gauge,
     upstream_opened: Family<ByOpened, Counter>,
@@ -36,6 +38,8 @@ pub enum Connection {
     Refused,
     /// Closed: the client said nothing in time, or left.
     Silent,
+    /// Closed: there is no memory for it.
+    NoMemory,
     /// Closed: no handshake; the client may not trust the in-pod CA.
     Handshake,
 }
@@ -139,8 +143,16 @@ impl Metrics {
     /// Registers the counters.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { connections, requests, upgrades, reviews, oversize, upstream_open, upstream_opened } =
-            metrics.clone();
+        let Self {
+            connections,
+            requests,
+            upgrades,
+            reviews,
+            oversize,
+            memory,
+            upstream_open,
+            upstream_opened,
+        } = metrics.clone();
         let registry = registry.sub_registry_with_prefix("podwitness_proxy");
         registry.register("connections", "Intercepted connections by what became of them", connections);
         registry.register("requests", "Ordinary requests by what became of them", requests);
@@ -151,6 +163,14 @@ impl Metrics {
             "Requests refused for the length of their target or head",
             oversize,
         );
+        let QuotaMetrics { used, revoked, refused_total, refused_per_key: _ } = memory;
+        registry.register("memory_bytes", "Memory that connections and requests may take by now", used);
+        registry.register(
+            "memory_evicted",
+            "Idle connections and requests that were ended for memory",
+            revoked,
+        );
+        registry.register("memory_refused", "How often no memory was found for one", refused_total);
         registry.register("upstream_connections", "Open connections to the API server", upstream_open);
         registry.register("upstream_connects", "Attempts to connect to the API server", upstream_opened);
         metrics
@@ -170,6 +190,12 @@ impl Metrics {
 
     pub(crate) fn review(&self, outcome: Review) {
         self.reviews.get_or_create(&ByReview { outcome }).inc();
+    }
+
+    /// Of memory, of which one key has all.
+    pub(crate) fn memory(&self) -> QuotaMetrics {
+        let QuotaMetrics { refused_total, .. } = &self.memory;
+        QuotaMetrics { refused_per_key: refused_total.clone(), ..self.memory.clone() }
     }
 
     pub(crate) fn oversize(&self) {

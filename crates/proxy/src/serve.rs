@@ -26,8 +26,12 @@ use crate::{
     body::Body,
     classify::{self, Class},
     forward,
-    intercept::ServerIo,
-    metrics, refusal,
+    intercept::{ServerIo, Terminated},
+    memory::{
+        Flight, body,
+        meter::{Meter, Requested},
+    },
+    metrics, refusal, session,
     target::Target,
     upgrade,
 };
@@ -43,6 +47,11 @@ const WINDOW: u32 = 64 << 10;
 const NO_CERTIFICATES: &str = "podwitness: this connection offers a client certificate, and client certificates cannot be relayed through a \
      recorded pod; use a token (kubectl --token, or a kubeconfig user with token or exec) instead";
 
+/// What a request may make both ends hold while its bodies pass: the windows of the answer at the API server's end and
+/// of what it is sent, each for the kinds of [`Lane`](crate::upstream::Lane).
+const BULK: usize = (256 << 10) + WINDOW as usize;
+const ENDLESS: usize = (64 << 10) + WINDOW as usize;
+
 /// The client of one connection.
 pub(crate) struct Client {
     /// The API server that it wants.
@@ -51,16 +60,21 @@ pub(crate) struct Client {
     pub(crate) has_certificate: bool,
     /// Its place among the listener's.
     pub(crate) connection: ConnectionHandle,
+    /// What the connection holds.
+    pub(crate) meter: Arc<Meter>,
 }
 
 /// Serves a terminated connection to its end.
 pub(crate) async fn serve(proxy: &Arc<Proxy>, io: ServerIo, client: Arc<Client>) {
-    let is_http2 = io.0.get_ref().1.alpn_protocol() == Some(b"h2");
+    let is_http2 = is_http2(&io.inner);
     // HTTP/2 keeps the room of this future for as long as the answer's body lasts, and a watch may last for days: all
     // that it takes to come to an answer is given back with it.
     let connection = client.connection.clone();
     let asked = Arc::clone(proxy);
-    let service = service_fn(move |request| handle(Arc::clone(&asked), Arc::clone(&client), request).boxed());
+    let service = service_fn(move |request| {
+        let requested = client.meter.requested();
+        handle(Arc::clone(&asked), Arc::clone(&client), request, requested).boxed()
+    });
     let service = tracked(service, &connection);
     let io = TokioIo::new(io);
     let ended = if is_http2 {
@@ -76,6 +90,11 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, io: ServerIo, client: Arc<Client>)
         }
         tracing::debug!(error = &error as &dyn Error, "connection of a client ended");
     }
+}
+
+/// What the client and we have agreed on.
+pub(crate) fn is_http2(io: &Terminated) -> bool {
+    io.0.get_ref().1.alpn_protocol() == Some(b"h2")
 }
 
 fn http1() -> http1::Builder {
@@ -126,18 +145,40 @@ async fn handle(
     proxy: Arc<Proxy>,
     client: Arc<Client>,
     request: Request<Incoming>,
+    requested: Requested,
 ) -> Result<Response<Body>, Infallible> {
     if let Some(status) = refused(&client, &request) {
         proxy.metrics.request(metrics::Request::Refused);
         return Ok(refusal::answer(&status));
     }
-    let (head, body) = request.into_parts();
+    let (head, incoming) = request.into_parts();
     let class = classify::classify(&head);
-    let request = Request::from_parts(head, body);
-    Ok(match class {
-        Class::Ordinary { info, endless } => forward::forward(&proxy, &client, request, info, endless).await,
-        Class::Session(session) => upgrade::session(&proxy, &client, request, session).await,
-    })
+    let moving = match &class {
+        Class::Ordinary { endless: true, .. } => ENDLESS,
+        Class::Ordinary { .. } => BULK,
+        Class::Session(_) => session::MEMORY,
+    };
+    let Some(flight) = admit(&proxy, &client, body::request_size(&head), moving).await else {
+        proxy.metrics.request(metrics::Request::Refused);
+        return Ok(body::refused());
+    };
+    let request = Request::from_parts(head, incoming);
+    let answer = match class {
+        Class::Ordinary { info, endless } => {
+            forward::forward(&proxy, &client, request, &flight, info, endless).await
+        }
+        Class::Session(session) => upgrade::session(&proxy, &client, request, &flight, session).await,
+    };
+    Ok(body::to_client(answer, flight, (&client.meter, requested), moving))
+}
+
+/// Memory for a request whose head takes `head` bytes and whose bodies may take `moving`; `None` where there is none.
+async fn admit(proxy: &Proxy, client: &Client, head: usize, moving: usize) -> Option<Flight> {
+    // Its head is there already, and so is what its client may have sent with it.
+    let first = head.saturating_add(WINDOW as usize);
+    let flight = proxy.memory.open(&client.connection, first).ok()?;
+    flight.wait(head.saturating_add(moving)).await.ok()?;
+    Some(flight)
 }
 
 /// What is refused whatever it asks.

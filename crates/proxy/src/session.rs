@@ -37,6 +37,8 @@ use ledger::Counters;
 use meta::Origin;
 use tap::Summary;
 
+/// Bytes that a session may always hold, whatever is recorded of it: what both directions may read ahead.
+pub(crate) const MEMORY: usize = 2 * ahead::LEAST;
 /// Recordings that are open or wait for a recorder. Above it, fail open does not record and fail closed refuses.
 const MAX_RECORDINGS: usize = 4096;
 

@@ -39,6 +39,8 @@ pub struct ProxyConfig {
     pub until_netmap: UntilNetmap,
     /// Bytes of memory that all recordings together may take, what is read ahead included.
     pub memory: u64,
+    /// Bytes of memory that all connections and requests together may take; what finds no room is refused.
+    pub connections_memory: u64,
     /// The spool; `None` keeps what is not yet recorded in memory alone.
     pub spool: Option<Spool>,
     /// The API server as the pod knows it: ClusterIP and port of Service `default/kubernetes`.

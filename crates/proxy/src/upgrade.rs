@@ -11,6 +11,7 @@ pub(crate) use fallback::Refusals;
 use std::sync::Arc;
 
 use http::{Request, Response, StatusCode, request::Parts};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use podwitness_core::{
     control::{Netmap, Notice},
@@ -30,6 +31,7 @@ use crate::{
     events::{self, Opens, Witness},
     forward,
     identity::impersonation_of,
+    memory::{Flight, body::FromClient},
     metrics::{Purpose, Upgrade},
     question::Asker,
     refusal,
@@ -52,6 +54,7 @@ pub(crate) async fn session(
     proxy: &Arc<Proxy>,
     client: &Client,
     mut request: Request<Incoming>,
+    flight: &Flight,
     session: Session,
 ) -> Response<Body> {
     let on_upgrade = hyper::upgrade::on(&mut request);
@@ -84,9 +87,10 @@ pub(crate) async fn session(
             return witnessed(witness, refusal::answer(&status));
         }
     };
+    let body = FromClient::new(streamed(body), flight.clone()).boxed_unsync();
     let body = match &witness {
-        Some(witness) => witness.sees(streamed(body)),
-        None => streamed(body),
+        Some(witness) => witness.sees(body),
+        None => body,
     };
     let request = Request::from_parts(head, body);
     if session.script == Some(Script::Answer) || session.transport == Transport::Request {
@@ -94,6 +98,9 @@ pub(crate) async fn session(
     }
     let answer = match proxy.upstream.send_alone(&client.target, request).await {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            // The connection is a session from now on, and no longer the listener's.
+            client.meter.stop();
+            let on_upgrade = (on_upgrade, flight.clone());
             return relay::switch(proxy, on_upgrade, answer, &session, decision, witness);
         }
         Ok(answer) => {

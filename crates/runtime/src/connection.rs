@@ -42,6 +42,8 @@ struct Inner {
 #[derive(Debug)]
 struct Slot {
     lease: QuotaLease,
+    /// Of memory, once it holds some.
+    memory: Option<QuotaLease>,
     key: QuotaKey,
     busy: usize,
     protected: bool,
@@ -74,7 +76,8 @@ impl ConnectionLimiter {
         let (revoked, key) = (CancellationToken::new(), QuotaKey::source(source));
         let lease = self.quota.open(key.clone(), revoked.clone());
         lease.take(1)?;
-        let slot = Mutex::new(Slot { lease, key, busy: 0, protected: false, authenticated: false });
+        let slot =
+            Mutex::new(Slot { lease, memory: None, key, busy: 0, protected: false, authenticated: false });
         let idle = watch::Sender::new(Some(Instant::now()));
         Ok(ConnectionHandle(Arc::new(Inner { slot, idle, revoked })))
     }
@@ -101,7 +104,8 @@ impl ConnectionHandle {
         let quota = Quota::new(limits, QuotaMetrics::default());
         let (revoked, key) = (CancellationToken::new(), QuotaKey::Name("".into()));
         let lease = quota.open(key.clone(), revoked.clone());
-        let slot = Mutex::new(Slot { lease, key, busy: 0, protected: false, authenticated: false });
+        let slot =
+            Mutex::new(Slot { lease, memory: None, key, busy: 0, protected: false, authenticated: false });
         Self(Arc::new(Inner { slot, idle: watch::Sender::new(Some(Instant::now())), revoked }))
     }
 
@@ -110,7 +114,7 @@ impl ConnectionHandle {
         let mut slot = self.lock();
         slot.busy = slot.busy.saturating_add(1);
         if slot.busy == 1 {
-            slot.lease.set_busy(true);
+            slot.set_busy(true);
             self.0.idle.send_replace(None);
         }
         drop(slot);
@@ -141,6 +145,28 @@ impl ConnectionHandle {
         lease.set_busy(slot.busy > 0);
         (slot.lease, slot.key, slot.authenticated) = (lease, key, true);
         Ok(())
+    }
+
+    /// Holds exactly `bytes` of `memory` under `key`, until it ends or this is called again. They are idle while the
+    /// connection is, and it ends where they are given to another.
+    ///
+    /// # Errors
+    /// Where a cap of `memory` is reached and too little is idle; it then holds what it held.
+    pub fn hold(&self, memory: &Quota, key: &QuotaKey, bytes: usize) -> Result<(), QuotaExceeded> {
+        let mut slot = self.lock();
+        let is_busy = slot.busy > 0;
+        let lease = slot.memory.get_or_insert_with(|| {
+            let lease = memory.open(key.clone(), self.0.revoked.clone());
+            lease.set_busy(is_busy);
+            lease
+        });
+        lease.resize(bytes)
+    }
+
+    /// What is cancelled when its place, or memory of it, is given to another.
+    #[must_use]
+    pub fn revocation(&self) -> CancellationToken {
+        self.0.revoked.clone()
     }
 
     /// Whether it was counted to a name.
@@ -180,12 +206,19 @@ impl ConnectionHandle {
     }
 }
 
+impl Slot {
+    fn set_busy(&self, busy: bool) {
+        self.lease.set_busy(busy);
+        self.memory.iter().for_each(|memory| memory.set_busy(busy));
+    }
+}
+
 impl Drop for BusyGuard {
     fn drop(&mut self) {
         let mut slot = self.0.lock();
         slot.busy = slot.busy.saturating_sub(1);
         if slot.busy == 0 {
-            slot.lease.set_busy(false);
+            slot.set_busy(false);
             self.0.0.idle.send_replace(Some(Instant::now()));
         }
     }

@@ -4,14 +4,16 @@
 //! output  nat  -101  our mark and uid            keep the destination: ends translation, no mesh can loop it
 //!                    API server's address . port  dnat to our loopback listener
 //!                    API server's own port        dnat to our loopback listener
-//! egress  filter  0  oifname podwitness0, not our mark         drop
+//! egress  filter  0  from our listener, SYN-ACK, not our mark  drop
+//!                    oifname podwitness0, not our mark         drop
 //! ingress filter  0  iifname podwitness0, not established      drop
 //! transit filter  0  in or out of podwitness0                  drop
 //! ```
 //!
 //! Invariants: other tables are never touched; a second installation replaces the first without a gap; where
 //! `dead_man` is set, elements that nobody renews vanish, so that a dead sidecar opens instead of refusing.
-//! What a raw socket sends never meets the output hook; room `frames` closes that where the kernel can.
+//! No other socket on the listener's port ends a handshake, whoever has bound it after our death: a mark takes a
+//! capability that no other container has. What a raw socket sends never meets the output hook; room `frames` closes that where the kernel can.
 
 mod batch;
 mod expr;
@@ -88,7 +90,7 @@ impl Rules {
         self.sets(&mut batch);
         elements(&mut batch, targets);
         self.redirect(&mut batch);
-        self.guard_tunnel(&mut batch);
+        self.guard(&mut batch);
         batch.commit(socket).map_err(RulesError::Refused)?;
         frames::install(self, socket, targets);
         Ok(())
@@ -140,9 +142,15 @@ impl Rules {
         }
     }
 
-    fn guard_tunnel(&self, batch: &mut Batch) {
+    fn guard(&self, batch: &mut Batch) {
         let filter = |number| Hook { kind: "filter", number, priority: 0, devices: &[] };
         batch.chain(EGRESS, &filter(LOCAL_OUT));
+        for family in [Family::V4, Family::V6] {
+            let listener = SocketAddr::new(family.loopback(), self.listener);
+            batch.rule(EGRESS, |e| {
+                e.family_is(family).tcp().comes_from(listener).accepts().mark_is_not(self.mark).drop_it()
+            });
+        }
         batch.rule(EGRESS, |e| e.leaves_by(inject::INTERFACE).mark_is_not(self.mark).drop_it());
         batch.chain(INGRESS, &filter(LOCAL_IN));
         batch.rule(INGRESS, |e| e.comes_by(inject::INTERFACE).unsolicited().drop_it());

@@ -60,11 +60,16 @@ impl Lab {
         for server in [SERVICE, SERVICE_V6, ENDPOINT, GATEWAY, OTHER] {
             serve(lab.world.run(|| TcpListener::bind(server)).unwrap(), |_| "world".into());
         }
-        for loopback in ["127.0.0.1", "::1"] {
-            let address = SocketAddr::new(loopback.parse().unwrap(), LISTENER);
-            serve(lab.pod.run(|| TcpListener::bind(address)).unwrap(), |stream| original(stream).to_string());
-        }
+        lab.listen(LISTENER, MARK);
         lab
+    }
+
+    /// Listens in the pod like a sidecar of this mark, and says whom a client wanted.
+    pub fn listen(&self, port: u16, mark: u32) {
+        for loopback in ["127.0.0.1", "::1"] {
+            let address = SocketAddr::new(loopback.parse().unwrap(), port);
+            serve(self.pod.run(|| listen(address, mark)), |stream| original(stream).to_string());
+        }
     }
 
     /// Without any server.
@@ -129,6 +134,16 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         let _ = receiver.recv_timeout(Duration::from_millis(50));
     }
     panic!("never came true: {what}");
+}
+
+/// A socket as the sidecar listens with, or as it does not.
+pub fn listen(address: SocketAddr, mark: u32) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_mark(mark).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(128).unwrap();
+    socket.into()
 }
 
 fn serve(listener: TcpListener, greet: impl Fn(&TcpStream) -> String + Send + 'static) {

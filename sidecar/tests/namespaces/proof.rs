@@ -4,22 +4,32 @@ use std::{net::TcpListener, sync::Arc};
 
 use podwitness_runtime::{connection::ConnectionLimiter, quota::QuotaMetrics};
 use podwitness_sidecar::{
-    kernel::selftest::{Probe, SelftestError},
+    kernel::{
+        Kernel,
+        rules::Rules,
+        selftest::{Probe, SelftestError},
+    },
     listen::{CONNECTIONS, Listener},
 };
 use tokio::runtime::Builder;
 
-use crate::lab::{LISTENER, Lab, SERVICE, rules};
+use crate::lab::{Lab, SERVICE, rules, targets};
 
 /// A table in front of ours that ends translation for the API server's address, as a socket load balancer would.
 pub const IN_FRONT: &str = "add table ip front; add chain ip front output { type nat hook output priority -102; }; \
                             add rule ip front output ip daddr 10.96.0.1 dnat to ip daddr";
 
-fn prove(lab: &Lab) -> Result<(), SelftestError> {
+/// With rules that redirect to the listener, or none.
+fn prove(lab: &Lab, redirected: bool) -> Result<(), SelftestError> {
     lab.pod.run(|| {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (listener, probe) = (Listener::bind(LISTENER).await.unwrap(), Arc::new(Probe::default()));
+            let kernel = Kernel::start().unwrap();
+            let (listener, probe) = (Listener::bind(&kernel).await.unwrap(), Arc::new(Probe::default()));
+            if redirected {
+                let rules = Rules { mark: kernel.mark(), listener: listener.port(), ..rules() };
+                kernel.install(Arc::new(rules), Arc::new(targets(&[SERVICE]))).await.unwrap();
+            }
             let limiter = ConnectionLimiter::with(CONNECTIONS, QuotaMetrics::default());
             let handle = |_| std::future::ready(());
             tokio::select! {
@@ -35,10 +45,9 @@ fn prove(lab: &Lab) -> Result<(), SelftestError> {
 fn interception_is_proven_where_it_works_and_only_there() {
     let lab = Lab::wired();
     let _server = lab.world.run(|| TcpListener::bind(SERVICE).unwrap());
-    assert!(matches!(prove(&lab), Err(SelftestError::Bypassed(_))), "no rules yet");
-    lab.install(&rules(), &[SERVICE]);
-    prove(&lab).unwrap();
+    assert!(matches!(prove(&lab, false), Err(SelftestError::Bypassed(_))), "no rules yet");
+    prove(&lab, true).unwrap();
     lab.pod.nft(&[IN_FRONT]);
     // Past the listener, but not past the filter of frames: nothing leaves the pod unrecorded.
-    assert!(matches!(prove(&lab), Err(SelftestError::Connect { .. })));
+    assert!(matches!(prove(&lab, true), Err(SelftestError::Connect { .. })));
 }

@@ -1,11 +1,15 @@
 //! What a restart, a dead sidecar and other people's tables mean for the rules.
 
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
 
 use podwitness_sidecar::kernel::rules::Rules;
 
 use crate::lab::{
-    ENDPOINT, GATEWAY, Lab, Landed, MARK, SERVICE, SERVICE_V6, at_sidecar, eventually, rules, targets,
+    ENDPOINT, GATEWAY, LISTENER, Lab, Landed, MARK, SERVICE, SERVICE_V6, at_sidecar, eventually, listen,
+    rules, targets,
 };
 
 const ALL: [&str; 3] = [SERVICE, SERVICE_V6, ENDPOINT];
@@ -18,9 +22,45 @@ fn a_restart_replaces_the_rules_and_takes_the_exemption_from_the_old_mark() {
     let once = lab.pod.nft(&["list", "table", "inet", "podwitness"]);
     lab.install(&rules(), &ALL);
     assert_eq!(lab.pod.nft(&["list", "table", "inet", "podwitness"]), once);
-    lab.install(&Rules { mark: MARK + 1, ..rules() }, &ALL);
+    let (mark, listener) = (MARK + 1, LISTENER + 1);
+    lab.listen(listener, mark);
+    lab.install(&Rules { mark, listener, ..rules() }, &ALL);
     assert_eq!(lab.lands(SERVICE, Some(MARK)), at_sidecar(SERVICE));
     assert_eq!(lab.lands(SERVICE, Some(MARK + 1)), Landed::World);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_program_that_binds_the_port_of_a_dead_sidecar_is_given_no_connection() {
+    let lab = Lab::wired();
+    lab.install(&rules(), &ALL);
+    let addresses = ["127.0.0.1", "::1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), LISTENER));
+    for (mark, expected) in [(0, false), (MARK + 1, false), (MARK, true)] {
+        let sockets = addresses.map(|address| lab.pod.run(|| listen(address, mark)));
+        for to in ALL.iter().map(|to| to.parse().unwrap()).chain(addresses) {
+            let limit = Duration::from_millis(if expected { 10_000 } else { 400 });
+            let connected = lab.pod.run(|| TcpStream::connect_timeout(&to, limit));
+            assert_eq!(connected.is_ok(), expected, "{to}, mark {mark}: {connected:?}");
+        }
+        drop(sockets);
+    }
+    // Another port is theirs.
+    let other = lab.pod.run(|| TcpListener::bind("127.0.0.1:0")).unwrap();
+    lab.pod.run(|| TcpStream::connect(other.local_addr().unwrap())).unwrap();
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_restart_redirects_to_its_own_port_only() {
+    let lab = Lab::new();
+    lab.install(&Rules { listener: LISTENER + 1, ..rules() }, &ALL);
+    assert!(lab.connect(SERVICE, None).is_err());
+    lab.install(&rules(), &ALL);
+    for address in ALL {
+        assert_eq!(lab.lands(address, None), at_sidecar(address));
+    }
+    let rules = lab.pod.nft(&["list", "table", "inet", "podwitness"]);
+    assert!(!rules.contains(&(LISTENER + 1).to_string()), "{rules}");
 }
 
 #[test]

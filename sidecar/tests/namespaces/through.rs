@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::lab::{ENDPOINT, GATEWAY, Lab, SERVICE, at_sidecar, rules, targets, tunnel_turn};
+use crate::lab::{ENDPOINT, GATEWAY, LISTENER, Lab, SERVICE, at_sidecar, rules, targets, tunnel_turn};
 
 /// A runtime whose threads are in a namespace.
 fn runtime(netns: &Netns) -> Runtime {
@@ -98,7 +98,9 @@ fn a_recorder_outside_the_tunnel_is_dialled_past_our_rules_while_the_netmap_says
     let kernel = lab.pod.run(|| Kernel::start().unwrap());
     // The redirect takes every connection to this port: only our mark gets past it.
     let to: SocketAddr = GATEWAY.parse().unwrap();
-    let rules = Arc::new(Rules { mark: kernel.mark(), ..rules() });
+    let (mark, listener) = (kernel.mark(), LISTENER + 1);
+    lab.listen(listener, mark);
+    let rules = Arc::new(Rules { mark, listener, ..rules() });
     pod.block_on(kernel.install(rules, Arc::new(targets(&[SERVICE, ENDPOINT])))).unwrap();
     assert_eq!(lab.lands(GATEWAY, None), at_sidecar(GATEWAY));
     let netmap = watch::Sender::new(None);

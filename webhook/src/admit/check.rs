@@ -11,6 +11,7 @@ use super::{
     Settings, baseline,
     pod::{self, flag, items, others, text},
     refusal::{Reason, Refusal},
+    resources,
 };
 
 /// Applies every rule; gives the items of the namespace's annotation that the pod makes use of.
@@ -21,7 +22,11 @@ pub(super) fn pod(pod: &Value, settings: &Settings) -> Result<Vec<String>, Refus
     available(settings)?;
     injectable(pod)?;
     reserved(pod)?;
-    if settings.inject == Inject::Required { baseline::pod(pod, &settings.allow) } else { Ok(Vec::new()) }
+    if settings.inject == Inject::Optional {
+        return Ok(Vec::new());
+    }
+    resources::check(pod)?;
+    baseline::pod(pod, &settings.allow)
 }
 
 fn available(settings: &Settings) -> Result<(), Refusal> {

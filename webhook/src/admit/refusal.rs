@@ -60,6 +60,8 @@ pub enum Reason {
     Container,
     /// There are more service-account directories than the sidecar keeps.
     Directories,
+    /// A limit of the whole pod leaves the sidecar too little.
+    Resources,
     /// An annotation has a value that is not allowed.
     Annotation,
     /// The namespace asks for something that this version does not have.
@@ -95,6 +97,7 @@ impl Reason {
             Self::Audience => "audience",
             Self::Container => "container",
             Self::Directories => "directories",
+            Self::Resources => "resources",
             Self::Annotation => "annotation",
             Self::Unavailable => "unavailable",
             Self::NotReady => "not-ready",

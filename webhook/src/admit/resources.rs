@@ -1,11 +1,16 @@
 //! Requests and limits of the sidecar: always set, so that quotas count it and autoscalers do not trip over it; equal
 //! where the pod is Guaranteed, so that it stays so (`pkg/apis/core/v1/helper/qos/qos.go`).
+//!
+//! Where the pod as a whole has a limit (`spec.resources`, KEP-2837), the kernel holds all containers to it together:
+//! others could take all of it from the sidecar, whatever its own limit says.
 
 use serde_json::{Value, json};
 
 use super::{
-    pod, quantity,
-    tuning::{Amount, Tuning},
+    pod::{self, List, text},
+    quantity,
+    refusal::{Reason, Refusal},
+    tuning::{Amount, FLOORS, Tuning},
 };
 
 /// CPU of the sidecar in a Guaranteed pod, where what may be used has to be set aside.
@@ -34,6 +39,41 @@ pub(super) fn of(pod: &Value, tuning: &Tuning) -> Value {
         "limits": {"cpu": (CPU.show)(cpu.limit), "memory": (MEMORY.show)(memory.limit)},
         "requests": {"cpu": (CPU.show)(cpu.request), "memory": (MEMORY.show)(memory.request)},
     })
+}
+
+/// Whether a limit of the pod as a whole leaves the sidecar what it needs to do its work.
+///
+/// # Errors
+/// Where the other containers may take so much of it that less is left than the sidecar's floor.
+pub(super) fn check(pod: &Value) -> Result<(), Refusal> {
+    for (kind, floor) in [(&CPU, FLOORS.cpu), (&MEMORY, FLOORS.memory)] {
+        let Some(limit) = find(pod.pointer("/spec/resources"), "limits", kind) else { continue };
+        let taken = taken(pod, kind);
+        if taken.is_none_or(|taken| limit.saturating_sub(taken) < floor) {
+            let (name, limit, floor) = (kind.name, (kind.show)(limit), (kind.show)(floor));
+            return Err(Reason::Resources.because(format!(
+                "spec.resources.limits.{name} is {limit} for all containers together, and the others may take so \
+                 much of it that less than {floor} is left for the sidecar: give every other container a limit of \
+                 {name}, in sum {floor} below that of the pod, or raise that of the pod"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What containers other than the sidecar may take at a time; `None` where one of them has no limit.
+fn taken(pod: &Value, kind: &Kind) -> Option<u64> {
+    let (mut always, mut first) = (0_u64, 0_u64);
+    for container in pod::others(pod) {
+        let limit = find(container.value.get("resources"), "limits", kind)?;
+        // Init containers run one at a time, beside those that go on; others follow when they have ended.
+        if container.list == List::Init && text(container.value, "restartPolicy") != "Always" {
+            first = first.max(always.saturating_add(limit));
+        } else {
+            always = always.saturating_add(limit);
+        }
+    }
+    Some(always.max(first))
 }
 
 /// Where the pod as a whole has an amount, that counts: containers must fit below it, and we set nothing aside of it.

@@ -39,6 +39,15 @@ impl Default for Tuning {
     }
 }
 
+/// What the sidecar has at least as its limits: thousandths of a CPU, and bytes.
+pub(super) struct Floors {
+    pub(super) cpu: u64,
+    pub(super) memory: u64,
+}
+
+/// Below these it could not do its work.
+pub(super) const FLOORS: Floors = Floors { cpu: 100, memory: 64 * MIB };
+
 /// How an amount may be set.
 struct Rule {
     request: &'static str,
@@ -51,14 +60,14 @@ struct Rule {
 const CPU: Rule = Rule {
     request: labels::CPU_REQUEST,
     limit: labels::CPU_LIMIT,
-    floor: Amount { request: 1, limit: 100, explicit: true },
+    floor: Amount { request: 1, limit: FLOORS.cpu, explicit: true },
     parse: quantity::cpu,
     show: quantity::cpu_text,
 };
 const MEMORY: Rule = Rule {
     request: labels::MEMORY_REQUEST,
     limit: labels::MEMORY_LIMIT,
-    floor: Amount { request: 16 * MIB, limit: 64 * MIB, explicit: true },
+    floor: Amount { request: 16 * MIB, limit: FLOORS.memory, explicit: true },
     parse: quantity::memory,
     show: quantity::memory_text,
 };

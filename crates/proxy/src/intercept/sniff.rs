@@ -21,11 +21,12 @@ pub(super) enum Opening {
 }
 
 /// Reads until it is clear how the connection opens. A first byte has to come within `silence`, the rest within
-/// `patience`; a ClientHello that is not whole by then is none.
+/// `patience`; a ClientHello that is not whole by then is none, and neither is one that `may_hold` has no room for.
 pub(super) async fn sniff<S: AsyncRead + Unpin>(
     stream: &mut S,
     silence: Duration,
     patience: Duration,
+    may_hold: impl Fn(usize) -> bool,
 ) -> (Opening, Bytes) {
     let mut seen = BytesMut::with_capacity(2048);
     let mut hello = HelloReader::new();
@@ -35,6 +36,9 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(
         Ok(Ok(_)) => {
             let deadline = Instant::now() + patience;
             loop {
+                if !may_hold(seen.capacity()) {
+                    break Opening::Gone;
+                }
                 match hello.read(&seen) {
                     Ok(Some(hello)) => break Opening::Tls(hello.server_name),
                     Ok(None) => {}
@@ -84,7 +88,7 @@ mod tests {
             }
             far
         });
-        let seen = sniff(&mut near, SECOND, SECOND).await;
+        let seen = sniff(&mut near, SECOND, SECOND, |_| true).await;
         writer.await.unwrap();
         seen
     }
@@ -119,9 +123,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_and_leaving_are_not_the_same() {
         let (mut near, far) = duplex(64);
-        assert_eq!(sniff(&mut near, SECOND, SECOND).await.0, Opening::Silent);
+        assert_eq!(sniff(&mut near, SECOND, SECOND, |_| true).await.0, Opening::Silent);
         drop(far);
-        assert_eq!(sniff(&mut near, SECOND, SECOND).await.0, Opening::Gone);
+        assert_eq!(sniff(&mut near, SECOND, SECOND, |_| true).await.0, Opening::Gone);
     }
 
     #[tokio::test(start_paused = true)]
@@ -129,7 +133,7 @@ mod tests {
         let (mut near, mut far) = duplex(64);
         far.write_all(&hello("kubernetes")[..50]).await.unwrap();
         let unfinished = Opening::Other(HelloError::Unfinished);
-        assert_eq!(sniff(&mut near, SECOND, SECOND).await.0, unfinished);
+        assert_eq!(sniff(&mut near, SECOND, SECOND, |_| true).await.0, unfinished);
         drop(far);
         assert_eq!(opening_of(&hello("kubernetes")[..50], 50).await.0, unfinished);
     }

@@ -28,6 +28,7 @@ use crate::{
     enforce,
     events::{Witness, metered},
     intercept::ServerIo,
+    memory::Flight,
     metrics::Upgrade,
     refusal,
     session::{self, Recording},
@@ -41,7 +42,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Passes the answer on and relays what follows it.
 pub(super) fn switch(
     proxy: &Arc<Proxy>,
-    client: OnUpgrade,
+    (client, flight): (OnUpgrade, Flight),
     mut answer: Response<Incoming>,
     session: &Session,
     decision: Decision,
@@ -74,6 +75,7 @@ pub(super) fn switch(
         // Its last event is written before the process may end.
         drop(witness);
         drop(guard);
+        drop(flight);
     });
     answer.map(|_| full(Bytes::new()))
 }

@@ -89,6 +89,8 @@ pub struct Setup {
     /// Trust a CA that did not sign the server.
     pub distrust: bool,
     pub inject: Inject,
+    /// Bytes for connections and requests.
+    pub connections_memory: u64,
 }
 
 impl Setup {
@@ -102,6 +104,7 @@ impl Setup {
             left: None,
             distrust: false,
             inject: Inject::Required,
+            connections_memory: 1 << 30,
         }
     }
 
@@ -143,7 +146,7 @@ impl Setup {
             clock: Arc::new(SystemClock),
         };
         let mut registry = Registry::default();
-        let config = config(self.inject, self.until_netmap, dir.path());
+        let config = config(self.inject, self.until_netmap, self.connections_memory, dir.path());
         if let Some(left) = &self.left {
             let name = left.file_name().unwrap();
             copy(left, &config.spool.as_ref().unwrap().dir.join(name));
@@ -172,7 +175,12 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-fn config(inject: Inject, until_netmap: UntilNetmap, dir: &std::path::Path) -> ProxyConfig {
+fn config(
+    inject: Inject,
+    until_netmap: UntilNetmap,
+    connections_memory: u64,
+    dir: &std::path::Path,
+) -> ProxyConfig {
     let spool = podwitness_proxy::Spool { dir: dir.join("spool"), limit: 1 << 24 };
     std::fs::create_dir_all(&spool.dir).unwrap();
     ProxyConfig {
@@ -180,6 +188,7 @@ fn config(inject: Inject, until_netmap: UntilNetmap, dir: &std::path::Path) -> P
         inject,
         until_netmap,
         memory: 64 << 20,
+        connections_memory,
         spool: Some(spool),
         api_server: service(),
         listeners: vec!["127.0.0.1:15443".parse().unwrap()],

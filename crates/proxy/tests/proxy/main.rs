@@ -8,6 +8,7 @@ mod http;
 mod identity;
 mod intercept;
 mod limits;
+mod memory;
 mod pool;
 #[expect(dead_code, reason = "the tests of sessions use more of it")]
 #[path = "../session/recorder.rs"]

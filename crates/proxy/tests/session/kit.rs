@@ -128,6 +128,7 @@ fn config(spool: Option<(PathBuf, u64)>) -> ProxyConfig {
         inject: Inject::Required,
         until_netmap: UntilNetmap::Open,
         memory: 64 << 20,
+        connections_memory: 1 << 30,
         spool: spool.map(|(dir, limit)| Spool { dir, limit }),
         api_server: "10.96.0.1:443".parse().unwrap(),
         listeners: vec![],

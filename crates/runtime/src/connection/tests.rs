@@ -72,3 +72,24 @@ async fn a_connection_is_idle_for_a_time_only_without_a_break() {
     tokio::join!(user, connection.idle_for(Duration::from_secs(5)));
     assert_eq!(begun.elapsed(), Duration::from_secs(29));
 }
+
+#[tokio::test(start_paused = true)]
+async fn memory_of_idle_connections_is_given_to_others_and_ends_them() {
+    let limiter = limiter(8, 8);
+    let memory = Quota::new(QuotaLimits { total: 100, per_key: 100 }, QuotaMetrics::default());
+    let key = QuotaKey::Name("pod".into());
+    let hold = |connection: &ConnectionHandle, bytes| connection.hold(&memory, &key, bytes);
+    let (idle, busy) = (limiter.open(address(1)).unwrap(), limiter.open(address(2)).unwrap());
+    hold(&idle, 40).unwrap();
+    let working = busy.busy();
+    hold(&busy, 60).unwrap();
+    let next = limiter.open(address(3)).unwrap();
+    hold(&next, 40).unwrap();
+    assert!(is_revoked(&idle) && !is_revoked(&busy));
+    assert_eq!(hold(&next, 41), Err(QuotaExceeded::PerKey), "what is busy is not taken away");
+    drop(working);
+    hold(&next, 41).unwrap();
+    assert!(is_revoked(&busy));
+    drop(next);
+    assert_eq!(memory.used(), 0);
+}

@@ -21,6 +21,9 @@ const REG32_00: u32 = 8;
 const DNAT: u32 = 1;
 /// `IPPROTO_TCP`.
 const TCP: u8 = 6;
+/// Offset of a segment's flags, and two of them (RFC 9293, section 3.1).
+const FLAGS: u32 = 13;
+const SYN_ACK: u8 = 0x12;
 /// Bits of the conntrack states `established` and `related`.
 const ESTABLISHED_RELATED: u32 = 0b110;
 /// Longest interface name with its end (`IFNAMSIZ`).
@@ -55,6 +58,14 @@ impl Family {
         match self {
             Self::V4 => (16, 4),
             Self::V6 => (24, 16),
+        }
+    }
+
+    /// Offset of the source address, which is as long.
+    const fn source(self) -> u32 {
+        match self {
+            Self::V4 => 12,
+            Self::V6 => 8,
         }
     }
 
@@ -126,6 +137,29 @@ impl<'a> Expr<'a> {
         let bitwise = bitwise.nested_mask().push_value(&ESTABLISHED_RELATED.to_ne_bytes()).end_nested();
         let bitwise = bitwise.nested_xor().push_value(&[0; 4]).end_nested();
         Self(bitwise.end_nested().end_nested()).compare(CmpOps::Eq, &[0; 4])
+    }
+
+    /// `ip saddr ADDRESS tcp sport PORT`
+    pub(super) fn comes_from(self, from: SocketAddr) -> Self {
+        let (family, address) = match from.ip() {
+            IpAddr::V4(ip) => (Family::V4, ip.octets().to_vec()),
+            IpAddr::V6(ip) => (Family::V6, ip.octets().to_vec()),
+        };
+        let len = u32::try_from(address.len()).unwrap_or_default();
+        self.payload(PayloadBase::NetworkHeader, family.source(), len, REG_1)
+            .compare(CmpOps::Eq, &address)
+            .payload(PayloadBase::TransportHeader, 0, 2, REG_1)
+            .compare(CmpOps::Eq, &from.port().to_be_bytes())
+    }
+
+    /// `tcp flags & (syn | ack) == syn | ack`: a socket takes a connection
+    pub(super) fn accepts(self) -> Self {
+        let expr = self.payload(PayloadBase::TransportHeader, FLAGS, 1, REG_1);
+        let bitwise = expr.0.nested_elem().nested_data_bitwise();
+        let bitwise = bitwise.push_sreg(REG_1).push_dreg(REG_1).push_len(1);
+        let bitwise = bitwise.nested_mask().push_value(&[SYN_ACK]).end_nested();
+        let bitwise = bitwise.nested_xor().push_value(&[0]).end_nested();
+        Self(bitwise.end_nested().end_nested()).compare(CmpOps::Eq, &[SYN_ACK])
     }
 
     /// `ip daddr . tcp dport @SET`

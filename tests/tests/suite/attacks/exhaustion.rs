@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
-use podwitness_core::inject::{ADMIN_PORT, HEALTH_PORT, PROBE_PORT, PROXY_PORT};
+use podwitness_core::inject::{ADMIN_PORT, HEALTH_PORT, PROBE_PORT};
 use podwitness_e2e::{
     Kubectl, Namespace, SYSTEM, Viewer, eventually,
     pods::{clients, overseer, sleeper},
@@ -31,7 +31,7 @@ opened = 0
 
 def connect(number, address, port):
     stream = socket.create_connection((address, port), timeout=5)
-    tls = port in (8443, 8444, 15443)
+    tls = port in (443, 8443, 8444)
     if tls and number % 3:
         stream = context.wrap_socket(stream, server_hostname="kubernetes.default.svc")
     if number % 3 == 1:
@@ -70,13 +70,13 @@ print("opened", opened, flush=True)
 
 /// Whether a pod is ready, and how often its containers were started again.
 #[derive(Debug, Eq, PartialEq)]
-struct State {
+pub(super) struct State {
     name: String,
-    ready: bool,
-    restarts: u64,
+    pub(super) ready: bool,
+    pub(super) restarts: u64,
 }
 
-fn state(pod: &Value) -> Result<State> {
+pub(super) fn state(pod: &Value) -> Result<State> {
     let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     let is_ready = |condition: &Value| {
@@ -107,6 +107,26 @@ async fn installed() -> Result<Vec<Value>> {
         all.extend(pods);
     }
     Ok(all)
+}
+
+/// The address of a Service, as a host of a URL.
+async fn service(namespace: &str, name: &str) -> Result<String> {
+    let service = Kubectl::with(&["-n", namespace]).get(&["service", name]).await?;
+    let ip = service.pointer("/spec/clusterIP").and_then(Value::as_str).context("no address")?;
+    Ok(if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() })
+}
+
+/// A script for an overseer that does something for the sidecar's process of a namespace with one pod, whose folder in
+/// `/proc` is `$process`.
+pub(super) fn at_sidecar(ns: &Namespace, work: &str) -> String {
+    format!(
+        "for process in /proc/[0-9]*; do
+           case $(tr '\\0' ' ' <$process/cmdline) in /podwitness-sidecar*)
+             if tr '\\0' '\\n' <$process/environ | grep -qx 'POD_NAMESPACE={}'; then {work}; fi;;
+           esac
+         done",
+        ns.name
+    )
 }
 
 fn address(pod: &Value) -> Result<String> {
@@ -206,16 +226,15 @@ async fn a_pod_is_admitted_and_recorded() -> Result<()> {
 /// The ports of a sidecar, from another container of its pod, which has its address, and from another pod.
 #[tokio::test]
 async fn six_hundred_connections_to_each_port_leave_a_sidecar_ready_and_recording() -> Result<()> {
-    let control = Kubectl::with(&["-n", SYSTEM]).get(&["service", "podwitness-control"]).await?;
-    let control =
-        control.pointer("/spec/clusterIP").and_then(Value::as_str).context("no address")?.to_owned();
+    let control = service(SYSTEM, "podwitness-control").await?;
+    let api_server = service("default", "kubernetes").await?;
     Namespace::witnessed(async |ns| {
         ns.allow_all().await?;
         let pod = ns.start(&clients("witness")).await?;
         ns.start(&clients("attacker")).await?;
         let own = address(&pod)?;
         let outside = [ADMIN_PORT, PROBE_PORT].map(|port| format!("{own}:{port}"));
-        let within = [&outside[..], &[format!("127.0.0.1:{PROXY_PORT}"), format!("{control}:8444")]].concat();
+        let within = [&outside[..], &[format!("{api_server}:443"), format!("{control}:8444")]].concat();
         let viewer = Viewer::open().await?;
         let work = async || {
             let ready = stay_ready(async || {
@@ -251,26 +270,18 @@ async fn six_hundred_connections_to_each_port_leave_a_sidecar_ready_and_recordin
 /// Its startup probe comes to a port that others fill before it listens.
 #[tokio::test]
 async fn a_sidecar_that_is_killed_beneath_a_flood_starts_again() -> Result<()> {
+    // What goes there comes to the sidecar, whatever its port.
+    let api_server = service("default", "kubernetes").await?;
     Namespace::plain(async |plain| {
         Namespace::witnessed(async |ns| {
             ns.allow_all().await?;
             let pod = ns.start(&clients("witness")).await?;
             plain.start(&overseer("overseer", &pod)?).await?;
             let own = address(&pod)?;
-            let targets = [
-                format!("{own}:{ADMIN_PORT}"),
-                format!("{own}:{PROBE_PORT}"),
-                format!("127.0.0.1:{PROXY_PORT}"),
-            ];
+            let targets =
+                [format!("{own}:{ADMIN_PORT}"), format!("{own}:{PROBE_PORT}"), format!("{api_server}:443")];
             flooded(ns, &[("witness", &targets)], async || {
-                let kill = format!(
-                    "for process in /proc/[0-9]*; do
-                       case $(tr '\\0' ' ' <$process/cmdline) in /podwitness-sidecar*)
-                         if tr '\\0' '\\n' <$process/environ | grep -qx 'POD_NAMESPACE={}'; then kill -9 ${{process#/proc/}}; echo killed; fi;;
-                       esac
-                     done",
-                    ns.name
-                );
+                let kill = at_sidecar(ns, "kill -9 ${process#/proc/}; echo killed");
                 let run = plain.shell("overseer", &kill).await?;
                 ensure!(run.text().contains("killed"), "no sidecar is like that: {run:?}");
                 eventually("the sidecar runs again and is started", async || {
