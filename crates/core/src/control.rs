@@ -59,6 +59,8 @@ pub enum Notice {
     NoGrant,
     /// Connections pass unrecorded, because the namespace has recording suspended.
     Bypassed,
+    /// Lines that waited for a recorder were changed or removed in the spool.
+    SpoolTampered,
     /// What a replica of a recorder takes: said when it connects, when it changes, and now and then.
     Recorder(Taking),
 }

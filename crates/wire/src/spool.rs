@@ -14,6 +14,10 @@ pub const RECORD: usize = 4 + MAC;
 /// Bytes of lines that are checked at once, and the blocks that they end in.
 pub const REGION: u64 = 256 << 10;
 
+/// Longest block: what one frame of a session becomes, several times over. A region is read at once, so that an index
+/// which was tampered with makes nobody read more than this and [`REGION`].
+pub const MAX_BLOCK: u32 = 4 << 20;
+
 /// One block of lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Block {
@@ -101,7 +105,7 @@ impl Regions {
         let mut regions = Self::default();
         for block in blocks {
             let len = u64::from(block.len);
-            if len == 0 || regions.len + len > limit {
+            if len == 0 || block.len > MAX_BLOCK || regions.len + len > limit {
                 break;
             }
             regions.push(len);

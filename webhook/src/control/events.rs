@@ -92,6 +92,11 @@ const fn in_words(notice: Notice) -> (EventType, &'static str, &'static str) {
             "RecordingSuspended",
             "connections pass unrecorded, because the namespace has the annotation podwitness.dev/bypass-until",
         ),
+        Notice::SpoolTampered => (
+            EventType::Warning,
+            "SpoolTampered",
+            "lines of recordings that waited for a recorder were changed or removed on the node's disk: the recordings have a gap with reason tampered in their place, unless all of one is gone; the log of container podwitness names them",
+        ),
         Notice::Recorder(Taking::Refusing) => (
             EventType::Warning,
             "RecorderRefusing",
@@ -158,9 +163,10 @@ mod tests {
 
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
-        use Notice::{Bypassed, CertificateRefused, NoGrant, SteppedAside};
+        use Notice::{Bypassed, CertificateRefused, NoGrant, SpoolTampered, SteppedAside};
         let of_recorders = [Taking::Accepting, Taking::Degraded, Taking::Refusing].map(Notice::Recorder);
-        for notice in [CertificateRefused, SteppedAside, NoGrant, Bypassed].into_iter().chain(of_recorders) {
+        let of_pods = [CertificateRefused, SteppedAside, NoGrant, Bypassed, SpoolTampered];
+        for notice in of_pods.into_iter().chain(of_recorders) {
             let (_, reason, note) = in_words(notice);
             assert!(reason.len() <= 128 && note.len() <= 1024, "{notice:?}");
         }

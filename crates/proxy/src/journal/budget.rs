@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use super::{Incidents, Seals};
+
 /// A number of bytes that are shared out.
 #[derive(Debug)]
 pub struct Budget {
@@ -24,6 +26,24 @@ pub struct Budgets {
     pub disk: Arc<Budget>,
     /// Directory of spools; without one nothing is spooled.
     pub dir: Option<Arc<PathBuf>>,
+    /// Seals what lies there; without it nothing is sealed.
+    pub seals: Option<Arc<Seals>>,
+    /// What goes wrong there.
+    pub incidents: Incidents,
+}
+
+impl Budgets {
+    /// No bytes of anything.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            memory: Budget::new(0),
+            disk: Budget::new(0),
+            dir: None,
+            seals: None,
+            incidents: Incidents::default(),
+        }
+    }
 }
 
 /// What one holder has of a budget; given back when dropped.

@@ -14,6 +14,7 @@ impl Journal {
     /// An empty journal of events.
     pub(crate) fn of_events(policy: Policy, budgets: &Budgets) -> Self {
         let journal = Self::new(policy, budgets);
+        journal.state().events = true;
         // There is nothing to wait for before lines are uploaded. Uploads of events carry no header.
         journal.begin(Header::default());
         journal
@@ -69,7 +70,7 @@ mod tests {
     use crate::journal::{Budget, Next};
 
     fn budgets() -> Budgets {
-        Budgets { memory: Budget::new(1 << 20), disk: Budget::new(0), dir: None }
+        Budgets { memory: Budget::new(1 << 20), ..Budgets::none() }
     }
 
     fn closed(lead: u64) -> Journal {

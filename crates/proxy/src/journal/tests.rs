@@ -7,6 +7,7 @@ fn budgets(memory: u64, disk: u64, dir: Option<&tempfile::TempDir>) -> Budgets {
         memory: Budget::new(memory),
         disk: Budget::new(disk),
         dir: dir.map(|dir| Arc::new(dir.path().into())),
+        ..Budgets::none()
     }
 }
 
@@ -125,7 +126,7 @@ async fn what_is_discarded_gives_its_memory_back() {
 
 fn spooler(journal: &Journal, budgets: &Budgets) -> tokio::task::JoinHandle<()> {
     let waybill = Waybill { session: "01JSESSION".into(), ..Waybill::default() };
-    tokio::spawn(Spooler::of(journal.clone(), budgets.dir.as_deref().unwrap(), waybill).run())
+    tokio::spawn(Spooler::of(journal.clone(), budgets.dir.as_deref().unwrap(), waybill, budgets).run())
 }
 
 /// Lines whose content says where they stand.

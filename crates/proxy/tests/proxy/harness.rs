@@ -173,7 +173,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 }
 
 fn config(inject: Inject, until_netmap: UntilNetmap, dir: &std::path::Path) -> ProxyConfig {
-    let spool = podwitness_proxy::Spool { dir: dir.join("spool"), limit: 1 << 24 };
+    let spool = podwitness_proxy::Spool { dir: dir.join("spool"), limit: 1 << 24, seals: None };
     std::fs::create_dir_all(&spool.dir).unwrap();
     ProxyConfig {
         pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
