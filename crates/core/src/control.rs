@@ -61,6 +61,8 @@ pub enum Notice {
     Bypassed,
     /// Lines that waited for a recorder were changed or removed in the spool.
     SpoolTampered,
+    /// A recording has used up its share of the spool, and output is left out of it.
+    SpoolShareFull,
     /// What a replica of a recorder takes: said when it connects, when it changes, and now and then.
     Recorder(Taking),
 }

@@ -86,6 +86,8 @@ struct State {
     read_back: Duration,
     /// Whether lines are API events.
     events: bool,
+    /// Whether it was said that something is left out for want of room.
+    full: bool,
     ages: Ages,
     /// Bytes of output left out since the last line.
     missed: u64,
@@ -141,6 +143,7 @@ impl Journal {
             rewrites: Rewrites::default(),
             read_back: Duration::ZERO,
             events: false,
+            full: false,
             ages: Ages::default(),
             missed: 0,
             lost: 0,
@@ -203,7 +206,11 @@ impl Journal {
             state.miss(output);
         }
         let pressed = state.is_pressed(Instant::now());
+        let full = !kept && state.is_newly_full();
         drop(state);
+        if full {
+            self.0.incidents.full();
+        }
         if pressed {
             self.0.pressure.notify_one();
         }
@@ -341,6 +348,11 @@ impl State {
             self.missed = 0;
         }
         kept
+    }
+
+    /// Whether this is the first time that there is no room.
+    const fn is_newly_full(&mut self) -> bool {
+        !std::mem::replace(&mut self.full, true)
     }
 
     const fn miss(&mut self, output: u64) {

@@ -97,6 +97,11 @@ const fn in_words(notice: Notice) -> (EventType, &'static str, &'static str) {
             "SpoolTampered",
             "lines of recordings that waited for a recorder were changed or removed on the node's disk: the recordings have a gap with reason tampered in their place, unless all of one is gone; the log of container podwitness names them",
         ),
+        Notice::SpoolShareFull => (
+            EventType::Warning,
+            "SpoolShareFull",
+            "a recording or the API events wait for a recorder and have used up their share of this pod's spool: what comes is left out, and counted in a gap; others are not affected",
+        ),
         Notice::Recorder(Taking::Refusing) => (
             EventType::Warning,
             "RecorderRefusing",
@@ -163,9 +168,9 @@ mod tests {
 
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
-        use Notice::{Bypassed, CertificateRefused, NoGrant, SpoolTampered, SteppedAside};
+        use Notice::{Bypassed, CertificateRefused, NoGrant, SpoolShareFull, SpoolTampered, SteppedAside};
         let of_recorders = [Taking::Accepting, Taking::Degraded, Taking::Refusing].map(Notice::Recorder);
-        let of_pods = [CertificateRefused, SteppedAside, NoGrant, Bypassed, SpoolTampered];
+        let of_pods = [CertificateRefused, SteppedAside, NoGrant, Bypassed, SpoolTampered, SpoolShareFull];
         for notice in of_pods.into_iter().chain(of_recorders) {
             let (_, reason, note) = in_words(notice);
             assert!(reason.len() <= 128 && note.len() <= 1024, "{notice:?}");

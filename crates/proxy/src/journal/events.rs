@@ -27,7 +27,15 @@ impl Journal {
             Policy::Open => false,
             Policy::Closed { lead, .. } => state.ahead() > *lead,
         };
-        if state.phase != Phase::Open || full || !state.append(Duration::ZERO, line) {
+        if state.phase != Phase::Open || full {
+            return None;
+        }
+        if !state.append(Duration::ZERO, line) {
+            let full = state.is_newly_full();
+            drop(state);
+            if full {
+                self.0.incidents.full();
+            }
             return None;
         }
         let (end, pressed) = (state.appended(), state.is_pressed(Instant::now()));
@@ -70,7 +78,7 @@ mod tests {
     use crate::journal::{Budget, Next};
 
     fn budgets() -> Budgets {
-        Budgets { memory: Budget::new(1 << 20), ..Budgets::none() }
+        Budgets { memory: Budget::new(1 << 21), ..Budgets::none() }
     }
 
     fn closed(lead: u64) -> Journal {

@@ -10,6 +10,7 @@ use crate::notices::Notices;
 pub struct Incidents {
     notices: Option<Notices>,
     tampered: Counter,
+    full: Counter,
 }
 
 impl Incidents {
@@ -24,6 +25,11 @@ impl Incidents {
             "Stretches of waiting recordings that were changed or removed in the spool",
             self.tampered.clone(),
         );
+        registry.register(
+            "full_shares",
+            "Recordings and journals of events that used up their share of spool or memory and have gaps",
+            self.full.clone(),
+        );
     }
 
     /// So many bytes of the lines of a recording are not what was put into the spool.
@@ -31,6 +37,19 @@ impl Incidents {
         tracing::warn!(session, bytes, "what waited in the spool was changed or removed by somebody else");
         self.tampered.inc();
         self.give(Notice::SpoolTampered);
+    }
+
+    /// A journal has used up its share, and something is left out of it.
+    pub(super) fn full(&self) {
+        tracing::warn!("a recording has used up its share of the spool; what comes is left out until a recorder takes it");
+        self.full.inc();
+        self.give(Notice::SpoolShareFull);
+    }
+
+    /// How many there were of that.
+    #[cfg(test)]
+    pub(super) fn count_full(&self) -> u64 {
+        self.full.get()
     }
 
     /// How often that was so.
