@@ -7,5 +7,6 @@ mod exhaustion;
 mod host_access;
 mod node_proxy_paths;
 mod stream_framing;
+mod tampered_spool;
 mod tls_hello;
 mod two_credentials;
