@@ -128,6 +128,9 @@ impl Sessions {
         let plan = Plan::new(obligation.clone(), &meta.caller, &meta.request);
         let policy = enforce::policy(&obligation);
         let slot = Arc::clone(&self.slots).try_acquire_owned().ok().map(Arc::new);
+        if slot.is_none() {
+            self.budgets.incidents.too_many();
+        }
         if slot.is_none() && policy != Policy::Open {
             let status = Status::unavailable("podwitness: too many recordings are open in this pod", 10);
             return Err(self.refused(&meta, &obligation.grants, status));
@@ -216,6 +219,11 @@ impl Sessions {
     /// What is known of the recorders of an obligation without asking any.
     pub(crate) fn known(&self, obligation: &Obligation) -> enforce::Recorders {
         self.event_uploads.known(&Plan::known(obligation.clone()))
+    }
+
+    /// What goes wrong with recordings and events that wait.
+    pub(crate) const fn incidents(&self) -> &Incidents {
+        &self.budgets.incidents
     }
 
     /// Completes when the process is told to end.

@@ -11,6 +11,7 @@ pub struct Incidents {
     notices: Option<Notices>,
     tampered: Counter,
     full: Counter,
+    too_many: Counter,
 }
 
 impl Incidents {
@@ -30,6 +31,11 @@ impl Incidents {
             "Recordings and journals of events that used up their share of spool or memory and have gaps",
             self.full.clone(),
         );
+        registry.register(
+            "over_cap",
+            "Sessions that were not recorded, or refused, because too many recordings were open or waiting",
+            self.too_many.clone(),
+        );
     }
 
     /// So many bytes of the lines of a recording are not what was put into the spool.
@@ -41,9 +47,22 @@ impl Incidents {
 
     /// A journal has used up its share, and something is left out of it.
     pub(super) fn full(&self) {
-        tracing::warn!("a recording has used up its share of the spool; what comes is left out until a recorder takes it");
+        tracing::warn!(
+            "a recording has used up its share of the spool; what comes is left out until a recorder takes it"
+        );
         self.full.inc();
         self.give(Notice::SpoolShareFull);
+    }
+
+    /// A recording finds no place among those that are open or wait.
+    pub(crate) fn too_many(&self) {
+        self.too_many.inc();
+        self.give(Notice::TooManyRecordings);
+    }
+
+    /// API events find no room. They are counted where they come from.
+    pub(crate) fn events_dropped(&self) {
+        self.give(Notice::EventsDropped);
     }
 
     /// How many there were of that.

@@ -35,7 +35,8 @@ pub(crate) struct Left {
     pub(crate) spooler: super::Spooler,
 }
 
-/// At most so many journals of earlier processes; what cannot be read is removed, and said.
+/// At most so many journals of earlier processes; those above it stay where they are. What cannot be read is removed, and
+/// said.
 pub(crate) fn left_behind(budgets: &Budgets, most: usize) -> Vec<Left> {
     let Some(dir) = &budgets.dir else { return vec![] };
     let mut heads = budgets.seals.as_ref().and_then(|seals| seals.left());
@@ -50,6 +51,14 @@ pub(crate) fn left_behind(budgets: &Budgets, most: usize) -> Vec<Left> {
         let head = heads.as_mut().map(|heads| heads.remove(&name));
         if left.len() < most {
             left.extend(resume(budgets, path, head));
+            continue;
+        }
+        // It is there for a process after this one.
+        budgets.incidents.too_many();
+        if let (None, Some(seals)) = (&head, &budgets.seals)
+            && let Err(error) = seals.seal(&name, false)
+        {
+            tracing::warn!(%error, session = name, "cannot note what waits in the spool");
         }
     }
     for (name, head) in heads.into_iter().flatten() {
