@@ -14,7 +14,9 @@ use std::{
 use futures_util::future::BoxFuture;
 use podwitness_agent::{Agent, Driver, Link};
 use podwitness_core::inject::{ADMIN_PORT, Inject, PROBE_PORT};
-use podwitness_proxy::{BoxedStream, Dial, PodCa, Proxy, ProxyConfig, Spool, Wiring, api_names, ca::CaError};
+use podwitness_proxy::{
+    BoxedStream, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring, api_names, ca::CaError,
+};
 use podwitness_runtime::{
     admin::{self, Admin, AdminAddresses},
     clock::{Clock as _, SystemClock},
@@ -58,6 +60,8 @@ pub enum AppError {
     NoAddress,
     #[error(transparent)]
     State(#[from] StateError),
+    #[error("the spool cannot be sealed")]
+    Seal(#[from] SealError),
     #[error("no in-pod CA")]
     Ca(#[from] CaError),
     #[error("no bundle with the cluster's CA in any of {0:?}")]
@@ -123,7 +127,8 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         drain: watch,
         clock: Arc::new(SystemClock),
     };
-    let proxy_config = proxy_config(&config, api_server, &listener);
+    let seals = Arc::new(Seals::load_or_create(state)?);
+    let proxy_config = proxy_config(&config, api_server, &listener, seals);
     let proxy = admin.registry.with(|registry| Proxy::new(proxy_config, wiring, registry))?;
     let readiness = admin.readiness.clone();
     let limiter = ConnectionLimiter::new("intercepted", CONNECTIONS, &admin.registry);
@@ -229,14 +234,23 @@ fn admin_addresses() -> AdminAddresses {
     AdminAddresses { admin: any(ADMIN_PORT), health: Some(any(PROBE_PORT)) }
 }
 
-fn proxy_config(config: &Config, api_server: SocketAddr, listener: &Listener) -> ProxyConfig {
+fn proxy_config(
+    config: &Config,
+    api_server: SocketAddr,
+    listener: &Listener,
+    seals: Arc<Seals>,
+) -> ProxyConfig {
     ProxyConfig {
         pod: config.pod.clone(),
         inject: config.env.inject,
         until_netmap: config.env.until_netmap,
         memory: memory::for_recordings(Path::new(CGROUPS)),
         connections_memory: memory::for_connections(Path::new(CGROUPS)),
-        spool: Some(Spool { dir: config.paths.spool.clone(), limit: config.env.spool_limit }),
+        spool: Some(Spool {
+            dir: config.paths.spool.clone(),
+            limit: config.env.spool_limit,
+            seals: Some(seals),
+        }),
         api_server,
         listeners: listener.addresses().to_vec(),
         cluster_domain: config.cluster_domain.clone(),

@@ -59,6 +59,14 @@ pub enum Notice {
     NoGrant,
     /// Connections pass unrecorded, because the namespace has recording suspended.
     Bypassed,
+    /// Lines that waited for a recorder were changed or removed in the spool.
+    SpoolTampered,
+    /// A recording has used up its share of the spool, and output is left out of it.
+    SpoolShareFull,
+    /// So many recordings are open or wait for a recorder that a session passes unrecorded, or is refused.
+    TooManyRecordings,
+    /// API events found no room and are lost.
+    EventsDropped,
     /// What a replica of a recorder takes: said when it connects, when it changes, and now and then.
     Recorder(Taking),
 }

@@ -61,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
     };
     telemetry::init("info,podwitness_proxy=debug", false)?;
     let state = PathBuf::from(state);
-    let spool = Spool { dir: state.join("spool"), limit: 256 << 20 };
+    let spool = Spool { dir: state.join("spool"), limit: 256 << 20, seals: None };
     fs::create_dir_all(&spool.dir)?;
     let pod_ca = PodCa::load_or_create(&state, &api_names("cluster.local"), SystemClock.now_unix())?;
     fs::write(state.join("ca.crt"), pod_ca.certificate_pem())?;

@@ -36,6 +36,7 @@ use crate::{
     classify::Credential,
     enforce::{self, Recorders},
     identity,
+    journal::Incidents,
     serve::Client,
     session::Sessions,
 };
@@ -56,6 +57,7 @@ struct Shared {
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     lanes: Lanes,
     held: Held,
+    incidents: Incidents,
     clock: Arc<dyn Clock>,
     counters: Counters,
 }
@@ -81,6 +83,7 @@ impl Events {
         let events = Self(Arc::new(Shared {
             config,
             netmap,
+            incidents: sessions.incidents().clone(),
             lanes: Lanes::new(sessions),
             held: Held::default(),
             clock,
@@ -99,7 +102,7 @@ impl Events {
         let netmap = self.0.netmap.borrow().clone();
         let Some(netmap) = netmap else {
             if !self.0.held.push(addressee.clone(), event) {
-                self.0.counters.dropped();
+                self.dropped();
             }
             return None;
         };
@@ -114,9 +117,14 @@ impl Events {
         let standing = self.0.lanes.put(obligation, &event.into_line());
         match &standing {
             Some(_) => self.0.counters.written(),
-            None => self.0.counters.dropped(),
+            None => self.dropped(),
         }
         standing
+    }
+
+    fn dropped(&self) {
+        self.0.counters.dropped();
+        self.0.incidents.events_dropped();
     }
 }
 

@@ -12,13 +12,17 @@ mod budget;
 mod closing;
 mod cursor;
 mod events;
+mod incidents;
 mod lead;
+mod rewrites;
 mod spool;
 mod window;
 
 pub use budget::{Budget, Budgets};
 pub(crate) use closing::Closed;
 pub(crate) use cursor::Next;
+pub use incidents::Incidents;
+pub use spool::{SealError, Seals};
 pub(crate) use spool::{Spooler, Waybill, left_behind};
 
 use std::{
@@ -30,7 +34,7 @@ use std::{
 use podwitness_core::{
     failure::{MAX_PAUSE, Policy},
     grant::AckLevel,
-    outcome::Outcome,
+    outcome::{End, Outcome},
     status::Status,
 };
 use podwitness_wire::cast::{Encoder, Header};
@@ -39,6 +43,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::enforce::{self, InSession, Recorders};
 pub(crate) use budget::Share;
 use lead::Ages;
+use rewrites::Rewrites;
 use spool::Spool;
 use window::Window;
 
@@ -58,6 +63,7 @@ struct Shared {
     acks: Notify,
     /// For the one spooler: memory is to be relieved, or the journal is gone.
     pressure: Notify,
+    incidents: Incidents,
 }
 
 struct State {
@@ -66,6 +72,8 @@ struct State {
     phase: Phase,
     /// When the session ended, while its outcome is not known.
     closing: Option<Duration>,
+    /// How it ended, and the place of the lines that say so.
+    ended: Option<(End, u64)>,
     /// What became of the recording of a session that is over.
     outcome: Option<Outcome>,
     /// Time of the last line.
@@ -73,6 +81,13 @@ struct State {
     acked: u64,
     spool: Spool,
     window: Window,
+    rewrites: Rewrites,
+    /// Time of the last line that was read back from the spool.
+    read_back: Duration,
+    /// Whether lines are API events.
+    events: bool,
+    /// Whether it was said that something is left out for want of room.
+    full: bool,
     ages: Ages,
     /// Bytes of output left out since the last line.
     missed: u64,
@@ -119,11 +134,16 @@ impl Journal {
             header: None,
             phase: Phase::Open,
             closing: None,
+            ended: None,
             outcome: None,
             last: Duration::ZERO,
             acked: 0,
             spool: Spool::new(spools, Share::of(&budgets.disk)),
             window: Window::new(Share::of(&budgets.memory)),
+            rewrites: Rewrites::default(),
+            read_back: Duration::ZERO,
+            events: false,
+            full: false,
             ages: Ages::default(),
             missed: 0,
             lost: 0,
@@ -138,6 +158,7 @@ impl Journal {
             news: Notify::new(),
             acks: Notify::new(),
             pressure: Notify::new(),
+            incidents: budgets.incidents.clone(),
         }))
     }
 
@@ -185,7 +206,11 @@ impl Journal {
             state.miss(output);
         }
         let pressed = state.is_pressed(Instant::now());
+        let full = !kept && state.is_newly_full();
         drop(state);
+        if full {
+            self.0.incidents.full();
+        }
         if pressed {
             self.0.pressure.notify_one();
         }
@@ -323,6 +348,11 @@ impl State {
             self.missed = 0;
         }
         kept
+    }
+
+    /// Whether this is the first time that there is no room.
+    const fn is_newly_full(&mut self) -> bool {
+        !std::mem::replace(&mut self.full, true)
     }
 
     const fn miss(&mut self, output: u64) {

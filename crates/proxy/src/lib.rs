@@ -30,6 +30,7 @@ mod upstream;
 
 pub use ca::PodCa;
 pub use dial::{BoxedStream, Dial, Intercepted, Owners, Stream};
+pub use journal::{SealError, Seals};
 pub use settings::{PodIdentity, ProxyConfig, Spool};
 pub use target::api_names;
 
@@ -48,7 +49,7 @@ use intercept::Distrust;
 use memory::Memory;
 use metrics::Metrics;
 use notices::Notices;
-use session::Sessions;
+use session::{SessionWiring, Sessions};
 use target::Targets;
 use upgrade::Refusals;
 use upstream::Upstream;
@@ -120,11 +121,14 @@ impl Proxy {
         let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), metrics.clone())?;
         let sessions = Arc::new(Sessions::new(
             Arc::clone(&config),
-            netmap.clone(),
-            assertion,
-            recorders,
-            drain.clone(),
-            Arc::clone(&clock),
+            SessionWiring {
+                netmap: netmap.clone(),
+                assertion,
+                recorders,
+                notices: notices.clone(),
+                drain: drain.clone(),
+                clock: Arc::clone(&clock),
+            },
             registry,
         ));
         let events = Events::new(

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -12,15 +12,16 @@ use tokio::{sync::mpsc, time::Instant};
 /// How long one notice stands before it is given again.
 const AGAIN: Duration = Duration::from_secs(600);
 
-/// Where notice is given.
+/// Where notice is given. Clones are the same.
+#[derive(Clone, Debug)]
 pub(crate) struct Notices {
     to: mpsc::Sender<Notice>,
-    given: Mutex<HashMap<Notice, Instant>>,
+    given: Arc<Mutex<HashMap<Notice, Instant>>>,
 }
 
 impl Notices {
     pub(crate) fn new(to: mpsc::Sender<Notice>) -> Self {
-        Self { to, given: Mutex::default() }
+        Self { to, given: Arc::default() }
     }
 
     /// Gives notice, once in a while. Nobody waits: where the control plane is away for long, it is lost.

@@ -20,17 +20,23 @@ pub use relay::relay;
 
 use std::sync::Arc;
 
-use podwitness_core::{control::Netmap, failure::Policy, grant::Obligation, status::Status};
+use podwitness_core::{
+    control::{Netmap, Notice},
+    failure::Policy,
+    grant::Obligation,
+    status::Status,
+};
 use podwitness_runtime::{clock::Clock, drain};
 use podwitness_wire::session::Language;
 use prometheus_client::registry::Registry;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use ulid::Ulid;
 
 use crate::{
     Dial, ProxyConfig,
     enforce::{self, AtStart},
-    journal::{Budget, Budgets, Journal, Spooler, Waybill, left_behind},
+    journal::{Budget, Budgets, Incidents, Journal, Spooler, Waybill, left_behind},
+    notices::Notices,
     upload::{Plan, Shipment, Upload, Uploads},
 };
 use ledger::Counters;
@@ -55,6 +61,22 @@ pub struct Sessions {
     counters: Counters,
 }
 
+/// What recordings are connected to.
+pub struct SessionWiring {
+    /// The newest netmap; `None` until the first one arrived.
+    pub netmap: watch::Receiver<Option<Arc<Netmap>>>,
+    /// The newest assertion, sent with uploads.
+    pub assertion: watch::Receiver<Option<Arc<str>>>,
+    /// The way to recorders.
+    pub recorders: Arc<dyn Dial>,
+    /// Takes what people should know; what it does not take is lost.
+    pub notices: mpsc::Sender<Notice>,
+    /// Tells when to take nothing new.
+    pub drain: drain::Watch,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
 /// An open recording. Dropped without [`relay()`], it is that of a session that never started.
 #[must_use]
 pub struct Recording(Box<Open>);
@@ -74,20 +96,15 @@ struct Open {
 impl Sessions {
     /// The recordings of one proxy, and those that an earlier process left in its spool.
     #[must_use]
-    pub fn new(
-        config: Arc<ProxyConfig>,
-        netmap: watch::Receiver<Option<Arc<Netmap>>>,
-        assertion: watch::Receiver<Option<Arc<str>>>,
-        recorders: Arc<dyn Dial>,
-        drain: drain::Watch,
-        clock: Arc<dyn Clock>,
-        registry: &mut Registry,
-    ) -> Self {
+    pub fn new(config: Arc<ProxyConfig>, wiring: SessionWiring, registry: &mut Registry) -> Self {
+        let SessionWiring { netmap, assertion, recorders, notices, drain, clock } = wiring;
         let spool = config.spool.as_ref();
         let budgets = Budgets {
             memory: Budget::new(config.memory),
             disk: Budget::new(spool.map_or(0, |spool| spool.limit)),
             dir: spool.map(|spool| Arc::new(spool.dir.clone())),
+            seals: spool.and_then(|spool| spool.seals.clone()),
+            incidents: Incidents::new(Notices::new(notices)),
         };
         let uploads = Uploads::new(recorders, netmap.clone(), assertion, drain.clone(), &config.pod.uid);
         let sessions = Self {
@@ -113,6 +130,9 @@ impl Sessions {
         let plan = Plan::new(obligation.clone(), &meta.caller, &meta.request);
         let policy = enforce::policy(&obligation);
         let slot = Arc::clone(&self.slots).try_acquire_owned().ok().map(Arc::new);
+        if slot.is_none() {
+            self.budgets.incidents.too_many();
+        }
         if slot.is_none() && policy != Policy::Open {
             let status = Status::unavailable("podwitness: too many recordings are open in this pod", 10);
             return Err(self.refused(&meta, &obligation.grants, status));
@@ -178,7 +198,7 @@ impl Sessions {
             ..Waybill::default()
         };
         if let Some(dir) = self.budgets.dir.as_deref().filter(|_| journal.policy() == Policy::Open) {
-            tokio::spawn(Spooler::of(journal.clone(), dir, waybill.clone()).run());
+            tokio::spawn(Spooler::of(journal.clone(), dir, waybill.clone(), &self.budgets).run());
         }
         self.send(journal.clone(), &waybill, plan, first, slot);
     }
@@ -192,7 +212,7 @@ impl Sessions {
             ..Waybill::default()
         };
         if let Some(dir) = self.budgets.dir.as_deref().filter(|_| journal.policy() == Policy::Open) {
-            tokio::spawn(Spooler::of(journal.clone(), dir, waybill.clone()).run());
+            tokio::spawn(Spooler::of(journal.clone(), dir, waybill.clone(), &self.budgets).run());
         }
         self.send_events(journal.clone(), &waybill, obligation.clone());
         journal
@@ -201,6 +221,11 @@ impl Sessions {
     /// What is known of the recorders of an obligation without asking any.
     pub(crate) fn known(&self, obligation: &Obligation) -> enforce::Recorders {
         self.event_uploads.known(&Plan::known(obligation.clone()))
+    }
+
+    /// What goes wrong with recordings and events that wait.
+    pub(crate) const fn incidents(&self) -> &Incidents {
+        &self.budgets.incidents
     }
 
     /// Completes when the process is told to end.

@@ -1,8 +1,10 @@
 //! What a proxy is told once, at its start.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use podwitness_core::inject::{Inject, UntilNetmap};
+
+use crate::journal::Seals;
 
 /// The pod on whose behalf connections are intercepted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,16 +22,18 @@ pub struct PodIdentity {
 }
 
 /// Where recordings wait for a recorder.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Spool {
     /// Directory of the spool.
     pub dir: PathBuf,
     /// Bytes that all recordings together may take there.
     pub limit: u64,
+    /// Seals what lies there, so that changes are found; without it nothing is sealed.
+    pub seals: Option<Arc<Seals>>,
 }
 
 /// Settings of a proxy.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ProxyConfig {
     /// The pod.
     pub pod: PodIdentity,

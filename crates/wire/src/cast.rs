@@ -17,6 +17,9 @@ pub use line::{Event, Line, LineError};
 pub use sum::Sum;
 pub use transcript::Transcript;
 
+/// Reason of a gap: what waited for a recorder is not what had been put there.
+const TAMPERED: &str = "tampered";
+
 /// Which stream of a command some output is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Stream {

@@ -14,6 +14,7 @@ mod objects;
 pub mod pack;
 pub mod session;
 pub mod spdy;
+pub mod spool;
 pub mod streams;
 #[cfg(test)]
 mod testing;

@@ -188,7 +188,7 @@ pub(super) fn look_at(
         Event::Exit(text) => progress.exit = Some(text.chars().take(MAX_EXIT).collect()),
         Event::End(text) => progress.end = Some(text.chars().take(MAX_WORD).collect()),
         Event::Close(text) => progress.outcome = Some(text.chars().take(MAX_WORD).collect()),
-        Event::Gap(bytes) => progress.gap = progress.gap.saturating_add(bytes),
+        Event::Gap(bytes) | Event::Tampered(bytes) => progress.gap = progress.gap.saturating_add(bytes),
         _ => {}
     }
     Ok(())

@@ -8,5 +8,6 @@ mod host_access;
 mod node_proxy_paths;
 mod sidecar_memory;
 mod stream_framing;
+mod tampered_spool;
 mod tls_hello;
 mod two_credentials;

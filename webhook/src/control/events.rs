@@ -92,6 +92,26 @@ const fn in_words(notice: Notice) -> (EventType, &'static str, &'static str) {
             "RecordingSuspended",
             "connections pass unrecorded, because the namespace has the annotation podwitness.dev/bypass-until",
         ),
+        Notice::SpoolTampered => (
+            EventType::Warning,
+            "SpoolTampered",
+            "lines of recordings that waited for a recorder were changed or removed on the node's disk: the recordings have a gap with reason tampered in their place, unless all of one is gone; the log of container podwitness names them",
+        ),
+        Notice::SpoolShareFull => (
+            EventType::Warning,
+            "SpoolShareFull",
+            "a recording or the API events wait for a recorder and have used up their share of this pod's spool: what comes is left out, and counted in a gap; others are not affected",
+        ),
+        Notice::TooManyRecordings => (
+            EventType::Warning,
+            "TooManyRecordings",
+            "4096 recordings of this pod are open or wait for a recorder: under fail open further sessions pass unrecorded, under fail closed they are refused",
+        ),
+        Notice::EventsDropped => (
+            EventType::Warning,
+            "EventsDropped",
+            "API events of this pod found no room while they waited for a recorder, and are lost: the metric podwitness_events_dropped counts them",
+        ),
         Notice::Recorder(Taking::Refusing) => (
             EventType::Warning,
             "RecorderRefusing",
@@ -158,9 +178,22 @@ mod tests {
 
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
-        use Notice::{Bypassed, CertificateRefused, NoGrant, SteppedAside};
+        use Notice::{
+            Bypassed, CertificateRefused, EventsDropped, NoGrant, SpoolShareFull, SpoolTampered,
+            SteppedAside, TooManyRecordings,
+        };
         let of_recorders = [Taking::Accepting, Taking::Degraded, Taking::Refusing].map(Notice::Recorder);
-        for notice in [CertificateRefused, SteppedAside, NoGrant, Bypassed].into_iter().chain(of_recorders) {
+        let of_pods = [
+            CertificateRefused,
+            SteppedAside,
+            NoGrant,
+            Bypassed,
+            SpoolTampered,
+            SpoolShareFull,
+            TooManyRecordings,
+            EventsDropped,
+        ];
+        for notice in of_pods.into_iter().chain(of_recorders) {
             let (_, reason, note) = in_words(notice);
             assert!(reason.len() <= 128 && note.len() <= 1024, "{notice:?}");
         }

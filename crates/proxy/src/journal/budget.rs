@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use super::{Incidents, Seals};
+
 /// A number of bytes that are shared out.
 #[derive(Debug)]
 pub struct Budget {
@@ -24,6 +26,24 @@ pub struct Budgets {
     pub disk: Arc<Budget>,
     /// Directory of spools; without one nothing is spooled.
     pub dir: Option<Arc<PathBuf>>,
+    /// Seals what lies there; without it nothing is sealed.
+    pub seals: Option<Arc<Seals>>,
+    /// What goes wrong there.
+    pub incidents: Incidents,
+}
+
+impl Budgets {
+    /// No bytes of anything.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            memory: Budget::new(0),
+            disk: Budget::new(0),
+            dir: None,
+            seals: None,
+            incidents: Incidents::default(),
+        }
+    }
 }
 
 /// What one holder has of a budget; given back when dropped.
@@ -58,11 +78,16 @@ impl Share {
         Self { budget: Arc::clone(budget), held: 0 }
     }
 
-    /// Whether so many bytes more were to be had; they are held then.
+    /// Whether so many bytes more were to be had; they are held then. No holder takes more than it leaves free for all
+    /// others: whatever some take, there is room for one that holds little (Choudhury and Hahne, "Dynamic queue length
+    /// thresholds for shared-memory packet switches", with a factor of 1).
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: u64) -> bool {
+        let Some(held) = self.held.checked_add(bytes) else { return false };
         let taken = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|used| *used <= self.budget.limit)
+            let used = used.checked_add(bytes)?;
+            let free = self.budget.limit.checked_sub(used)?;
+            (held <= free).then_some(used)
         });
         self.held += if taken.is_ok() { bytes } else { 0 };
         taken.is_ok()
@@ -94,19 +119,59 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_budget_is_shared_and_given_back() {
         let budget = Budget::new(10);
         let (mut one, mut two) = (Share::of(&budget), Share::of(&budget));
-        assert!(one.grow(6));
-        assert!(!two.grow(5));
-        two.grow_anyway(5);
+        assert!(one.grow(5));
+        assert!(!one.grow(1), "as much has to be left for others");
+        assert!(!two.grow(3));
+        assert!(two.grow(2));
+        two.grow_anyway(4);
         assert_eq!(budget.used(), 11);
         one.shrink(100);
-        assert_eq!(budget.used(), 5);
+        assert_eq!(budget.used(), 6);
         drop(two);
         assert_eq!(budget.used(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_floods_take_one_that_holds_little_finds_room(
+            steps in prop::collection::vec((0..6_usize, 1..4096_u64, any::<bool>()), 0..400),
+        ) {
+            let budget = Budget::new(1 << 20);
+            let mut floods: Vec<Share> = (0..6).map(|_| Share::of(&budget)).collect();
+            for (who, bytes, gives_back) in steps {
+                let flood = &mut floods[who];
+                if gives_back {
+                    flood.shrink(bytes);
+                } else {
+                    while flood.grow(bytes) {}
+                }
+                prop_assert!(budget.used() <= 1 << 20);
+                prop_assert!(floods.iter().all(|flood| flood.held <= 1 << 19));
+                // Six floods, each of which leaves half of what it finds.
+                let mut quiet = Share::of(&budget);
+                prop_assert!(quiet.grow((1 << 20) >> 8), "{} are in use", budget.used());
+            }
+        }
+
+        #[test]
+        fn one_alone_has_half_and_two_that_grow_together_a_third_each(step in 1..2048_u64) {
+            let budget = Budget::new(1 << 20);
+            let (mut one, mut two) = (Share::of(&budget), Share::of(&budget));
+            while one.grow(step) | two.grow(step) {}
+            for held in [one.held, two.held] {
+                prop_assert!(held.abs_diff((1 << 20) / 3) <= 2 * step, "{held}");
+            }
+            drop(two);
+            while one.grow(step) {}
+            prop_assert!(one.held.abs_diff(1 << 19) <= step);
+        }
     }
 }

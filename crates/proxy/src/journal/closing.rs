@@ -84,7 +84,9 @@ impl State {
         }
         // A few bytes, whatever the budget: without them nobody knows that this is the end.
         self.settle(at, true);
+        self.ended = Some((end, self.window.end()));
         self.window.push(lines, true);
+        self.last = at;
         self.phase = Phase::Ended;
         self.closing = Some(at);
         if let Some(outcome) = Outcome::at_end(end, self.lost) {
@@ -95,6 +97,8 @@ impl State {
     /// Writes the last line of a session that is over, if it is not there, and tells whether it did.
     pub(super) fn decide(&mut self, outcome: Outcome) -> bool {
         let Some(at) = self.closing.take() else { return false };
+        let whole = matches!(outcome, Outcome::Recorded | Outcome::RecordedLate);
+        let outcome = if whole && self.lost > 0 { Outcome::Gap } else { outcome };
         self.outcome = Some(outcome);
         let mut line = Vec::new();
         Encoder::close(&mut line, at, outcome.as_str());

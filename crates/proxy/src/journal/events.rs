@@ -14,6 +14,7 @@ impl Journal {
     /// An empty journal of events.
     pub(crate) fn of_events(policy: Policy, budgets: &Budgets) -> Self {
         let journal = Self::new(policy, budgets);
+        journal.state().events = true;
         // There is nothing to wait for before lines are uploaded. Uploads of events carry no header.
         journal.begin(Header::default());
         journal
@@ -26,7 +27,15 @@ impl Journal {
             Policy::Open => false,
             Policy::Closed { lead, .. } => state.ahead() > *lead,
         };
-        if state.phase != Phase::Open || full || !state.append(Duration::ZERO, line) {
+        if state.phase != Phase::Open || full {
+            return None;
+        }
+        if !state.append(Duration::ZERO, line) {
+            let full = state.is_newly_full();
+            drop(state);
+            if full {
+                self.0.incidents.full();
+            }
             return None;
         }
         let (end, pressed) = (state.appended(), state.is_pressed(Instant::now()));
@@ -69,7 +78,7 @@ mod tests {
     use crate::journal::{Budget, Next};
 
     fn budgets() -> Budgets {
-        Budgets { memory: Budget::new(1 << 20), disk: Budget::new(0), dir: None }
+        Budgets { memory: Budget::new(1 << 21), ..Budgets::none() }
     }
 
     fn closed(lead: u64) -> Journal {

@@ -6,18 +6,23 @@
 
 mod folder;
 mod left;
+mod seal;
 
 pub(crate) use folder::Waybill;
 pub(crate) use left::left_behind;
+pub use seal::{SealError, Seals};
 
 use std::{collections::VecDeque, io, path::Path, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use podwitness_core::outcome::Outcome;
-use podwitness_wire::cast::Header;
+use podwitness_wire::{
+    cast::Header,
+    spool::{Mac, Region, Regions},
+};
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::{Journal, State, budget::Share};
+use super::{Budgets, Journal, State, budget::Share};
 use folder::{Folder, Lines};
 
 /// Bytes of one file, about.
@@ -35,6 +40,12 @@ pub(super) struct Spool {
     segments: VecDeque<Segment>,
     /// Whether lines are being written behind the last segment, which stays until then.
     writing: bool,
+    /// MAC of the last block.
+    last: Mac,
+    /// Bytes after which a file is full.
+    segment: u64,
+    /// Name of the recording, where an earlier process began it.
+    pub(super) name: String,
     share: Share,
 }
 
@@ -42,6 +53,8 @@ pub(super) struct Spool {
 struct Segment {
     lines: Arc<Lines>,
     len: u64,
+    /// Where lines are checked together, where they are sealed.
+    regions: Regions,
 }
 
 /// Where bytes lie on disk.
@@ -52,6 +65,17 @@ pub(super) struct Place {
     len: usize,
     /// Whether lines end with the last byte; else the last line may be cut.
     whole: bool,
+    /// What is checked together with them.
+    region: Option<Region>,
+}
+
+/// What lies at a place.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// Whole lines.
+    Lines(Bytes),
+    /// What is not what was written, up to that place, in the recording of that name.
+    Tampered(u64, String),
 }
 
 /// Lines on their way to the disk.
@@ -61,6 +85,9 @@ struct Move {
     /// Place in the journal.
     start: u64,
     offset: u64,
+    /// Number of the block in its file, and the MAC of the one before.
+    number: u64,
+    before: Mac,
     lines: Bytes,
 }
 
@@ -74,13 +101,21 @@ pub(crate) struct Spooler {
 
 impl Spool {
     pub(super) const fn new(usable: bool, share: Share) -> Self {
-        Self { usable, segments: VecDeque::new(), writing: false, share }
+        Self {
+            usable,
+            segments: VecDeque::new(),
+            writing: false,
+            last: [0; 32],
+            segment: SEGMENT,
+            name: String::new(),
+            share,
+        }
     }
 
     /// One that holds what an earlier process wrote; it counts whatever the budget.
-    fn holding(segments: Vec<Segment>, mut share: Share) -> Self {
+    fn holding(name: String, segments: Vec<Segment>, mut share: Share) -> Self {
         share.grow_anyway(segments.iter().map(|segment| segment.len).sum());
-        Self { usable: false, segments: segments.into(), writing: false, share }
+        Self { segments: segments.into(), name, ..Self::new(false, share) }
     }
 
     /// Whether there is a disk that takes lines.
@@ -99,7 +134,13 @@ impl Spool {
         let offset = from - segment.lines.start;
         let left = segment.len - offset;
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(STEP);
-        Some(Place { lines: Arc::clone(&segment.lines), offset, len, whole: len as u64 == left })
+        let region = segment.regions.at(offset);
+        Some(Place { lines: Arc::clone(&segment.lines), offset, len, whole: len as u64 == left, region })
+    }
+
+    /// Where the next lines behind `from` lie.
+    pub(super) fn after(&self, from: u64) -> Option<u64> {
+        self.segments.iter().map(|segment| segment.lines.start).find(|start| *start > from)
     }
 
     /// Forgets files that lie wholly before `to`.
@@ -108,22 +149,35 @@ impl Spool {
             if self.writing && self.segments.len() == 1 {
                 return;
             }
+            segment.lines.remove(segment.end());
             self.share.shrink(segment.len);
             self.segments.pop_front();
         }
     }
 
-    fn written(&mut self, lines: Arc<Lines>, len: u64) {
+    fn written(&mut self, lines: Arc<Lines>, len: u64, mac: Mac) {
+        self.last = mac;
         match self.segments.back_mut() {
-            Some(last) if Arc::ptr_eq(&last.lines, &lines) => last.len += len,
-            _ => self.segments.push_back(Segment { lines, len }),
+            Some(last) if Arc::ptr_eq(&last.lines, &lines) => last.push(len),
+            _ => {
+                let mut segment = Segment::new(lines, 0);
+                segment.push(len);
+                self.segments.push_back(segment);
+            }
         }
     }
 }
 
 impl Segment {
-    fn new(lines: Lines, len: u64) -> Self {
-        Self { lines: Arc::new(lines), len }
+    fn new(lines: impl Into<Arc<Lines>>, len: u64) -> Self {
+        Self { lines: lines.into(), len, regions: Regions::default() }
+    }
+
+    fn push(&mut self, len: u64) {
+        self.len += len;
+        if self.lines.sealed.is_some() {
+            self.regions.push(len);
+        }
     }
 
     fn end(&self) -> u64 {
@@ -132,8 +186,11 @@ impl Segment {
 }
 
 impl Place {
-    /// Reads whole lines.
-    pub(super) async fn read(self) -> io::Result<Bytes> {
+    /// Reads whole lines, and checks that they are what was written.
+    pub(super) async fn read(self) -> io::Result<Read> {
+        if let Some(region) = self.region {
+            return self.read_sealed(region).await;
+        }
         let whole = self.whole;
         let mut bytes = blocking(move || {
             let mut bytes = BytesMut::zeroed(self.len);
@@ -145,21 +202,41 @@ impl Place {
             let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             bytes.truncate(end);
         }
-        if bytes.is_empty() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(bytes.freeze()) }
+        if bytes.is_empty() {
+            Err(io::ErrorKind::InvalidData.into())
+        } else {
+            Ok(Read::Lines(bytes.freeze()))
+        }
+    }
+
+    async fn read_sealed(self, region: Region) -> io::Result<Read> {
+        blocking(move || {
+            let Some(lines) = self.lines.checked(&region)? else {
+                return Ok(Read::Tampered(self.lines.start + region.end(), self.lines.session().to_owned()));
+            };
+            let from = usize::try_from(self.offset - region.offset).unwrap_or(usize::MAX).min(lines.len());
+            Ok(Read::Lines(Bytes::from(lines).slice(from..)))
+        })
+        .await
     }
 }
 
 // === impl Journal
 
 impl Journal {
-    /// What an earlier process wrote, ended with `close`.
-    fn resumed(budgets: &super::Budgets, header: Header, segments: Vec<Segment>, close: &[u8]) -> Self {
+    /// What an earlier process wrote from a place on, up to another, and ended with `close`.
+    fn resumed(
+        budgets: &Budgets,
+        waybill: &Waybill,
+        (start, end): (u64, u64),
+        segments: Vec<Segment>,
+        close: &[u8],
+    ) -> Self {
         let journal = Self::new(podwitness_core::failure::Policy::Open, budgets);
         let mut state = journal.state();
-        let (start, end) =
-            (segments.first().map_or(0, |s| s.lines.start), segments.last().map_or(0, Segment::end));
-        state.header = Some(Arc::new(header));
-        state.spool = Spool::holding(segments, Share::of(&budgets.disk));
+        state.header = Some(Arc::new(waybill.header.clone()));
+        state.events = waybill.events.is_some();
+        state.spool = Spool::holding(waybill.session.clone(), segments, Share::of(&budgets.disk));
         state.window.begin_at(end);
         state.window.push(close, true);
         state.acked = start;
@@ -177,8 +254,8 @@ impl Spooler {
     }
 
     /// For a new session, with a folder of its own in `dir`.
-    pub(crate) fn of(journal: Journal, dir: &Path, waybill: Waybill) -> Self {
-        Self::new(journal, Folder::new(dir, waybill))
+    pub(crate) fn of(journal: Journal, dir: &Path, waybill: Waybill, budgets: &Budgets) -> Self {
+        Self::new(journal, Folder::new(dir, waybill, budgets.seals.clone()))
     }
 
     /// Works whenever the journal is pressed, until that is discarded or ended and uploaded; then its folder goes.
@@ -218,17 +295,17 @@ impl Spooler {
     }
 
     async fn write(&mut self, lines: Move) -> io::Result<()> {
-        let Move { file, header, start, offset, lines } = lines;
+        let Move { file, header, start, offset, number, before, lines } = lines;
         let len = lines.len() as u64;
         let file = match file {
             Some(file) => Ok(file),
-            None => self.create(start, header).await,
+            None => self.create(start, before, header).await,
         };
         let written = match file {
             Ok(file) => {
                 blocking(move || {
-                    file.write(&lines, offset)?;
-                    Ok(file)
+                    let mac = file.write(&lines, offset, number, &before)?;
+                    Ok((file, mac))
                 })
                 .await
             }
@@ -237,8 +314,8 @@ impl Spooler {
         let mut state = self.journal.state();
         state.spool.writing = false;
         match written {
-            Ok(file) => {
-                state.spool.written(file, len);
+            Ok((file, mac)) => {
+                state.spool.written(file, len, mac);
                 state.window.release(start + len);
                 let acked = state.acked;
                 state.spool.release(acked);
@@ -251,10 +328,10 @@ impl Spooler {
         }
     }
 
-    async fn create(&mut self, start: u64, header: Arc<Header>) -> io::Result<Arc<Lines>> {
+    async fn create(&mut self, start: u64, before: Mac, header: Arc<Header>) -> io::Result<Arc<Lines>> {
         let mut folder = self.folder.clone();
         let (folder, lines) = blocking(move || {
-            let lines = folder.create(start, &header)?;
+            let lines = folder.create(start, &before, &header)?;
             Ok((folder, lines))
         })
         .await?;
@@ -294,10 +371,12 @@ fn next_move(state: &mut State) -> Option<Move> {
     if !state.spool.share.grow(lines.len() as u64) {
         return None;
     }
-    let last = state.spool.segments.back().filter(|last| last.end() == start && last.len < SEGMENT);
-    let (file, offset) = last.map_or((None, 0), |last| (Some(Arc::clone(&last.lines)), last.len));
+    let full = state.spool.segment;
+    let last = state.spool.segments.back().filter(|last| last.end() == start && last.len < full);
+    let (file, offset, number) =
+        last.map_or((None, 0, 0), |last| (Some(Arc::clone(&last.lines)), last.len, last.regions.count()));
     state.spool.writing = true;
-    Some(Move { file, header, start, offset, lines })
+    Some(Move { file, header, start, offset, number, before: state.spool.last, lines })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

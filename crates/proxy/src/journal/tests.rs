@@ -7,6 +7,7 @@ fn budgets(memory: u64, disk: u64, dir: Option<&tempfile::TempDir>) -> Budgets {
         memory: Budget::new(memory),
         disk: Budget::new(disk),
         dir: dir.map(|dir| Arc::new(dir.path().into())),
+        ..Budgets::none()
     }
 }
 
@@ -15,7 +16,8 @@ fn closed(lead: u64) -> Journal {
 }
 
 fn open(memory: u64) -> Journal {
-    Journal::new(Policy::Open, &budgets(memory, 0, None))
+    // One alone gets half.
+    Journal::new(Policy::Open, &budgets(2 * memory, 0, None))
 }
 
 const NOW: Duration = Duration::from_secs(1);
@@ -114,7 +116,7 @@ async fn a_journal_that_was_never_begun_is_discarded_when_it_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_discarded_gives_its_memory_back() {
-    let budgets = budgets(100, 0, None);
+    let budgets = budgets(200, 0, None);
     let journal = Journal::new(Policy::Open, &budgets);
     journal.append(NOW, &[b'x'; 60], 60);
     journal.ack(10);
@@ -125,7 +127,7 @@ async fn what_is_discarded_gives_its_memory_back() {
 
 fn spooler(journal: &Journal, budgets: &Budgets) -> tokio::task::JoinHandle<()> {
     let waybill = Waybill { session: "01JSESSION".into(), ..Waybill::default() };
-    tokio::spawn(Spooler::of(journal.clone(), budgets.dir.as_deref().unwrap(), waybill).run())
+    tokio::spawn(Spooler::of(journal.clone(), budgets.dir.as_deref().unwrap(), waybill, budgets).run())
 }
 
 /// Lines whose content says where they stand.
@@ -291,4 +293,30 @@ async fn what_was_given_up_lets_nothing_pass_under_fail_closed() {
     journal.discard();
     assert!(waits(&journal).await);
     assert!(journal.room().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_makes_no_gap_of_another_session_and_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let budgets = budgets(1 << 20, 1 << 20, Some(&dir));
+    let flood = Journal::new(Policy::Open, &budgets);
+    flood.begin(Header::default());
+    let _spooler = spooler(&flood, &budgets);
+    let mut shown = 0;
+    while flood.lost() < 100_000 {
+        flood.append(NOW, &lines(shown, 10), 10_000);
+        shown += 10;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(budgets.disk.used() <= 1 << 19 && budgets.memory.used() <= 1 << 19);
+    let quiet = Journal::new(Policy::Open, &budgets);
+    quiet.begin(Header::default());
+    let waybill = Waybill { session: "01JQUIET".into(), ..Waybill::default() };
+    tokio::spawn(Spooler::of(quiet.clone(), dir.path(), waybill, &budgets).run());
+    let written = lines(0, 100);
+    quiet.append(NOW, &written, 100_000);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    quiet.append(NOW, &lines(100, 100), 100_000);
+    assert_eq!((quiet.lost(), budgets.incidents.count_full()), (0, 1));
+    assert!(read(&quiet, 0).await.starts_with(&written));
 }

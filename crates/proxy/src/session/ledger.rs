@@ -72,6 +72,7 @@ impl Counters {
             "Bytes of recordings that went to recorders of version 1, which acknowledge nothing",
             unacknowledged,
         );
+        budgets.incidents.register(registry);
         registry.register_collector(Box::new(Held(budgets.clone())));
         counters
     }

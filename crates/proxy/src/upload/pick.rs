@@ -53,8 +53,10 @@ pub(crate) struct Uploads {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     obligation: Obligation,
-    /// The session, where it began before anybody knew the grants.
-    unknown: Option<(Caller, RequestInfo)>,
+    /// The session, where it is one's.
+    subject: Option<(Caller, RequestInfo)>,
+    /// Whether it began before anybody knew the grants.
+    unknown: bool,
 }
 
 /// What was found for a recording that waits.
@@ -87,13 +89,13 @@ impl Plan {
     /// The recorders of an obligation; if it was made before the first netmap, those that the netmap will name for
     /// this request.
     pub(crate) fn new(obligation: Obligation, caller: &Caller, request: &RequestInfo) -> Self {
-        let unknown = obligation.grants.is_empty().then(|| (caller.clone(), request.clone()));
-        Self { obligation, unknown }
+        let unknown = obligation.grants.is_empty();
+        Self { obligation, subject: Some((caller.clone(), request.clone())), unknown }
     }
 
-    /// The recorders of an obligation.
+    /// The recorders of an obligation, whatever grants say later.
     pub(crate) const fn known(obligation: Obligation) -> Self {
-        Self { obligation, unknown: None }
+        Self { obligation, subject: None, unknown: false }
     }
 
     /// The recorders that the grants name for a request, as soon as they are known.
@@ -103,17 +105,16 @@ impl Plan {
 
     /// Whether it was made before anybody knew the grants.
     pub(crate) const fn is_unknown(&self) -> bool {
-        self.unknown.is_some()
+        self.unknown
     }
 
-    /// The same once the grants are known: the recorders of what they ask for then, whatever they ask for later.
-    /// `None` where they ask for nothing.
+    /// The same once the grants are known, with what they ask for then. `None` where they ask for nothing.
     pub(crate) fn settled(self, netmap: &Netmap) -> Option<Self> {
-        let obligation = match &self.unknown {
-            None => return Some(self),
-            Some((caller, request)) => grant::evaluate(&netmap.grants, caller, request)?,
-        };
-        Some(Self { obligation, unknown: None })
+        if !self.unknown {
+            return Some(self);
+        }
+        let obligation = self.evaluated(netmap)?;
+        Some(Self { obligation, unknown: false, ..self })
     }
 
     /// What the session has to be held to.
@@ -121,23 +122,40 @@ impl Plan {
         enforce::policy(&self.obligation)
     }
 
+    /// What the grants of a netmap ask for.
+    fn evaluated(&self, netmap: &Netmap) -> Option<Obligation> {
+        let (caller, request) = self.subject.as_ref()?;
+        grant::evaluate(&netmap.grants, caller, request)
+    }
+
+    /// The recorders to which the session is held.
     fn find(&self, netmap: Option<&Netmap>, pod: &str) -> Found {
         let Some(netmap) = netmap else { return Found::None(Recorders::Unknown) };
-        let evaluated;
-        let obligation = match &self.unknown {
-            None => &self.obligation,
-            Some((caller, request)) => {
-                let Some(found) = grant::evaluate(&netmap.grants, caller, request) else {
-                    return Found::Unwanted;
-                };
-                evaluated = found;
-                &evaluated
-            }
-        };
-        match resolve(obligation, netmap, pod) {
-            found if found.is_empty() => Found::None(Recorders::Unresolvable),
-            found => Found::Recorders(found, Needs::of(obligation)),
+        if !self.unknown {
+            return found(&self.obligation, netmap, pod);
         }
+        self.evaluated(netmap).map_or(Found::Unwanted, |obligation| found(&obligation, netmap, pod))
+    }
+
+    /// The recorders for a recording that none takes. Under fail open it follows the grants: a tag that was wrong can be
+    /// corrected. Where the grants name no recorder that there is, those of the session's start are good enough.
+    fn find_for_waiting(&self, netmap: Option<&Netmap>, pod: &str) -> Found {
+        let follows = !self.unknown && !self.obligation.enforce;
+        if let Some(netmap) = netmap.filter(|_| follows)
+            && let Some(obligation) = self.evaluated(netmap)
+            && let recorders @ Found::Recorders(..) = found(&obligation, netmap, pod)
+        {
+            return recorders;
+        }
+        self.find(netmap, pod)
+    }
+}
+
+/// The recorders of an obligation.
+fn found(obligation: &Obligation, netmap: &Netmap, pod: &str) -> Found {
+    match resolve(obligation, netmap, pod) {
+        found if found.is_empty() => Found::None(Recorders::Unresolvable),
+        found => Found::Recorders(found, Needs::of(obligation)),
     }
 }
 
@@ -244,7 +262,11 @@ impl Uploads {
             let current = netmap.borrow_and_update().clone();
             self.note_returns(current.as_ref());
             let mut again = None;
-            match plan.find(current.as_deref(), &self.pod) {
+            let found = match leaving {
+                None => plan.find_for_waiting(current.as_deref(), &self.pod),
+                Some(_) => plan.find(current.as_deref(), &self.pod),
+            };
+            match found {
                 Found::Recorders(recorders, needs) if leaving.is_none_or(|it| !recorders.contains(&it)) => {
                     for recorder in self.health.divide(&recorders, needs).0 {
                         if let Ok(upload) = self.attempt(recorder, needs).await {

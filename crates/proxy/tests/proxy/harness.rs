@@ -181,7 +181,7 @@ fn config(
     connections_memory: u64,
     dir: &std::path::Path,
 ) -> ProxyConfig {
-    let spool = podwitness_proxy::Spool { dir: dir.join("spool"), limit: 1 << 24 };
+    let spool = podwitness_proxy::Spool { dir: dir.join("spool"), limit: 1 << 24, seals: None };
     std::fs::create_dir_all(&spool.dir).unwrap();
     ProxyConfig {
         pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },

@@ -1,17 +1,21 @@
 //! A pod's sessions, and both far ends of a session that is relayed.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use podwitness_core::{
-    control::{Netmap, RecorderPeer},
+    control::{Netmap, Notice, RecorderPeer},
     grant::{AckLevel, App, Grant, GrantSpec, Obligation, Opaque, RecorderChoice, Rule},
     identity::{Caller, User},
     inject::{Inject, UntilNetmap},
     request_info::RequestInfo,
 };
 use podwitness_proxy::{
-    PodIdentity, ProxyConfig, Spool,
-    session::{Recording, SessionMeta, Sessions, relay},
+    PodIdentity, ProxyConfig, Seals, Spool,
+    session::{Recording, SessionMeta, SessionWiring, Sessions, relay},
 };
 use podwitness_runtime::{
     clock::ManualClock,
@@ -26,7 +30,7 @@ use podwitness_wire::{
 use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 use ulid::Ulid;
@@ -42,6 +46,7 @@ pub struct Pod {
     pub netmap: watch::Sender<Option<Arc<Netmap>>>,
     pub signal: drain::Signal,
     pub registry: Registry,
+    pub noticed: mpsc::Receiver<Notice>,
     _assertion: watch::Sender<Option<Arc<str>>>,
 }
 
@@ -51,21 +56,35 @@ impl Pod {
     }
 
     pub fn with_spool(spool: Option<(PathBuf, u64)>) -> Self {
+        Self::with(spool.map(|(dir, limit)| Spool { dir, limit, seals: None }))
+    }
+
+    /// One whose spool is sealed.
+    pub fn with_sealed_spool(dir: &Path, state: &Path) -> Self {
+        let seals = Some(Arc::new(Seals::load_or_create(state).unwrap()));
+        Self::with(Some(Spool { dir: dir.into(), limit: 64 << 20, seals }))
+    }
+
+    fn with(spool: Option<Spool>) -> Self {
         let (netmap, netmaps) = watch::channel(None);
         let (assertion, assertions) = watch::channel(Some(Arc::from("who.we.are")));
         let (signal, drain) = Drain::new();
+        let (notices, noticed) = mpsc::channel(8);
         let network = Network::default();
         let mut registry = Registry::default();
         let sessions = Sessions::new(
             Arc::new(config(spool)),
-            netmaps,
-            assertions,
-            Arc::new(network.clone()),
-            drain,
-            Arc::new(ManualClock::at(1_700_000_000)),
+            SessionWiring {
+                netmap: netmaps,
+                assertion: assertions,
+                recorders: Arc::new(network.clone()),
+                notices,
+                drain,
+                clock: Arc::new(ManualClock::at(1_700_000_000)),
+            },
             &mut registry,
         );
-        Self { sessions, network, netmap, signal, registry, _assertion: assertion }
+        Self { sessions, network, netmap, signal, registry, noticed, _assertion: assertion }
     }
 
     /// A recorder of ours, and a netmap that names every recorder at one of these addresses.
@@ -89,7 +108,12 @@ impl Pod {
 
     /// Publishes a netmap with these recorders as they are.
     pub fn publish(&self, recorders: Vec<RecorderPeer>) {
-        let rule = Rule { recorder: vec!["tag:podwitness".into()], ..Rule::default() };
+        self.publish_tag("tag:podwitness", recorders);
+    }
+
+    /// Publishes a netmap with these recorders, and a grant that names that tag.
+    pub fn publish_tag(&self, tag: &str, recorders: Vec<RecorderPeer>) {
+        let rule = Rule { recorder: vec![tag.into()], ..Rule::default() };
         let spec = GrantSpec {
             src: vec!["*".into()],
             dst: vec!["*".into()],
@@ -116,7 +140,7 @@ impl Pod {
     }
 }
 
-fn config(spool: Option<(PathBuf, u64)>) -> ProxyConfig {
+fn config(spool: Option<Spool>) -> ProxyConfig {
     ProxyConfig {
         pod: PodIdentity {
             namespace: "shop".into(),
@@ -129,14 +153,14 @@ fn config(spool: Option<(PathBuf, u64)>) -> ProxyConfig {
         until_netmap: UntilNetmap::Open,
         memory: 64 << 20,
         connections_memory: 1 << 30,
-        spool: spool.map(|(dir, limit)| Spool { dir, limit }),
+        spool,
         api_server: "10.96.0.1:443".parse().unwrap(),
         listeners: vec![],
         cluster_domain: "cluster.local".into(),
     }
 }
 
-fn peer(address: &str) -> RecorderPeer {
+pub fn peer(address: &str) -> RecorderPeer {
     let address: std::net::SocketAddrV6 = address.parse().unwrap();
     RecorderPeer {
         // One recorder each, so that they are tried in the order of their addresses.

@@ -25,5 +25,6 @@ mod plain;
 mod recorder;
 mod refuse;
 mod rolling;
+mod tampered;
 mod tighten;
 mod undecoded;

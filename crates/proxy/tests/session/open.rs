@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use podwitness_core::control::Netmap;
+use podwitness_core::{
+    control::{Netmap, Notice},
+    grant::{Obligation, RecorderChoice},
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
@@ -296,4 +299,62 @@ async fn what_a_killed_process_had_put_aside_is_shipped_by_the_next() {
     );
     let is_empty = || copy.path().read_dir().unwrap().count() == 0;
     eventually("nothing is left lying there", is_empty).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recording_that_waits_follows_the_grant_when_its_tag_is_corrected() {
+    let pod = Pod::new();
+    let recorder = pod.network.add(ONE, Some("volume"));
+    pod.publish_tag("tag:typo", vec![peer(ONE)]);
+    let typo = RecorderChoice { tag: "tag:typo".into(), enforced: false };
+    let mut session = pod.session(meta(), Obligation { recorders: vec![typo], ..open() }).await;
+    session.says(&frame(1, b"before")).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(recorder.uploads().is_empty());
+    pod.publish(vec![peer(ONE)]);
+    eventually("it is uploaded", || {
+        recorder.uploads().first().is_some_and(|seen| seen.body.ends_with(b"before\"]\n"))
+    })
+    .await;
+    // What goes on is held to the recorder that has it.
+    pod.publish_tag("tag:typo", vec![peer(ONE)]);
+    session.says(&frame(1, b" after")).await;
+    session.ends(SUCCESS).await;
+    eventually("the end", || recorder.uploads().first().is_some_and(|seen| seen.ended == Ended::Cleanly))
+        .await;
+    assert_eq!(Cast::parse(&recorder.uploads()[0].body).output(), b"before after");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recording_that_waits_keeps_its_recorders_where_the_grants_name_none() {
+    let pod = Pod::new();
+    let recorder = pod.recorder(ONE);
+    recorder.die();
+    let mut session = pod.session(meta(), open()).await;
+    session.says(&frame(1, b"x")).await;
+    pod.publish_tag("tag:typo", vec![peer(ONE)]);
+    recorder.mood.send_replace(Mood::Good);
+    session.ends(SUCCESS).await;
+    eventually("the end", || recorder.uploads().first().is_some_and(|seen| seen.ended == Ended::Cleanly))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn above_the_cap_of_recordings_a_session_is_counted_and_said() {
+    let mut pod = Pod::new();
+    let recorder = pod.recorder(ONE);
+    recorder.die();
+    let mut held = vec![];
+    for _ in 0..4096 {
+        held.push(pod.sessions.open(meta(), open()).await.map_err(|status| status.message).unwrap());
+    }
+    assert_eq!(pod.metric("podwitness_session_over_cap_total"), 0);
+    assert!(pod.noticed.try_recv().is_err());
+    let above = pod.sessions.open(meta(), open()).await.map_err(|status| status.message).unwrap();
+    assert_eq!(pod.metric("podwitness_session_over_cap_total"), 1);
+    assert_eq!(pod.noticed.try_recv(), Ok(Notice::TooManyRecordings));
+    let Err(status) = pod.sessions.open(meta(), closed()).await else { panic!("it is not refused") };
+    assert!(status.message.contains("too many recordings"), "{}", status.message);
+    assert_eq!(pod.metric("podwitness_session_over_cap_total"), 2);
+    drop((above, held));
 }

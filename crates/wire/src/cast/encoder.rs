@@ -4,7 +4,7 @@ use std::{io::Write as _, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Stream, Sum, escape};
+use super::{Stream, Sum, TAMPERED, escape};
 use crate::{channel::Size, forward::Flow};
 
 /// Longest piece of output in one line; longer output becomes several lines.
@@ -83,6 +83,11 @@ impl Encoder {
     /// Appends the line for output that was shown and is not recorded.
     pub fn gap(out: &mut Vec<u8>, at: Duration, bytes: u64) {
         push_line(out, at, "x-gap", &bytes.to_string());
+    }
+
+    /// Appends the line that stands in place of so many bytes of lines that were changed while they waited.
+    pub fn tampered(out: &mut Vec<u8>, at: Duration, bytes: u64) {
+        push_line(out, at, "x-gap", &format!("{bytes} {TAMPERED}"));
     }
 
     /// Appends the line after which output is what the server says as it stands on the wire, and why.

@@ -7,7 +7,7 @@ use memchr::memmem;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::{Stream, Sum};
+use super::{Stream, Sum, TAMPERED};
 use crate::forward::Flow;
 
 /// One event line.
@@ -36,6 +36,8 @@ pub enum Event {
     Flow(Flow),
     /// `"x-gap"`: so many bytes of output are not recorded here.
     Gap(u64),
+    /// `"x-gap"` with reason `tampered`: so many bytes of lines were changed while they waited for a recorder.
+    Tampered(u64),
     /// `"x-undecoded"`: output from here on is what the server said as it stood on the wire; the text says why.
     Undecoded(String),
     /// `"x-sum"`: what is known of output that is not recorded here.
@@ -89,6 +91,13 @@ impl Line {
     }
 }
 
+/// A number of bytes, and the reason behind it, if there is one.
+fn gap(text: &str) -> Option<Event> {
+    let (bytes, reason) = text.split_once(' ').unwrap_or((text, ""));
+    let bytes = bytes.parse().ok()?;
+    Some(if reason == TAMPERED { Event::Tampered(bytes) } else { Event::Gap(bytes) })
+}
+
 /// Whether a value is a text, and one without surrogates: those have to come in pairs, which only reading it shows.
 fn is_whole(value: &RawValue) -> bool {
     let surrogate = |escape: usize| matches!(value.get().as_bytes().get(escape + 2), Some(b'd' | b'D'));
@@ -106,7 +115,7 @@ fn event(code: &str, text: String) -> Result<Event, LineError> {
         "x-raw" => Event::Raw(STANDARD.decode(text).map_err(|_| bad())?),
         "x-exit" => Event::Exit(text),
         "x-flow" => Event::Flow(serde_json::from_str(&text).map_err(|_| bad())?),
-        "x-gap" => Event::Gap(text.parse().map_err(|_| bad())?),
+        "x-gap" => gap(&text).ok_or_else(bad)?,
         "x-undecoded" => Event::Undecoded(text),
         "x-sum" => Event::Sum(serde_json::from_str(&text).map_err(|_| bad())?),
         "x-end" => Event::End(text),

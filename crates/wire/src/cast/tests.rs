@@ -165,6 +165,7 @@ fn every_code_is_read_back() {
     encoder.resize(&mut out, AT, Size { cols: 80, rows: 24 });
     encoder.exit(&mut out, AT, "7");
     Encoder::gap(&mut out, AT, 12);
+    Encoder::tampered(&mut out, AT, 13);
     let begun = Flow { id: 3, port: Some(80), moved: None };
     let over = Flow { moved: Some(Moved { sent: 5, received: 6 }), ..begun };
     Encoder::flow(&mut out, AT, &begun);
@@ -179,6 +180,7 @@ fn every_code_is_read_back() {
         Event::Resize("80x24".into()),
         Event::Exit("7".into()),
         Event::Gap(12),
+        Event::Tampered(13),
         Event::Flow(begun),
         Event::Flow(over),
         Event::Sum(sum.into()),
@@ -187,6 +189,11 @@ fn every_code_is_read_back() {
     ];
     assert_eq!(events, expected);
     assert_eq!(Line::parse(br#"[1, "m", "mark"]"#).unwrap().event, Event::Other("m".into()));
+    assert_eq!(
+        Line::parse(br#"[1,"x-gap","7 eaten"]"#).unwrap().event,
+        Event::Gap(7),
+        "a reason yet to come"
+    );
     for bad in [
         r#"[1,"x-flow","{}"]"#,
         r#"[1,"x-sum","{}"]"#,

@@ -1,3 +1,5 @@
+mod sealed;
+
 use podwitness_core::failure::Policy;
 
 use super::*;
@@ -20,11 +22,12 @@ async fn an_acknowledgement_while_lines_are_written_moves_nothing() {
         memory: Budget::new(64 << 20),
         disk: Budget::new(64 << 20),
         dir: Some(Arc::new(dir.path().into())),
+        ..Budgets::none()
     };
     let journal = Journal::new(Policy::Open, &budgets);
     journal.begin(Header::default());
     let lines = fill(&journal);
-    let mut spooler = Spooler::of(journal.clone(), dir.path(), waybill());
+    let mut spooler = Spooler::of(journal.clone(), dir.path(), waybill(), &budgets);
     let Step::Move(first) = step(&journal) else { panic!() };
     let place = first.lines.len() as u64;
     spooler.write(first).await.unwrap();
@@ -44,7 +47,12 @@ fn waybill() -> Waybill {
 }
 
 fn budgets(dir: &Path) -> Budgets {
-    Budgets { memory: Budget::new(64 << 20), disk: Budget::new(64 << 20), dir: Some(Arc::new(dir.into())) }
+    Budgets {
+        memory: Budget::new(64 << 20),
+        disk: Budget::new(64 << 20),
+        dir: Some(Arc::new(dir.into())),
+        ..Budgets::none()
+    }
 }
 
 async fn all(journal: &Journal, mut from: u64) -> Vec<u8> {
@@ -66,7 +74,7 @@ async fn killed(dir: &Path, acked: u64) -> (tempfile::TempDir, Vec<u8>) {
     for some in &lines {
         journal.append(Duration::ZERO, some, 1);
     }
-    let mut spooler = Spooler::of(journal.clone(), dir, waybill());
+    let mut spooler = Spooler::of(journal.clone(), dir, waybill(), &budgets(dir));
     while let Step::Move(lines) = step(&journal) {
         spooler.write(lines).await.unwrap();
     }
@@ -158,7 +166,7 @@ async fn lines_that_no_recorder_takes_are_put_aside_soon() {
     let budgets = budgets(dir.path());
     let journal = Journal::new(Policy::Open, &budgets);
     journal.begin(Header::default());
-    let spooler = tokio::spawn(Spooler::of(journal.clone(), dir.path(), waybill()).run());
+    let spooler = tokio::spawn(Spooler::of(journal.clone(), dir.path(), waybill(), &budgets).run());
     journal.append(Duration::ZERO, b"[0.0,\"o\",\"hello\"]\n", 5);
     assert_eq!(budgets.disk.used(), 0, "it may find a recorder yet");
     while budgets.disk.used() == 0 {
