@@ -102,6 +102,11 @@ const fn in_words(notice: Notice) -> (EventType, &'static str, &'static str) {
             "RecorderDegraded",
             "everything is taken, but the volume of recordings runs short of space, or the bucket does not take them: the log of the recorder says which",
         ),
+        Notice::Recorder(Taking::Limiting) => (
+            EventType::Warning,
+            "RecorderLimiting",
+            "pods or namespaces that have more than their share of the volume of recordings are refused, others are not: the log of the recorder names them",
+        ),
         Notice::Recorder(Taking::Accepting) => {
             (EventType::Normal, "RecorderAccepting", "everything is taken, and all is well again")
         }
@@ -159,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
         use Notice::{Bypassed, CertificateRefused, NoGrant, SteppedAside};
-        let of_recorders = [Taking::Accepting, Taking::Degraded, Taking::Refusing].map(Notice::Recorder);
+        let of_recorders = Taking::ALL.map(Notice::Recorder);
         for notice in [CertificateRefused, SteppedAside, NoGrant, Bypassed].into_iter().chain(of_recorders) {
             let (_, reason, note) = in_words(notice);
             assert!(reason.len() <= 128 && note.len() <= 1024, "{notice:?}");
