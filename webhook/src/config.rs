@@ -28,7 +28,9 @@ admit:
 control:
   PODWITNESS_LISTEN              address of the control API [[::]:8444]
   PODWITNESS_SIDECAR_IMAGE       images of sidecars that may enrol, separated by commas; tags do not matter (required)
-  PODWITNESS_RECORDER_IMAGE      image of recorders whose Recorder names none (required)";
+  PODWITNESS_RECORDER_IMAGE      image of recorders whose Recorder names none (required)
+  PODWITNESS_EVICTION_RESERVE    percentage of a node's file system below which its kubelet evicts pods, and which
+                                 recorders on it leave free: nodefs.available [10%]";
 
 /// What both roles need.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -71,6 +73,8 @@ pub struct ControlConfig {
     pub images: Vec<String>,
     /// Image of recorders whose Recorder names none.
     pub recorder_image: String,
+    /// Percentage of a node's file system below which its kubelet evicts pods.
+    pub eviction_percent: u8,
 }
 
 impl AdmitConfig {
@@ -111,8 +115,15 @@ impl ControlConfig {
         let listen = listen(&mut read, CONTROL_PORT);
         let images = read.required("PODWITNESS_SIDECAR_IMAGE", "image references separated by commas", names);
         let recorder_image = read.required("PODWITNESS_RECORDER_IMAGE", "an image reference", parse::text);
+        let eviction = read.or("PODWITNESS_EVICTION_RESERVE", "a percentage such as 10%", EVICTION, percent);
         let complete = (|| {
-            Some(Self { common: common?, listen: listen?, images: images?, recorder_image: recorder_image? })
+            Some(Self {
+                common: common?,
+                listen: listen?,
+                images: images?,
+                recorder_image: recorder_image?,
+                eviction_percent: eviction?,
+            })
         })();
         read.finish(complete)
     }
@@ -137,6 +148,12 @@ impl Common {
 
 const ADDRESS: &str = "an address with port, such as [::]:8443";
 const DRAIN: Duration = Duration::from_secs(25);
+/// The default of kubelets (`evictionHard` of `KubeletConfiguration`).
+const EVICTION: u8 = 10;
+
+fn percent(text: &str) -> Option<u8> {
+    text.strip_suffix('%')?.parse().ok().filter(|percent| *percent < 100)
+}
 
 fn listen(read: &mut Reader<'_>, port: u16) -> Option<SocketAddr> {
     read.or("PODWITNESS_LISTEN", ADDRESS, unspecified(port), parse::from_str)
