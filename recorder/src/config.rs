@@ -282,13 +282,9 @@ impl Common {
 fn space(read: &mut Reader<'_>) -> Option<SpaceLimits> {
     let floor = read.or("PODWITNESS_FREE_SPACE", SIZE, 128 << 20, parse::bytes);
     let size_limit = read.optional("PODWITNESS_SIZE_LIMIT", SIZE, parse::bytes);
-    let reserve = read.or("PODWITNESS_EVICTION_RESERVE", "a percentage such as 10%", 0, percent);
+    let reserve = read.or("PODWITNESS_EVICTION_RESERVE", "a percentage such as 10%", 0, parse::percent);
     let shares = read.or("PODWITNESS_SHARES", "true or false", true, parse::flag);
     Some(SpaceLimits { floor: floor?, size_limit: size_limit?, eviction_percent: reserve?, shares: shares? })
-}
-
-fn percent(text: &str) -> Option<u8> {
-    text.strip_suffix('%')?.parse().ok().filter(|percent| *percent < 100)
 }
 
 const ACK: &str = "PODWITNESS_ACK";
@@ -399,6 +395,27 @@ mod tests {
             ("PODWITNESS_DRAIN", "25"),
         ]));
         assert_eq!(mistakes.unwrap_err().0.len(), 4);
+    }
+
+    #[test]
+    fn a_volume_is_bounded_by_what_is_said_of_it() {
+        let space = |pairs: &[(&'static str, &'static str)]| {
+            let all = [&[(LISTEN_PLAIN, "127.0.0.1:80")], pairs].concat();
+            IngestConfig::read(&env(&all)).map(|config| config.space)
+        };
+        assert_eq!(space(&[]).unwrap(), SpaceLimits::floor(128 << 20));
+        let said = [
+            ("PODWITNESS_FREE_SPACE", "1Mi"),
+            ("PODWITNESS_SIZE_LIMIT", "33554432"),
+            ("PODWITNESS_EVICTION_RESERVE", "15%"),
+            ("PODWITNESS_SHARES", "false"),
+        ];
+        let expected =
+            SpaceLimits { floor: 1 << 20, size_limit: Some(32 << 20), eviction_percent: 15, shares: false };
+        assert_eq!(space(&said).unwrap(), expected);
+        for wrong in ["10", "100%", "-1%", "10 %", "1Gi"] {
+            assert!(space(&[("PODWITNESS_EVICTION_RESERVE", wrong)]).is_err(), "{wrong}");
+        }
     }
 
     #[test]
