@@ -12,6 +12,8 @@ use podwitness_core::{
 };
 use podwitness_runtime::config::{Mistake, Mistakes, Reader, Strings, parse};
 
+use crate::store::SpaceLimits;
+
 pub mod s3;
 
 use s3::S3Config;
@@ -57,6 +59,10 @@ ingest:
   PODWITNESS_ACK                 what an acknowledgement survives: process, volume, or object with a bucket [process]
   PODWITNESS_UPLOAD_LIMIT        cap on one upload [16Gi]
   PODWITNESS_FREE_SPACE          what stays free on the volume [128Mi]
+  PODWITNESS_SIZE_LIMIT          what the volume may hold, where the file system does not say: an emptyDir's sizeLimit
+  PODWITNESS_EVICTION_RESERVE    percentage of the file system that stays free besides, because kubelets evict pods
+                                 below it [0%]
+  PODWITNESS_SHARES              whether a pod or namespace that has most of the volume is refused before others [true]
 view:
   PODWITNESS_LISTEN              address of the viewer, on loopback [127.0.0.1:8081]";
 
@@ -94,8 +100,8 @@ pub struct IngestConfig {
     pub ack: AckLevel,
     /// Cap on one upload.
     pub upload_bytes: u64,
-    /// What stays free on the volume.
-    pub free_space: u64,
+    /// What bounds the volume.
+    pub space: SpaceLimits,
 }
 
 /// How ingest comes to a tunnel.
@@ -172,7 +178,7 @@ impl IngestConfig {
         let issuers = read.optional(ISSUERS, "a file", path);
         let ack = read.or(ACK, LEVELS, AckLevel::Process, ack_level);
         let upload_bytes = read.or("PODWITNESS_UPLOAD_LIMIT", SIZE, 16 << 30, parse::bytes);
-        let free_space = read.or("PODWITNESS_FREE_SPACE", SIZE, 128 << 20, parse::bytes);
+        let space = space(&mut read);
         let complete = (|| {
             Some(Self {
                 common: common?,
@@ -183,7 +189,7 @@ impl IngestConfig {
                 plain: plain?,
                 ack: ack?,
                 upload_bytes: upload_bytes?,
-                free_space: free_space?,
+                space: space?,
             })
         })();
         let config: Self = read.finish(complete)?;
@@ -271,6 +277,14 @@ impl Common {
         let s3 = S3Config::read(read);
         Some(Self { store: store?, log: log?, json: json?, drain: drain?, s3: s3? })
     }
+}
+
+fn space(read: &mut Reader<'_>) -> Option<SpaceLimits> {
+    let floor = read.or("PODWITNESS_FREE_SPACE", SIZE, 128 << 20, parse::bytes);
+    let size_limit = read.optional("PODWITNESS_SIZE_LIMIT", SIZE, parse::bytes);
+    let reserve = read.or("PODWITNESS_EVICTION_RESERVE", "a percentage such as 10%", 0, parse::percent);
+    let shares = read.or("PODWITNESS_SHARES", "true or false", true, parse::flag);
+    Some(SpaceLimits { floor: floor?, size_limit: size_limit?, eviction_percent: reserve?, shares: shares? })
 }
 
 const ACK: &str = "PODWITNESS_ACK";
@@ -381,6 +395,27 @@ mod tests {
             ("PODWITNESS_DRAIN", "25"),
         ]));
         assert_eq!(mistakes.unwrap_err().0.len(), 4);
+    }
+
+    #[test]
+    fn a_volume_is_bounded_by_what_is_said_of_it() {
+        let space = |pairs: &[(&'static str, &'static str)]| {
+            let all = [&[(LISTEN_PLAIN, "127.0.0.1:80")], pairs].concat();
+            IngestConfig::read(&env(&all)).map(|config| config.space)
+        };
+        assert_eq!(space(&[]).unwrap(), SpaceLimits::floor(128 << 20));
+        let said = [
+            ("PODWITNESS_FREE_SPACE", "1Mi"),
+            ("PODWITNESS_SIZE_LIMIT", "33554432"),
+            ("PODWITNESS_EVICTION_RESERVE", "15%"),
+            ("PODWITNESS_SHARES", "false"),
+        ];
+        let expected =
+            SpaceLimits { floor: 1 << 20, size_limit: Some(32 << 20), eviction_percent: 15, shares: false };
+        assert_eq!(space(&said).unwrap(), expected);
+        for wrong in ["10", "100%", "-1%", "10 %", "1Gi"] {
+            assert!(space(&[("PODWITNESS_EVICTION_RESERVE", wrong)]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

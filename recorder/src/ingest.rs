@@ -10,7 +10,7 @@
 //! answered 200 at once; the body of the answer are acknowledgements, at least every 5 s, and at last an error or
 //! nothing. `Podwitness-Accept-Encoding` on both says that a body may be compressed (`podwitness_wire::pack`); what is
 //! stored and acknowledged is what it becomes. `POST /record` is the form without acknowledgements. Refusals have no
-//! body; 507 says that the volume is full. `/v2/event` takes API events: see `events`.
+//! body; 507 says that the volume is full, or that its owner has more than its share. `/v2/event` takes API events: see `events`.
 
 mod answer;
 pub mod authorise;
@@ -52,7 +52,7 @@ use crate::{
     peers::{Counted, Peers},
     ship::Shipper,
     store::{
-        Store,
+        ShareKey, Store, StoreError,
         events::EventLog,
         meta::{Outcome, Owner},
     },
@@ -287,8 +287,8 @@ impl Ingest {
             self.parts.metrics.refused("draining");
             return Err(empty(StatusCode::SERVICE_UNAVAILABLE));
         }
-        if self.is_full().await {
-            self.parts.metrics.refused("full");
+        if let Some(reason) = self.has_no_space_for(&owner).await {
+            self.parts.metrics.refused(reason);
             return Err(empty(StatusCode::INSUFFICIENT_STORAGE));
         }
         let counted = self.parts.peers.begin(from).map_err(|refused| {
@@ -307,11 +307,16 @@ impl Ingest {
         Ok(Upload { owner, from, reader, waiting, held, described, version, encoding, counted, guard, open })
     }
 
-    /// Whether the volume takes nothing more. Whoever is told so at once starts nothing that cannot be recorded.
-    async fn is_full(&self) -> bool {
-        let store = Arc::clone(&self.parts.store);
+    /// Why the volume takes nothing more, if it does not: in all, or of this owner. Whoever is told so at once starts
+    /// nothing that cannot be recorded.
+    async fn has_no_space_for(&self, owner: &Owner) -> Option<&'static str> {
+        let (store, owner) = (Arc::clone(&self.parts.store), ShareKey::of(owner));
         // Without an answer, which only the end of the runtime leaves away, writing will tell.
-        spawn_blocking(move || store.space().check()).await.is_ok_and(|checked| checked.is_err())
+        match spawn_blocking(move || store.space().admits(&owner)).await {
+            Ok(Err(StoreError::Share { .. })) => Some("share"),
+            Ok(Err(_)) => Some("full"),
+            _ => None,
+        }
     }
 
     fn refuse(&self, from: IpAddr, refused: &authorise::Refused) -> Response<Answer> {

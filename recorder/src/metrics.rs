@@ -21,7 +21,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::store::{Store, meta::Outcome};
+use crate::store::{SpaceReport, Store, meta::Outcome};
 
 /// Handles of all metrics; clones are the same metrics.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl Metrics {
             metrics.add_to(registry);
             registry.register(
                 "podwitness_recorder_state",
-                "1 for what the recorder takes: accepting, degraded (accepting, but see its log) or refusing",
+                "1 for what the recorder takes: accepting, degraded (accepting, but see its log), limiting (refusing pods or namespaces that have more than their share) or refusing",
                 metrics.state.clone(),
             );
             registry.register_collector(Box::new(FreeSpace(Arc::clone(store))));
@@ -234,21 +234,31 @@ impl Collector for Quarantined {
     }
 }
 
-/// Asks the volume for its free space whenever metrics are read.
+/// Asks how the volume stands whenever metrics are read.
 #[derive(Debug)]
 struct FreeSpace(Arc<Store>);
 
 impl Collector for FreeSpace {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        // Whether it is too little does not matter here.
-        let _ = self.0.space().check();
-        let free = ConstGauge::new(i64::try_from(self.0.space().free()).unwrap_or(i64::MAX));
-        let descriptor = encoder.encode_descriptor(
-            "podwitness_recorder_volume_free",
-            "Bytes free on the volume of recordings",
-            Some(&Unit::Bytes),
-            free.metric_type(),
-        )?;
-        free.encode(descriptor)
+        let SpaceReport { free, left, stored, above_share } = self.0.space().report();
+        let bytes = Some(&Unit::Bytes);
+        let above_share = u64::try_from(above_share).unwrap_or(u64::MAX);
+        for (name, help, unit, value) in [
+            ("volume_free", "Bytes free on the file system of recordings", bytes, free),
+            ("volume_left", "Bytes that may be written until everything is refused", bytes, left),
+            ("volume_used", "Bytes of everything that lies on the volume of recordings", bytes, stored),
+            (
+                "owners_above_share",
+                "Namespaces and pods that are refused because they have more than their share",
+                None,
+                above_share,
+            ),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let name = format!("podwitness_recorder_{name}");
+            let descriptor = encoder.encode_descriptor(&name, help, unit, gauge.metric_type())?;
+            gauge.encode(descriptor)?;
+        }
+        Ok(())
     }
 }

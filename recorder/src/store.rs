@@ -19,12 +19,15 @@ pub mod mark;
 pub mod meta;
 mod part;
 pub mod quarantine;
+mod shares;
 mod space;
 pub mod times;
+mod usage;
 pub mod walk;
 
 pub use part::{Part, complete};
-pub use space::Space;
+pub use shares::{ShareKey, proportion};
+pub use space::{Space, SpaceLimits, SpaceReport};
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -73,6 +76,17 @@ pub enum StoreError {
         /// What has to stay free.
         floor: u64,
     },
+    /// The volume is full of files.
+    #[error("the file system of recordings has hardly an inode free")]
+    Inodes,
+    /// There is space, but it is for others.
+    #[error("the {owner} has more than its share of the volume of recordings: {used} bytes")]
+    Share {
+        /// Which pod or namespace.
+        owner: String,
+        /// Bytes that it has there.
+        used: u64,
+    },
     /// This part of this session was uploaded before.
     #[error("part {part} of session {session} is stored already")]
     Exists {
@@ -100,13 +114,24 @@ impl Store {
     /// # Errors
     /// Where it cannot.
     pub fn open(root: impl Into<PathBuf>, floor: u64) -> Result<Self, StoreError> {
+        Self::bounded(root, SpaceLimits::floor(floor))
+    }
+
+    /// The same within these limits. Where the volume has a size limit, what lies there is counted first.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    pub fn bounded(root: impl Into<PathBuf>, limits: SpaceLimits) -> Result<Self, StoreError> {
         let root = root.into();
         let unusable = |source| StoreError::Root { path: root.clone(), source };
         fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(&root).map_err(unusable)?;
         let probe = root.join(format!(".probe-{}", ulid::Ulid::new()));
         create_new(&probe).and_then(|file| file.sync_all()).map_err(unusable)?;
         fs::remove_file(&probe).map_err(unusable)?;
-        let (space, quarantine) = (Space::new(&root, floor), Quarantine::new(&root));
+        let (space, quarantine) = (Space::new(&root, limits), Quarantine::new(&root));
+        if limits.size_limit.is_some() {
+            space.measure_when_due();
+        }
         Ok(Self { space, live: Live::default(), quarantine, root })
     }
 
@@ -141,9 +166,9 @@ impl Store {
     /// Creates a part. `now` is in Unix seconds and gives the day under which it lies.
     ///
     /// # Errors
-    /// Where the volume is nearly full or the part exists.
+    /// Where the volume is nearly full, the owner has more than its share, or the part exists.
     pub fn create(&self, name: &PartName, meta: Meta, now: i64) -> Result<Part, StoreError> {
-        self.space.check()?;
+        self.space.begin(&ShareKey::of(&meta.owner))?;
         let directory = self.directory(&meta.owner, now)?;
         let writing = self.live.begin(directory.join(name.cast()));
         let file = create_new(&directory.join(name.cast())).map_err(|source| match source.kind() {
@@ -161,6 +186,17 @@ impl Store {
             return Err(error);
         }
         Ok(part)
+    }
+
+    /// Appends pieces to a part; they are durable when this returns.
+    ///
+    /// # Errors
+    /// Where the volume is nearly full, the part's owner has more than its share, or the bytes cannot be written whole.
+    pub fn append<P: AsRef<[u8]>>(&self, part: &mut Part, pieces: &[P]) -> Result<(), StoreError> {
+        let bytes: usize = pieces.iter().map(|piece| piece.as_ref().len()).fold(0, usize::saturating_add);
+        let (owner, bytes) = (part.share().clone(), bytes as u64);
+        self.space.charge(&owner, bytes)?;
+        part.append(pieces).inspect_err(|_| self.space.refund(&owner, bytes))
     }
 
     /// Opens the table of events, to be written by this process alone.

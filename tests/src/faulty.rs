@@ -101,7 +101,10 @@ async fn tag(recorder: &str, tags: &[&str]) -> Result<()> {
 fn spec(kind: Kind) -> Value {
     let container = match kind {
         Kind::Faulty => json!({"image": "podwitness.dev/faulty-recorder:dev"}),
-        Kind::Small => json!({"env": [{"name": "PODWITNESS_FREE_SPACE", "value": "1Mi"}]}),
+        // So small that shares of it would be none.
+        Kind::Small => json!({"env": [
+            {"name": "PODWITNESS_FREE_SPACE", "value": "1Mi"}, {"name": "PODWITNESS_SHARES", "value": "false"},
+        ]}),
     };
     let storage = match kind {
         Kind::Faulty => json!({}),

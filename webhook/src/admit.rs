@@ -20,7 +20,7 @@ mod mutate;
 mod namespaces;
 mod patch;
 mod pod;
-mod quantity;
+pub(crate) mod quantity;
 mod refusal;
 mod resources;
 mod review;

@@ -28,7 +28,9 @@ admit:
 control:
   PODWITNESS_LISTEN              address of the control API [[::]:8444]
   PODWITNESS_SIDECAR_IMAGE       images of sidecars that may enrol, separated by commas; tags do not matter (required)
-  PODWITNESS_RECORDER_IMAGE      image of recorders whose Recorder names none (required)";
+  PODWITNESS_RECORDER_IMAGE      image of recorders whose Recorder names none (required)
+  PODWITNESS_EVICTION_RESERVE    percentage of a node's file system below which its kubelet evicts pods, and which
+                                 recorders on it leave free: nodefs.available [10%]";
 
 /// What both roles need.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -71,6 +73,8 @@ pub struct ControlConfig {
     pub images: Vec<String>,
     /// Image of recorders whose Recorder names none.
     pub recorder_image: String,
+    /// Percentage of a node's file system below which its kubelet evicts pods.
+    pub eviction_percent: u8,
 }
 
 impl AdmitConfig {
@@ -111,8 +115,16 @@ impl ControlConfig {
         let listen = listen(&mut read, CONTROL_PORT);
         let images = read.required("PODWITNESS_SIDECAR_IMAGE", "image references separated by commas", names);
         let recorder_image = read.required("PODWITNESS_RECORDER_IMAGE", "an image reference", parse::text);
+        let eviction =
+            read.or("PODWITNESS_EVICTION_RESERVE", "a percentage such as 10%", EVICTION, parse::percent);
         let complete = (|| {
-            Some(Self { common: common?, listen: listen?, images: images?, recorder_image: recorder_image? })
+            Some(Self {
+                common: common?,
+                listen: listen?,
+                images: images?,
+                recorder_image: recorder_image?,
+                eviction_percent: eviction?,
+            })
         })();
         read.finish(complete)
     }
@@ -137,6 +149,8 @@ impl Common {
 
 const ADDRESS: &str = "an address with port, such as [::]:8443";
 const DRAIN: Duration = Duration::from_secs(25);
+/// The default of kubelets (`evictionHard` of `KubeletConfiguration`).
+const EVICTION: u8 = 10;
 
 fn listen(read: &mut Reader<'_>, port: u16) -> Option<SocketAddr> {
     read.or("PODWITNESS_LISTEN", ADDRESS, unspecified(port), parse::from_str)
@@ -171,6 +185,18 @@ mod tests {
     }
 
     #[test]
+    fn kubelets_are_taken_to_have_their_default_threshold() {
+        let images = [("PODWITNESS_SIDECAR_IMAGE", "s"), ("PODWITNESS_RECORDER_IMAGE", "r")];
+        let read = |more: &[(&'static str, &'static str)]| {
+            let all = [&images[..], more].concat();
+            let find =
+                |name: &str| all.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            ControlConfig::read(&find).unwrap().eviction_percent
+        };
+        assert_eq!((read(&[]), read(&[("PODWITNESS_EVICTION_RESERVE", "0%")])), (10, 0));
+    }
+
+    #[test]
     fn every_mistake_is_reported_at_once() {
         let strings = env(&[
             ("PODWITNESS_LISTEN", "8443"),
@@ -179,8 +205,9 @@ mod tests {
             ("PODWITNESS_LOG_FORMAT", "xml"),
             ("PODWITNESS_IMAGE_PULL_SECRETS", "a,,b"),
             ("PODWITNESS_SPOOL_SIZE", "1Ki"),
+            ("PODWITNESS_EVICTION_RESERVE", "10"),
         ]);
         assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 7);
-        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 6);
+        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 7);
     }
 }

@@ -86,6 +86,7 @@ pub async fn run(config: ControlConfig) -> Result<(), ControlError> {
         client,
         namespace: config.common.namespace,
         recorder_image: config.recorder_image,
+        eviction_percent: config.eviction_percent,
         images: config.images.iter().map(|image| role::repository(image).to_owned()).collect(),
         clock: Arc::new(SystemClock),
         registry: sockets.registry,

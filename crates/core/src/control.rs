@@ -80,13 +80,15 @@ pub enum Taking {
     Accepting,
     /// Everything, but something is wrong: space runs short, or its bucket fails.
     Degraded,
+    /// Everything but what is of pods or namespaces that have more than their share of its volume.
+    Limiting,
     /// Nothing new: its volume is nearly full.
     Refusing,
 }
 
 impl Taking {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Accepting, Self::Degraded, Self::Refusing];
+    pub const ALL: [Self; 4] = [Self::Accepting, Self::Degraded, Self::Limiting, Self::Refusing];
 
     /// The word for it, in a status, in logs and in metrics.
     #[must_use]
@@ -94,6 +96,7 @@ impl Taking {
         match self {
             Self::Accepting => "accepting",
             Self::Degraded => "degraded",
+            Self::Limiting => "limiting",
             Self::Refusing => "refusing",
         }
     }

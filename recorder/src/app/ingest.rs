@@ -150,7 +150,7 @@ pub async fn bind(
         listeners: Vec::new(),
         states: watch::Sender::new(Taking::Accepting),
     };
-    let store = Arc::new(Store::open(&config.common.store, config.free_space)?);
+    let store = Arc::new(Store::bounded(&config.common.store, config.space)?);
     let events = store.events()?;
     let addresses = AdminAddresses { admin: config.admin, health: config.health };
     let admin_server = Admin { registry: registry.clone(), readiness }.bind(addresses).await?;

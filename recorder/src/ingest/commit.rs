@@ -138,6 +138,9 @@ impl Committer {
             earliest = Instant::now() + GROUP;
             let (end, progress) = (batch.end.take(), batch.progress.take());
             if let Err(error) = self.commit(batch).await {
+                if matches!(error, StoreError::Share { .. }) {
+                    self.backing.metrics.refused("share");
+                }
                 // Whatever the client says next is not read.
                 drop(steps);
                 return self.finish(failed(&error)).await;
@@ -332,7 +335,7 @@ fn write(
         },
         (None, None) => return (None, Ok(())),
     };
-    let result = store.space().check().and_then(|()| part.append(&batch.pieces));
+    let result = store.append(&mut part, &batch.pieces);
     drop(batch.taken);
     (Some(part), result)
 }
@@ -344,7 +347,8 @@ fn cut_off() -> Ended {
 
 fn failed(error: &StoreError) -> Ended {
     let outcome = if matches!(error, StoreError::Exists { .. }) { Outcome::Refused } else { Outcome::Failed };
-    if outcome == Outcome::Failed {
+    // That an owner has more than its share is said once, where it comes to be.
+    if outcome == Outcome::Failed && !matches!(error, StoreError::Share { .. }) {
         tracing::warn!(%error, source = ?std::error::Error::source(error), "a recording cannot be stored");
     }
     Ended { outcome, message: error.to_string() }

@@ -23,6 +23,7 @@ use super::{
     body::BodyReader,
     unfinished::{UnfinishedError, UnfinishedInput},
 };
+use crate::store::ShareKey;
 use line::{EventRefusal, MAX_EVENT, admit};
 use writer::Batch;
 pub(super) use writer::{Batches, Writer};
@@ -75,7 +76,8 @@ impl Ingest {
         };
         let (done, stored) = oneshot::channel();
         // A writer that is gone leaves `stored` unanswered.
-        let _ = self.events.send(Batch { events, taken, done }).await;
+        let owner = ShareKey::of(&upload.owner);
+        let _ = self.events.send(Batch { owner, events, taken, done }).await;
         match stored.await {
             Ok(Ok(ids)) => {
                 let id = serde_json::json!({ "id": ids.first() });

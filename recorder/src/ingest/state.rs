@@ -1,4 +1,4 @@
-//! Whether this recorder accepts, is degraded, or refuses: shown by a metric, logged when it changes, and not ready
+//! Whether this recorder accepts, is degraded, refuses some, or refuses all: shown by a metric, logged when it changes, and not ready
 //! while it refuses, so that others are asked.
 
 use std::{sync::Arc, time::Duration};
@@ -11,7 +11,11 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{metrics::Metrics, ship::status::Status, store::Store};
+use crate::{
+    metrics::Metrics,
+    ship::status::Status,
+    store::{SpaceReport, Store},
+};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -36,7 +40,11 @@ pub async fn watch(store: Arc<Store>, shipping: Option<Status>, shown: Shown) {
     loop {
         let volume = Arc::clone(&store);
         // Without an answer, which only the end of the runtime leaves away, nothing changes.
-        let volume = spawn_blocking(move || volume.space().state()).await.unwrap_or(before);
+        let look = move || {
+            volume.space().measure_when_due();
+            volume.space().state()
+        };
+        let volume = spawn_blocking(look).await.unwrap_or(before);
         let state = overall(volume, shipping.as_ref());
         metrics.state(state);
         if state != before {
@@ -67,13 +75,17 @@ fn block(state: Taking, readiness: &Readiness, blocked: Option<BlockReady>) -> O
 fn say(state: Taking, store: &Store, shipping: Option<&Status>) {
     let failing = shipping.and_then(Status::failing).map(|class| class.as_str());
     let backlog = shipping.map(Status::backlog).unwrap_or_default();
-    let (free, waiting, age) = (store.space().free(), backlog.bytes, backlog.age.as_secs());
+    let (waiting, age) = (backlog.bytes, backlog.age.as_secs());
+    let SpaceReport { free, left, stored, above_share } = store.space().report();
     if state == Taking::Accepting {
-        tracing::info!(state = state.as_str(), free, waiting, age, "everything is accepted again");
+        tracing::info!(state = state.as_str(), free, left, waiting, age, "everything is accepted again");
     } else {
         tracing::warn!(
             state = state.as_str(),
             free,
+            left,
+            stored,
+            above_share,
             waiting,
             age,
             bucket = failing,

@@ -23,6 +23,7 @@ use tokio::{
 mod events;
 mod packed;
 mod peers;
+mod space;
 
 use super::*;
 use crate::{peers::Caps, store::meta::Meta};

@@ -56,7 +56,10 @@ pub(super) async fn retire(shipper: &Shipper, keep: Keep) {
             Old::Events(file) => events(shipper, file).await,
         };
         match removed {
-            Ok(()) => tracing::debug!(state = state.as_str(), "a file left the volume"),
+            Ok(()) => {
+                shipper.store.space().freed();
+                tracing::debug!(state = state.as_str(), "a file left the volume");
+            }
             // Asked again in the next pass. A bucket that is away keeps everything here.
             Err(error) => {
                 tracing::warn!(%error, "a file stays on the volume");

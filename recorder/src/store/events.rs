@@ -38,13 +38,15 @@ const MAX_FILE: u64 = 64 << 20;
 pub struct EventLog {
     table: PathBuf,
     open: Option<OpenFile>,
+    /// Bytes of all files of this process, compressed.
+    written: u64,
     quarantine: Quarantine,
 }
 
 impl EventLog {
     /// Opens the table below `root` and publishes what a crash left open.
     pub(super) fn open(root: &Path, quarantine: Quarantine) -> Result<Self, StoreError> {
-        let log = Self { table: root.join(TABLE), open: None, quarantine };
+        let log = Self { table: root.join(TABLE), open: None, written: 0, quarantine };
         log.prepare().map_err(|source| StoreError::Io { action: "prepared for events", source })?;
         Ok(log)
     }
@@ -90,7 +92,9 @@ impl EventLog {
             Some(open) => open,
             None => self.open.insert(OpenFile::create(&self.table.join(OPEN), hour)?),
         };
+        let before = open.len();
         let appended = open.append(events);
+        self.written = self.written.saturating_add(open.len().saturating_sub(before));
         if appended.is_err() {
             // Where it ends is not known any more: what is whole of it is published. That the volume fails is the
             // error to report.
@@ -106,6 +110,12 @@ impl EventLog {
     /// Where that fails; the file is tried again at the next start.
     pub fn publish(&mut self) -> Result<Option<PathBuf>, StoreError> {
         self.try_publish().map_err(|source| StoreError::Io { action: "published", source })
+    }
+
+    /// Bytes that were appended so far, as they are stored.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
     }
 
     /// Whether a file is open.

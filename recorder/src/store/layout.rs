@@ -129,15 +129,17 @@ pub struct NoHour;
 pub fn directory(owner: &Owner, now: i64) -> Vec<String> {
     let (year, month, day) = civil(now);
     let mut components = vec![format!("{year:04}"), format!("{month:02}"), format!("{day:02}")];
-    match owner {
-        Owner::Pod(pod) => {
-            components.extend([&pod.cluster, &pod.namespace, &pod.pod].map(|text| component(text)));
-        }
-        Owner::Unverified { address } => {
-            components.extend([UNVERIFIED.to_owned(), address_component(*address)]);
-        }
-    }
+    components.extend(self::owner(owner));
     components
+}
+
+/// Those of them that are below a day.
+#[must_use]
+pub fn owner(owner: &Owner) -> Vec<String> {
+    match owner {
+        Owner::Pod(pod) => [&pod.cluster, &pod.namespace, &pod.pod].map(|text| component(text)).into(),
+        Owner::Unverified { address } => vec![UNVERIFIED.to_owned(), address_component(*address)],
+    }
 }
 
 /// A short digest that tells owners apart: with the session id, the key of a session.

@@ -3,7 +3,7 @@
 //! Written when the part is created, replaced when it ends. Keys are camel case; readers leave out what they do not
 //! know, so that later versions can add.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use podwitness_core::{assertion::Claims, inject::Inject};
 use serde::{Deserialize, Serialize};
@@ -91,7 +91,7 @@ pub struct Facts {
     /// That user's groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// Whether the API server confirmed the user.
+    /// Whether the API server confirmed the user, by the word of the client's side.
     pub user_verified: bool,
     /// Namespace that the session acts on.
     pub namespace: String,
@@ -170,6 +170,16 @@ impl Outcome {
             Self::Failed => "failed",
             Self::Shutdown => "shutdown",
             Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// As people are told who says something.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(pod) => write!(f, "{}/{}", pod.namespace, pod.pod),
+            Self::Unverified { address } => write!(f, "unverified {address}"),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{
     layout::PartName,
     live::Held,
     meta::{End, Meta},
+    shares::ShareKey,
     sync_directory,
     walk::Place,
 };
@@ -23,6 +24,7 @@ pub struct Part {
     directory: PathBuf,
     meta_name: String,
     meta: Meta,
+    share: ShareKey,
     cast: PathBuf,
     /// Whose drop says that nobody writes it any more: after its end is in place.
     _writing: Option<Held>,
@@ -37,13 +39,20 @@ impl Part {
         writing: Option<Held>,
     ) -> Self {
         let cast = directory.join(name.cast());
-        Self { file, written: 0, cast, directory, meta_name: name.meta(), meta, _writing: writing }
+        let share = ShareKey::of(&meta.owner);
+        Self { file, written: 0, cast, directory, meta_name: name.meta(), meta, share, _writing: writing }
     }
 
     /// What is known of it.
     #[must_use]
     pub const fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// Whose share of the volume it is of.
+    #[must_use]
+    pub const fn share(&self) -> &ShareKey {
+        &self.share
     }
 
     /// The file of the recording.

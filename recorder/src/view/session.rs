@@ -43,11 +43,15 @@ pub(super) struct Summary {
     pub(super) received: i64,
     /// Length in seconds.
     pub(super) duration: f64,
+    /// Who says what is said here of users, pods and commands, of the session's start and end: `NAMESPACE/POD` of
+    /// `source`, which alone is verified, or `unverified ADDRESS`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_by: Option<String>,
     /// The user who acted.
     pub(super) user: String,
     /// Their groups.
     pub(super) groups: Vec<String>,
-    /// Whether the API server confirmed the user.
+    /// Whether the API server confirmed the user, by the word of who claims it.
     pub(super) user_verified: bool,
     /// Namespace that the session acted on.
     pub(super) namespace: String,
@@ -165,6 +169,7 @@ impl Summary {
         (self.namespace, self.pod, self.container) =
             (cut(facts.namespace), cut(facts.pod), cut(facts.container));
         (self.command, self.kind) = (cut(facts.command), cut(facts.kind));
+        self.claimed_by = Some(first.owner.to_string());
         self.source = Some(first.owner.clone());
     }
 

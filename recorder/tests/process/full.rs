@@ -87,7 +87,8 @@ async fn a_full_bucket_is_told_and_takes_everything_once_there_is_room() {
 async fn an_outage_of_the_bucket_that_outlasts_the_volume_loses_nothing_acknowledged() {
     let (lab, volume) = (Lab::new().await, Arc::new(Volume::small(32)));
     volume.leave(9 * MIB);
-    let settings = [("PODWITNESS_ACK", "volume"), ("PODWITNESS_FREE_SPACE", "4Mi")];
+    let settings =
+        [("PODWITNESS_ACK", "volume"), ("PODWITNESS_FREE_SPACE", "4Mi"), ("PODWITNESS_SHARES", "false")];
     let recorder = lab.recorder_on(&volume, "audit", &settings);
     comes_to_be(&recorder, "accepting", 200).await;
     lab.way.set(Mode::Refuse);
@@ -131,7 +132,8 @@ async fn an_outage_of_the_bucket_that_outlasts_the_volume_loses_nothing_acknowle
 #[ignore = "needs an S3 server and root"]
 async fn a_volume_that_others_fill_to_the_last_byte_loses_nothing_acknowledged() {
     let (lab, volume) = (Lab::new().await, Arc::new(Volume::small(16)));
-    let settings = [("PODWITNESS_ACK", "volume"), ("PODWITNESS_FREE_SPACE", "1Mi")];
+    let settings =
+        [("PODWITNESS_ACK", "volume"), ("PODWITNESS_FREE_SPACE", "1Mi"), ("PODWITNESS_SHARES", "false")];
     let recorder = lab.recorder_on(&volume, "audit", &settings);
     let (progress, mut clients) = ([(); 3].map(|()| Arc::new(AtomicU64::new(0))), Vec::new());
     for (number, progress) in progress.iter().enumerate() {

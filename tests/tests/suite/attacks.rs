@@ -6,6 +6,7 @@ mod enrolment;
 mod exhaustion;
 mod host_access;
 mod node_proxy_paths;
+mod recorder_space;
 mod sidecar_memory;
 mod stream_framing;
 mod tampered_spool;

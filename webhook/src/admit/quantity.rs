@@ -13,7 +13,7 @@ pub(super) fn cpu(text: &str) -> Option<u64> {
 }
 
 /// Bytes, rounded up to KiB; `None` where the text is no quantity.
-pub(super) fn memory(text: &str) -> Option<u64> {
+pub(crate) fn memory(text: &str) -> Option<u64> {
     let bytes = u64::try_from(thousandths(text)?.div_ceil(1000)).ok()?;
     bytes.checked_next_multiple_of(1024)
 }

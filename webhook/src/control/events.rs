@@ -122,6 +122,11 @@ const fn in_words(notice: Notice) -> (EventType, &'static str, &'static str) {
             "RecorderDegraded",
             "everything is taken, but the volume of recordings runs short of space, or the bucket does not take them: the log of the recorder says which",
         ),
+        Notice::Recorder(Taking::Limiting) => (
+            EventType::Warning,
+            "RecorderLimiting",
+            "pods or namespaces that have more than their share of the volume of recordings are refused, others are not: the log of the recorder names them",
+        ),
         Notice::Recorder(Taking::Accepting) => {
             (EventType::Normal, "RecorderAccepting", "everything is taken, and all is well again")
         }
@@ -182,7 +187,7 @@ mod tests {
             Bypassed, CertificateRefused, EventsDropped, NoGrant, SpoolShareFull, SpoolTampered,
             SteppedAside, TooManyRecordings,
         };
-        let of_recorders = [Taking::Accepting, Taking::Degraded, Taking::Refusing].map(Notice::Recorder);
+        let of_recorders = Taking::ALL.map(Notice::Recorder);
         let of_pods = [
             CertificateRefused,
             SteppedAside,

@@ -27,6 +27,8 @@ pub struct Settings {
     pub namespace: String,
     /// Image of a recorder that names none.
     pub image: String,
+    /// Percentage of a node's file system below which its kubelet evicts pods.
+    pub eviction_percent: u8,
 }
 
 /// An object that there should be.

@@ -83,6 +83,8 @@ fn ingest(recorder: &Recorder, settings: &Settings) -> Value {
         json!({"name": "PODWITNESS_HEALTH", "value": format!("[::]:{HEALTH_PORT}")}),
     ];
     env.extend(storage::env(storage));
+    let added = &recorder.spec.stateful_set.pod.container;
+    env.extend(storage::space_env(storage, settings, |name| added.env.iter().any(|one| one.name == name)));
     let mut mounts = vec![json!({"name": "recordings", "mountPath": RECORDINGS})];
     mounts.extend([
         json!({"name": "identity", "mountPath": "/var/run/podwitness/identity", "readOnly": true}),
@@ -93,7 +95,6 @@ fn ingest(recorder: &Recorder, settings: &Settings) -> Value {
         json!({"name": "tun", "mountPath": "/dev/net"}),
     ]);
     mounts.extend(storage::mounts(storage));
-    let added = &recorder.spec.stateful_set.pod.container;
     let resources = json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}});
     let mut container = container("ingest", recorder, settings, env);
     merge(

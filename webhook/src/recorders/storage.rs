@@ -3,14 +3,17 @@
 use podwitness_crd::recorder::{CaSource, KeyReference, S3, Storage};
 use serde_json::{Value, json};
 
-use super::desired::{merge, set_unless_empty};
-use crate::control::pod::RECORDINGS_VOLUME;
+use super::desired::{Settings, merge, set_unless_empty};
+use crate::{admit::quantity, control::pod::RECORDINGS_VOLUME};
 
 /// Where the Secret of the bucket's credentials is mounted.
 const CREDENTIALS: &str = "/etc/podwitness/s3/credentials";
 /// Where the certificate authorities of the bucket's service are mounted.
 const CA: &str = "/etc/podwitness/s3/ca";
 const HTTPS: u16 = 443;
+/// Size limit of an emptyDir of recordings on a node's disk that has none.
+const SIZE_LIMIT: &str = "10Gi";
+const EVICTION_RESERVE: &str = "PODWITNESS_EVICTION_RESERVE";
 
 /// What both containers are told.
 pub(super) fn env(storage: &Storage) -> Vec<Value> {
@@ -43,12 +46,51 @@ pub(super) fn env(storage: &Storage) -> Vec<Value> {
     env
 }
 
+/// What is told to the one that writes: what bounds its volume. `named` says which variables the Recorder sets itself.
+pub(super) fn space_env(storage: &Storage, settings: &Settings, named: impl Fn(&str) -> bool) -> Vec<Value> {
+    let mut env = Vec::new();
+    if storage.claim().is_some() {
+        return env;
+    }
+    let disk = empty_dir(storage);
+    if let Some(limit) = size_limit(&disk) {
+        env.push(json!({"name": "PODWITNESS_SIZE_LIMIT", "value": limit.to_string()}));
+    }
+    if !is_memory(&disk) && !named(EVICTION_RESERVE) {
+        let percent = format!("{}%", settings.eviction_percent);
+        env.push(json!({"name": EVICTION_RESERVE, "value": percent}));
+    }
+    env
+}
+
+/// The emptyDir of recordings. One on the node's disk has a size limit; one in memory is limited by that.
+fn empty_dir(storage: &Storage) -> Value {
+    let chosen = storage.filesystem.as_ref().and_then(|filesystem| filesystem.empty_dir.as_ref());
+    let mut disk = chosen.map_or_else(|| json!({}), |chosen| json!(chosen));
+    if disk.get("sizeLimit").is_none_or(Value::is_null) && !is_memory(&disk) {
+        merge(&mut disk, json!({"sizeLimit": SIZE_LIMIT}));
+    }
+    disk
+}
+
+fn is_memory(disk: &Value) -> bool {
+    disk.get("medium").and_then(Value::as_str) == Some("Memory")
+}
+
+/// Bytes of a size limit. Kubelets take zero for none; what is no quantity the API server refuses.
+fn size_limit(disk: &Value) -> Option<u64> {
+    let limit = match disk.get("sizeLimit")? {
+        Value::String(text) => quantity::memory(text),
+        number => quantity::memory(&number.to_string()),
+    };
+    limit.filter(|limit| *limit > 0)
+}
+
 /// The volume of recordings, unless it is a claim's, and what a bucket needs.
 pub(super) fn volumes(storage: &Storage) -> Vec<Value> {
     let mut volumes = Vec::new();
     if storage.claim().is_none() {
-        let chosen = storage.filesystem.as_ref().and_then(|filesystem| filesystem.empty_dir.as_ref());
-        volumes.push(json!({"name": RECORDINGS_VOLUME, "emptyDir": chosen.cloned().unwrap_or_default()}));
+        volumes.push(json!({"name": RECORDINGS_VOLUME, "emptyDir": empty_dir(storage)}));
     }
     let Some(s3) = &storage.s3 else { return volumes };
     if let Some(name) = credentials(s3) {
@@ -157,6 +199,34 @@ fn port(endpoint: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn told(spec: &Value, named: bool) -> Vec<(String, String)> {
+        let storage: Storage = serde_json::from_value(spec.clone()).unwrap();
+        let settings = Settings { namespace: "n".into(), image: "i".into(), eviction_percent: 15 };
+        let env = space_env(&storage, &settings, |_| named);
+        let text = |variable: &Value, key: &str| variable[key].as_str().unwrap().to_owned();
+        env.iter().map(|variable| (text(variable, "name"), text(variable, "value"))).collect()
+    }
+
+    #[test]
+    fn a_disk_of_the_node_is_bounded_and_the_recorder_is_told() {
+        let limit = |bytes: u64| ("PODWITNESS_SIZE_LIMIT".to_owned(), bytes.to_string());
+        let reserve = || (EVICTION_RESERVE.to_owned(), "15%".to_owned());
+        let of = |empty_dir: Value| json!({"filesystem": {"emptyDir": empty_dir}});
+        for (spec, expected) in [
+            (json!({}), vec![limit(10 << 30), reserve()]),
+            (of(json!({})), vec![limit(10 << 30), reserve()]),
+            (of(json!({"sizeLimit": "24Mi"})), vec![limit(24 << 20), reserve()]),
+            (of(json!({"sizeLimit": 33_554_432})), vec![limit(32 << 20), reserve()]),
+            (of(json!({"sizeLimit": "0"})), vec![reserve()]),
+            (of(json!({"medium": "Memory"})), vec![]),
+            (of(json!({"medium": "Memory", "sizeLimit": "1Gi"})), vec![limit(1 << 30)]),
+            (json!({"filesystem": {"volumeClaimTemplate": {"spec": {}}}}), vec![]),
+        ] {
+            assert_eq!(told(&spec, false), expected, "{spec}");
+        }
+        assert_eq!(told(&json!({}), true), [limit(10 << 30)], "the Recorder says what its nodes reserve");
+    }
 
     #[test]
     fn the_port_of_a_service_is_the_one_written_or_that_of_its_scheme() {

@@ -59,8 +59,9 @@ pub struct Replica {
     /// What acknowledgements of this replica survive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckLevel>,
-    /// What it takes, by its own word: `degraded` takes everything, but space runs short or the bucket fails; `refusing`
-    /// takes nothing new, because its volume is nearly full.
+    /// What it takes, by its own word: `degraded` takes everything, but space runs short or the bucket fails; `limiting`
+    /// refuses pods and namespaces that have more than their share of its volume; `refusing` takes nothing new, because
+    /// its volume is nearly full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Taking>,
 }

@@ -24,7 +24,8 @@ pub struct Storage {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Filesystem {
-    /// An emptyDir other than the default one: `medium`, `sizeLimit`.
+    /// An emptyDir other than the default one: `medium`, `sizeLimit`. The limit is `10Gi` unless it says otherwise or is
+    /// in memory; the recorder refuses before it reaches it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub empty_dir: Option<Verbatim>,
     /// A claim for each replica, `recordings-NAME-N`. It cannot be changed later.

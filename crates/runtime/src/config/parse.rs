@@ -49,6 +49,12 @@ pub fn bytes(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
+/// A percentage below a hundred: `10%`.
+#[must_use]
+pub fn percent(text: &str) -> Option<u8> {
+    text.strip_suffix('%')?.parse().ok().filter(|percent| *percent < 100)
+}
+
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits)?;
@@ -70,6 +76,14 @@ mod tests {
         }
         for wrong in ["", "Mi", "5M", "5k", "17179869184Gi"] {
             assert_eq!(bytes(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_is_below_a_hundred_and_says_that_it_is_one() {
+        assert_eq!((percent("0%"), percent("99%")), (Some(0), Some(99)));
+        for wrong in ["", "%", "10", "100%", "-1%", "1.5%", "10 %"] {
+            assert_eq!(percent(wrong), None, "{wrong:?}");
         }
     }
 }

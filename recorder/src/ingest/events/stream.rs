@@ -17,7 +17,7 @@ use super::{
     Batch,
     line::{EventRefusal, MAX_STREAMED, admit},
 };
-use crate::store::{StoreError, events::Draft, meta::Outcome};
+use crate::store::{ShareKey, StoreError, events::Draft, meta::Outcome};
 
 /// Batches of one stream that are not durable yet.
 const BATCHES: usize = 8;
@@ -28,6 +28,7 @@ type Stored = Result<Vec<String>, Arc<StoreError>>;
 pub(super) struct Stream {
     ingest: Arc<Ingest>,
     upload: Upload,
+    share: ShareKey,
     acks: Acks,
     unpacker: Option<Unpacker>,
     held: BytesMut,
@@ -57,6 +58,7 @@ impl Stream {
         Self {
             ingest: Arc::clone(ingest),
             unpacker: (upload.encoding == Encoding::Packed).then(Unpacker::new),
+            share: ShareKey::of(&upload.owner),
             upload,
             acks,
             held: BytesMut::new(),
@@ -220,7 +222,8 @@ impl Stream {
             return Ok(());
         }
         let (done, stored) = oneshot::channel();
-        self.ingest.events.send(Batch { events, taken, done }).await.map_err(|_| gone())?;
+        let owner = self.share.clone();
+        self.ingest.events.send(Batch { owner, events, taken, done }).await.map_err(|_| gone())?;
         self.waiting.push_back((self.taken, stored));
         Ok(())
     }

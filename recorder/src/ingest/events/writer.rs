@@ -19,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::commit::Backing;
 use crate::{
+    metrics::Metrics,
     ship::Shipper,
     store::{
-        Store, StoreError,
+        ShareKey, Store, StoreError,
         events::{Draft, EventLog},
+        proportion,
     },
 };
 
@@ -39,6 +41,8 @@ const BUCKET: Duration = Duration::from_secs(5);
 /// Events of one client that are to become durable together.
 #[derive(Debug)]
 pub(in crate::ingest) struct Batch {
+    /// Whose they are.
+    pub(in crate::ingest) owner: ShareKey,
     /// The events.
     pub(in crate::ingest) events: Vec<Draft>,
     /// Free once they are written.
@@ -103,9 +107,17 @@ impl Writer {
             size = size.saturating_add(bytes(&batch));
             batches.push(batch);
         }
-        let Backing { store, clock, .. } = &self.backing;
-        let (store, now, begun) = (Arc::clone(store), clock.now_unix(), Instant::now());
-        let (mut log, batches, mut result) = blocking(move || write(&store, log, batches, now)).await;
+        let Backing { store, clock, metrics, .. } = self.backing.clone();
+        let (now, begun) = (clock.now_unix(), Instant::now());
+        let (mut log, batches, mut result) = blocking(move || {
+            let batches = admitted(&store, &metrics, batches);
+            if batches.is_empty() { (log, batches, Ok(Vec::new())) } else { write(&store, log, batches, now) }
+        })
+        .await;
+        if batches.is_empty() {
+            return log;
+        }
+        let size = batches.iter().map(bytes).fold(0, usize::saturating_add);
         if result.is_ok()
             && self.backing.ack == AckLevel::Object
             && let Some(shipper) = self.backing.shipper.clone()
@@ -142,7 +154,7 @@ fn tell(batches: Vec<Batch>, result: Result<Vec<String>, StoreError>) {
     match result {
         Ok(ids) => {
             let mut ids = ids.into_iter();
-            for Batch { events, taken, done } in batches {
+            for Batch { events, taken, done, .. } in batches {
                 drop(taken);
                 let _ = done.send(Ok(ids.by_ref().take(events.len()).collect()));
             }
@@ -159,9 +171,33 @@ fn tell(batches: Vec<Batch>, result: Result<Vec<String>, StoreError>) {
 type Written = (EventLog, Vec<Batch>, Result<Vec<String>, StoreError>);
 
 fn write(store: &Store, mut log: EventLog, batches: Vec<Batch>, now: i64) -> Written {
-    let events = batches.iter().flat_map(|batch| &batch.events);
-    let result = store.space().check().and_then(|()| log.append(events, now));
+    let before = log.written();
+    let result = log.append(batches.iter().flat_map(|batch| &batch.events), now);
+    let written = log.written().saturating_sub(before);
+    let all = batches.iter().map(bytes).fold(0, usize::saturating_add);
+    for batch in &batches {
+        let charged = bytes(batch);
+        let its = proportion(written, charged as u64, all as u64);
+        store.space().settle_events(&batch.owner, charged as u64, its);
+    }
     (log, batches, result)
+}
+
+/// Those for which there is space. The others are told that there is none; of their clients, not of all.
+fn admitted(store: &Store, metrics: &Metrics, batches: Vec<Batch>) -> Vec<Batch> {
+    let admitted = batches.into_iter().filter_map(|batch| {
+        match store.space().charge(&batch.owner, bytes(&batch) as u64) {
+            Ok(()) => Some(batch),
+            Err(error) => {
+                let share = matches!(error, StoreError::Share { .. });
+                metrics.refused(if share { "share" } else { "full" });
+                // A client that is gone does not hear of it.
+                let _ = batch.done.send(Err(Arc::new(error)));
+                None
+            }
+        }
+    });
+    admitted.collect()
 }
 
 /// Publishes what is open, and says where it lies.

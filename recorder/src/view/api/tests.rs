@@ -99,6 +99,7 @@ async fn a_listing_is_json_with_the_names_that_clients_know() {
         ("sessionEnd", "client-left".into()),
         ("sessionOutcome", "recorded".into()),
         ("source", serde_json::json!({"unverified": {"address": "10.0.0.9"}})),
+        ("claimedBy", "unverified 10.0.0.9".into()),
     ] {
         assert_eq!(session[key], value, "{key}");
     }

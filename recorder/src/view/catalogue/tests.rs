@@ -118,6 +118,28 @@ async fn sessions_are_listed_newest_first_with_what_is_known_of_them() {
     assert_eq!(words, (Some("completed"), Some("recorded-late")));
     assert_eq!((new.user.as_str(), new.command.as_str(), new.size), ("ana", "id", 15));
     assert_eq!(new.source, Some(pod("b")));
+    assert_eq!(new.claimed_by.as_deref(), Some("shop/b"));
+}
+
+/// The header of a recording names what its sender likes; who that is nobody else can say.
+#[tokio::test(start_paused = true)]
+async fn what_a_pod_says_of_others_is_its_claim() {
+    let lab = Lab::new();
+    let facts = Facts {
+        start: NOW,
+        user: "alice".into(),
+        user_verified: true,
+        namespace: "prod".into(),
+        pod: "db-0".into(),
+        ..Facts::default()
+    };
+    let name = PartName::new("s", 0).unwrap();
+    lab.store.create(&name, Meta { facts, ..meta(pod("liar"), NOW, 0) }, NOW).unwrap();
+    let list = lab.list().await;
+    let [session] = list.as_slice() else { panic!("{list:?}") };
+    assert_eq!((session.namespace.as_str(), session.pod.as_str()), ("prod", "db-0"));
+    assert_eq!(session.claimed_by.as_deref(), Some("shop/liar"));
+    assert_eq!(session.source, Some(pod("liar")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,7 +55,7 @@ fn setup(recorder: Recorder) -> Setup {
         recorders,
         caches: testing::empty(),
         filled: Filled::at_once(),
-        settings: Settings { namespace: "podwitness-system".into(), image: "i".into() },
+        settings: Settings { namespace: "podwitness-system".into(), image: "i".into(), eviction_percent: 10 },
         changed: Arc::default(),
         outcomes: Outcomes::default(),
         report: Arc::default(),

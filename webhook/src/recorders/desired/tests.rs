@@ -9,7 +9,11 @@ use serde::Deserialize as _;
 use super::*;
 
 fn settings() -> Settings {
-    Settings { namespace: "podwitness-system".into(), image: "podwitness.dev/recorder:dev".into() }
+    Settings {
+        namespace: "podwitness-system".into(),
+        image: "podwitness.dev/recorder:dev".into(),
+        eviction_percent: 10,
+    }
 }
 
 fn read(path: &Path) -> Vec<Value> {
