@@ -290,7 +290,10 @@ fn the_port_is_another_one_at_each_start_and_that_of_a_dead_sidecar_is_of_no_use
     let taken = pod.lab.pod.run(|| listen(SocketAddr::new("::1".parse().unwrap(), first), 0));
     let running = pod.start(Inject::Required);
     assert!(pod.get(SERVICE, "/version").is_ok());
-    assert_ne!(redirects_to(&pod.lab), first);
+    let second = redirects_to(&pod.lab);
+    assert_ne!(second, first);
+    // Who comes to the port by itself means the API server.
+    assert!(pod.get(&format!("127.0.0.1:{second}"), "/version").unwrap().starts_with("HTTP/1.1 200"));
     running.stop();
     drop(taken);
 }
