@@ -5,6 +5,7 @@
 //! other addresses what asks for the API server by name is terminated, and the rest is spliced raw, which is counted.
 
 mod distrust;
+mod raw;
 mod sniff;
 
 pub(crate) use distrust::Distrust;
@@ -26,23 +27,33 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::{
     BoxedStream, Intercepted, Proxy, Stream, enforce,
     metrics::Connection,
-    serve::{self, Client},
-    stream::{Bulk, Lenient, Rewound, pass_both},
+    serve,
+    stream::{Bulk, Lenient, Rewound},
     target::Target,
 };
+use raw::Raw;
 use sniff::Opening;
 
 /// How long a client of the API server may take for its first message and for its handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long anyone else may be silent before the connection is passed on: its server may have to speak first.
 const SILENCE: Duration = Duration::from_secs(1);
-/// How long the destination of a raw connection may take to answer.
-const DIAL: Duration = Duration::from_secs(10);
 /// How long an alert may take, and how long the client is read after it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A terminated connection.
 pub(crate) type ServerIo = Lenient<TlsStream<Bulk<Rewound<BoxedStream>>>>;
+
+/// The client's end, from its first byte on.
+type Client = Rewound<BoxedStream>;
+
+/// What is known of a connection when it is judged.
+struct Judged<'a> {
+    opening: &'a Opening,
+    to: SocketAddr,
+    /// Interception steps aside for its user.
+    distrusted: bool,
+}
 
 /// What to do with a connection.
 enum Way {
@@ -59,21 +70,14 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
     let to = proxy.targets.destination(original);
-    let bypassed = is_bypassed(netmap, proxy.clock.now_unix());
-    let (way, first) = if bypassed {
+    let (way, opening, first) = if bypass_left(netmap, proxy.clock.now_unix()).is_some() {
         proxy.notices.give(Notice::Bypassed);
-        (Way::Splice(Connection::Bypass), Bytes::new())
+        (Way::Splice(Connection::Bypass), None, Bytes::new())
     } else {
-        let known = proxy.targets.is_known(to, netmap);
-        let (opening, first) =
-            sniff::sniff(&mut stream, if known { PATIENCE } else { SILENCE }, PATIENCE).await;
-        let way = match way(proxy, &opening, to, known, netmap) {
-            Way::Terminate(_) if proxy.distrust.covers(client, original) => {
-                unread(proxy, netmap, Connection::Distrusted)
-            }
-            way => way,
-        };
-        (way, first)
+        let silence = if proxy.targets.is_known(to, netmap) { PATIENCE } else { SILENCE };
+        let (opening, first) = sniff::sniff(&mut stream, silence, PATIENCE).await;
+        let distrusted = proxy.distrust.covers(client, original);
+        (judge(proxy, &Judged { opening: &opening, to, distrusted }, netmap), Some(opening), first)
     };
     let stream = Rewound::new(first, stream);
     match way {
@@ -86,7 +90,7 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
             proxy.metrics.connection(why);
             tracing::debug!(%to, ?why, "connection passed on raw");
             let _busy = connection.busy();
-            if let Err(error) = splice(proxy, stream, to).await {
+            if let Err(error) = (Raw { why, opening, to }).splice(proxy, stream).await {
                 tracing::debug!(%to, %error, "raw connection ended");
             }
         }
@@ -100,12 +104,22 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     }
 }
 
-/// Recording is suspended until a time in the netmap.
-fn is_bypassed(netmap: Option<&Netmap>, now: i64) -> bool {
-    netmap.and_then(|map| map.bypass_until).is_some_and(|until| now < until)
+/// How long recording is still suspended by the netmap.
+fn bypass_left(netmap: Option<&Netmap>, now: i64) -> Option<Duration> {
+    let left = netmap?.bypass_until?.saturating_sub(now);
+    u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
 }
 
-fn way(proxy: &Proxy, opening: &Opening, to: SocketAddr, known: bool, netmap: Option<&Netmap>) -> Way {
+/// What becomes of a connection while recording is not suspended.
+fn judge(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
+    match way(proxy, judged.opening, judged.to, netmap) {
+        Way::Terminate(_) if judged.distrusted => unread(proxy, netmap, Connection::Distrusted),
+        way => way,
+    }
+}
+
+fn way(proxy: &Proxy, opening: &Opening, to: SocketAddr, netmap: Option<&Netmap>) -> Way {
+    let known = proxy.targets.is_known(to, netmap);
     match opening {
         Opening::Tls(name) if known || proxy.targets.is_name(name.as_deref()) => {
             Way::Terminate(proxy.targets.api(to, name.as_deref()))
@@ -131,7 +145,7 @@ fn unread(proxy: &Proxy, netmap: Option<&Netmap>, why: Connection) -> Way {
 /// Terminates a connection and serves it to its end; an error is a handshake that failed.
 async fn terminate(
     proxy: &Arc<Proxy>,
-    stream: Rewound<BoxedStream>,
+    stream: Client,
     target: Arc<Target>,
     netmap: Option<&Netmap>,
     connection: podwitness_runtime::connection::ConnectionHandle,
@@ -145,7 +159,7 @@ async fn terminate(
     };
     let stream = timeout(PATIENCE, TlsAcceptor::from(tls).accept(Bulk::new(stream))).await??;
     proxy.metrics.connection(Connection::Terminated);
-    let client = Arc::new(Client { target, has_certificate: has_certificate(&stream), connection });
+    let client = Arc::new(serve::Client { target, has_certificate: has_certificate(&stream), connection });
     serve::serve(proxy, Lenient(stream), client).await;
     Ok(())
 }
@@ -184,7 +198,7 @@ fn has_certificate(stream: &TlsStream<Bulk<Rewound<BoxedStream>>>) -> bool {
 }
 
 /// Closes a connection with an alert. Bytes left unread would make the client's system throw the alert away.
-async fn close(mut stream: Rewound<BoxedStream>, error: HelloError) {
+async fn close(mut stream: Client, error: HelloError) {
     let farewell = async {
         stream.write_all(&error.alert()).await?;
         stream.shutdown().await?;
@@ -192,13 +206,4 @@ async fn close(mut stream: Rewound<BoxedStream>, error: HelloError) {
     };
     // A client that has left needs no alert.
     let _ = timeout(FAREWELL, farewell).await;
-}
-
-/// Passes bytes in both directions until both have ended or the drain is over.
-async fn splice(proxy: &Proxy, mut client: Rewound<BoxedStream>, to: SocketAddr) -> io::Result<()> {
-    let mut server = timeout(DIAL, proxy.upstream_dial.dial(to)).await??;
-    tokio::select! {
-        passed = pass_both(&mut client, &mut server) => passed,
-        () = proxy.drain.over() => Ok(()),
-    }
 }

@@ -10,6 +10,7 @@ use prometheus_client::{
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     connections: Family<ByConnection, Counter>,
+    raw_ended: Family<ByConnection, Counter>,
     requests: Family<ByRequest, Counter>,
     upgrades: Family<ByUpgrade, Counter>,
     reviews: Family<ByReview, Counter>,
@@ -139,10 +140,23 @@ impl Metrics {
     /// Registers the counters.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { connections, requests, upgrades, reviews, oversize, upstream_open, upstream_opened } =
-            metrics.clone();
+        let Self {
+            connections,
+            raw_ended,
+            requests,
+            upgrades,
+            reviews,
+            oversize,
+            upstream_open,
+            upstream_opened,
+        } = metrics.clone();
         let registry = registry.sub_registry_with_prefix("podwitness_proxy");
         registry.register("connections", "Intercepted connections by what became of them", connections);
+        registry.register(
+            "raw_connections_ended",
+            "Connections passed on raw that were ended because they are no longer allowed, by why they passed",
+            raw_ended,
+        );
         registry.register("requests", "Ordinary requests by what became of them", requests);
         registry.register("upgrades", "Upgrades by purpose and by what became of them", upgrades);
         registry.register("identity_reviews", "Callers by how their identity was found", reviews);
@@ -158,6 +172,10 @@ impl Metrics {
 
     pub(crate) fn connection(&self, outcome: Connection) {
         self.connections.get_or_create(&ByConnection { outcome }).inc();
+    }
+
+    pub(crate) fn raw_ended(&self, outcome: Connection) {
+        self.raw_ended.get_or_create(&ByConnection { outcome }).inc();
     }
 
     pub(crate) fn request(&self, outcome: Request) {

@@ -24,7 +24,7 @@ use podwitness_proxy::{
     Dial, Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, Wiring, api_names,
 };
 use podwitness_runtime::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     connection::{ConnectionHandle, ConnectionLimiter},
     drain,
 };
@@ -63,7 +63,23 @@ pub fn empty() -> TestBody {
 }
 
 pub fn now() -> i64 {
-    podwitness_runtime::clock::Clock::now_unix(&SystemClock)
+    SystemClock.now_unix()
+}
+
+/// A wall clock that goes with tokio's, paused or not.
+#[derive(Debug)]
+pub struct VirtualClock(i64, tokio::time::Instant);
+
+impl VirtualClock {
+    pub fn start() -> Arc<Self> {
+        Arc::new(Self(SystemClock.now_unix_millis(), tokio::time::Instant::now()))
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now_unix_millis(&self) -> i64 {
+        self.0 + i64::try_from(self.1.elapsed().as_millis()).unwrap()
+    }
 }
 
 /// Connections from a port are those of the user with that number.
@@ -89,6 +105,7 @@ pub struct Setup {
     /// Trust a CA that did not sign the server.
     pub distrust: bool,
     pub inject: Inject,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Setup {
@@ -102,6 +119,7 @@ impl Setup {
             left: None,
             distrust: false,
             inject: Inject::Required,
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -140,7 +158,7 @@ impl Setup {
             owners: Arc::new(ByPort),
             notices,
             drain: watch,
-            clock: Arc::new(SystemClock),
+            clock: self.clock,
         };
         let mut registry = Registry::default();
         let config = config(self.inject, self.until_netmap, dir.path());
@@ -308,6 +326,19 @@ pub fn request(method: &str, path: &str, token: &str) -> Request<TestBody> {
         .header("authorization", format!("Bearer {token}"))
         .body(empty())
         .unwrap()
+}
+
+/// A ClientHello that asks for a name.
+pub fn hello(name: &str) -> Vec<u8> {
+    let config = ClientConfig::builder_with_provider(default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut bytes = Vec::new();
+    rustls::ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
 }
 
 /// The same in the form HTTP/1.1 wants.

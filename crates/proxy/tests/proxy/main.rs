@@ -9,6 +9,7 @@ mod identity;
 mod intercept;
 mod limits;
 mod pool;
+mod raw;
 #[expect(dead_code, reason = "the tests of sessions use more of it")]
 #[path = "../session/recorder.rs"]
 mod recorder;
