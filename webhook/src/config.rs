@@ -11,6 +11,8 @@ use podwitness_runtime::{
     config::{Mistakes, Reader, Strings, parse},
 };
 
+use crate::control::addresses::{self, Given};
+
 /// What `--help` says about the environment.
 pub const HELP: &str = "\
 Settings come from the environment:
@@ -28,7 +30,9 @@ admit:
 control:
   PODWITNESS_LISTEN              address of the control API [[::]:8444]
   PODWITNESS_SIDECAR_IMAGE       images of sidecars that may enrol, separated by commas; tags do not matter (required)
-  PODWITNESS_RECORDER_IMAGE      image of recorders whose Recorder names none (required)";
+  PODWITNESS_RECORDER_IMAGE      image of recorders whose Recorder names none (required)
+  PODWITNESS_API_SERVERS         where else the API server is reached: names or addresses, with a port where it is
+                                 neither 443 nor its own, or networks (CIDR, 64 addresses at most), separated by commas";
 
 /// What both roles need.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -71,6 +75,8 @@ pub struct ControlConfig {
     pub images: Vec<String>,
     /// Image of recorders whose Recorder names none.
     pub recorder_image: String,
+    /// Where the API server is reached besides what objects say.
+    pub api_servers: Vec<Given>,
 }
 
 impl AdmitConfig {
@@ -111,8 +117,16 @@ impl ControlConfig {
         let listen = listen(&mut read, CONTROL_PORT);
         let images = read.required("PODWITNESS_SIDECAR_IMAGE", "image references separated by commas", names);
         let recorder_image = read.required("PODWITNESS_RECORDER_IMAGE", "an image reference", parse::text);
+        let what = "names, addresses or networks of up to 64 addresses, separated by commas";
+        let api_servers = read.or("PODWITNESS_API_SERVERS", what, Vec::new(), addresses::parse);
         let complete = (|| {
-            Some(Self { common: common?, listen: listen?, images: images?, recorder_image: recorder_image? })
+            Some(Self {
+                common: common?,
+                listen: listen?,
+                images: images?,
+                recorder_image: recorder_image?,
+                api_servers: api_servers?,
+            })
         })();
         read.finish(complete)
     }
@@ -179,8 +193,9 @@ mod tests {
             ("PODWITNESS_LOG_FORMAT", "xml"),
             ("PODWITNESS_IMAGE_PULL_SECRETS", "a,,b"),
             ("PODWITNESS_SPOOL_SIZE", "1Ki"),
+            ("PODWITNESS_API_SERVERS", "10.0.0.0/8"),
         ]);
         assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 7);
-        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 6);
+        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 7);
     }
 }

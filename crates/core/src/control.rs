@@ -115,8 +115,11 @@ pub struct Netmap {
     pub recorders: Vec<RecorderPeer>,
     /// Grants whose `dst` fits the pod.
     pub grants: Grants,
-    /// Addresses of the API server: Service and endpoints.
+    /// Where the API server is reached: its Service and endpoints first, then everything else that leads there.
     pub api_servers: Vec<SocketAddr>,
+    /// TCP ports on which API servers themselves listen. Where it is empty, the ports of `api_servers` are meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secure_ports: Vec<u16>,
     /// Keys under which assertions are valid.
     pub issuers: Vec<Issuer>,
     /// PEM roots under which the control API's certificate may stand.
