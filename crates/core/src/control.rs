@@ -59,6 +59,8 @@ pub enum Notice {
     NoGrant,
     /// Connections pass unrecorded, because the namespace has recording suspended.
     Bypassed,
+    /// Connections pass unrecorded to a server of which it could not be found out whether it is the API server.
+    UnknownServer(SocketAddr),
     /// What a replica of a recorder takes: said when it connects, when it changes, and now and then.
     Recorder(Taking),
 }
@@ -214,6 +216,9 @@ mod tests {
         let said: NoticeRequest = serde_json::from_str(r#"{"notice":"stepped-aside"}"#).unwrap();
         assert_eq!(said.notice, Notice::SteppedAside);
         assert!(serde_json::from_str::<NoticeRequest>(r#"{"notice":"all is well"}"#).is_err());
+        let of_server = NoticeRequest { notice: Notice::UnknownServer(([192, 0, 2, 7], 6443).into()) };
+        let text = serde_json::to_string(&of_server).unwrap();
+        assert_eq!(text, r#"{"notice":{"unknown-server":"192.0.2.7:6443"}}"#);
         let of_recorder = NoticeRequest { notice: Notice::Recorder(Taking::Degraded) };
         let text = serde_json::to_string(&of_recorder).unwrap();
         assert_eq!(text, r#"{"notice":{"recorder":"degraded"}}"#);

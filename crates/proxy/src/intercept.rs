@@ -2,12 +2,15 @@
 //!
 //! Towards an address that is the API server's nothing but TLS is served, under every policy: what does not begin with
 //! a whole ClientHello in time is closed with an alert, because a server may understand what a detector does not. At
-//! other addresses what asks for the API server by name is terminated, and the rest is spliced raw, which is counted.
+//! other addresses what asks for the API server by name is terminated, and so is what an API server answers; the rest is
+//! spliced raw, which is counted.
 
+mod answer;
 mod distrust;
 mod raw;
 mod sniff;
 
+pub(crate) use answer::Answers;
 pub(crate) use distrust::Distrust;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -31,6 +34,7 @@ use crate::{
     stream::{Bulk, Lenient, Rewound},
     target::Target,
 };
+use answer::Answer;
 use raw::Raw;
 use sniff::Opening;
 
@@ -51,6 +55,8 @@ type Client = Rewound<BoxedStream>;
 struct Judged<'a> {
     opening: &'a Opening,
     to: SocketAddr,
+    /// What answers there, where that is not known without asking.
+    answer: Option<&'a Answer>,
     /// Interception steps aside for its user.
     distrusted: bool,
 }
@@ -70,14 +76,16 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
     let to = proxy.targets.destination(original);
-    let (way, opening, first) = if bypass_left(netmap, proxy.clock.now_unix()).is_some() {
+    let (way, seen, first) = if bypass_left(netmap, proxy.clock.now_unix()).is_some() {
         proxy.notices.give(Notice::Bypassed);
         (Way::Splice(Connection::Bypass), None, Bytes::new())
     } else {
         let silence = if proxy.targets.is_known(to, netmap) { PATIENCE } else { SILENCE };
         let (opening, first) = sniff::sniff(&mut stream, silence, PATIENCE).await;
+        let answer = ask(proxy, &opening, to, netmap).await;
         let distrusted = proxy.distrust.covers(client, original);
-        (judge(proxy, &Judged { opening: &opening, to, distrusted }, netmap), Some(opening), first)
+        let judged = Judged { opening: &opening, to, answer: answer.as_ref(), distrusted };
+        (judge(proxy, &judged, netmap), Some((opening, answer)), first)
     };
     let stream = Rewound::new(first, stream);
     match way {
@@ -88,9 +96,12 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
         }
         Way::Splice(why) => {
             proxy.metrics.connection(why);
+            if why == Connection::Unclear {
+                proxy.notices.give(Notice::UnknownServer(to));
+            }
             tracing::debug!(%to, ?why, "connection passed on raw");
             let _busy = connection.busy();
-            if let Err(error) = (Raw { why, opening, to }).splice(proxy, stream).await {
+            if let Err(error) = (Raw { why, seen, to }).splice(proxy, stream).await {
                 tracing::debug!(%to, %error, "raw connection ended");
             }
         }
@@ -110,23 +121,49 @@ fn bypass_left(netmap: Option<&Netmap>, now: i64) -> Option<Duration> {
     u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
 }
 
+/// Asks what answers where that is not known, unless it makes no difference.
+async fn ask(proxy: &Proxy, opening: &Opening, to: SocketAddr, netmap: Option<&Netmap>) -> Option<Answer> {
+    let name = match opening {
+        Opening::Tls(name) => name.as_deref(),
+        Opening::Other(_) | Opening::Silent => None,
+        Opening::Gone => return None,
+    };
+    if proxy.targets.is_known(to, netmap) || proxy.targets.is_name(name) {
+        return None;
+    }
+    Some(proxy.answers.ask(to, name, || proxy.targets.names(netmap)).await)
+}
+
 /// What becomes of a connection while recording is not suspended.
 fn judge(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
-    match way(proxy, judged.opening, judged.to, netmap) {
+    match way(proxy, judged, netmap) {
         Way::Terminate(_) if judged.distrusted => unread(proxy, netmap, Connection::Distrusted),
         way => way,
     }
 }
 
-fn way(proxy: &Proxy, opening: &Opening, to: SocketAddr, netmap: Option<&Netmap>) -> Way {
-    let known = proxy.targets.is_known(to, netmap);
-    match opening {
-        Opening::Tls(name) if known || proxy.targets.is_name(name.as_deref()) => {
+fn way(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
+    let to = judged.to;
+    let found = match judged.answer {
+        Some(Answer::ApiServer(name)) => Some(name),
+        _ => None,
+    };
+    let known = found.is_some() || proxy.targets.is_known(to, netmap);
+    match (judged.opening, judged.answer) {
+        (Opening::Tls(name), _) if proxy.targets.is_name(name.as_deref()) => {
             Way::Terminate(proxy.targets.api(to, name.as_deref()))
         }
-        Opening::Gone => Way::Close(Connection::Silent, None),
-        Opening::Silent if known => Way::Close(Connection::Silent, Some(HelloError::Unfinished)),
-        Opening::Other(error) if known => Way::Close(Connection::Plain, Some(*error)),
+        (Opening::Tls(name), _) if known => Way::Terminate(match found {
+            Some(name) => Arc::new(Target { to, name: name.clone() }),
+            None => proxy.targets.api(to, name.as_deref()),
+        }),
+        (Opening::Gone, _) => Way::Close(Connection::Silent, None),
+        (Opening::Silent, _) if known => Way::Close(Connection::Silent, Some(HelloError::Unfinished)),
+        (Opening::Other(error), _) if known => Way::Close(Connection::Plain, Some(*error)),
+        // A server that knows no TLS is none for clients that speak it, and one that is slow may be an API server.
+        (Opening::Tls(_), Some(Answer::NoTls)) | (_, Some(Answer::Unclear)) => {
+            unread(proxy, netmap, Connection::Unclear)
+        }
         // Without a netmap it is not known whether this is an API server.
         _ if netmap.is_none() => unread(proxy, netmap, Connection::Foreign),
         _ => Way::Splice(Connection::Foreign),
@@ -150,7 +187,8 @@ async fn terminate(
     netmap: Option<&Netmap>,
     connection: podwitness_runtime::connection::ConnectionHandle,
 ) -> io::Result<()> {
-    let tls = match proxy.leaves.serving(&proxy.targets.addresses(netmap), proxy.clock.now_unix()) {
+    let addresses = [proxy.targets.addresses(netmap), proxy.answers.found()].concat();
+    let tls = match proxy.leaves.serving(&addresses, proxy.clock.now_unix()) {
         Ok(tls) => tls,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no certificate to serve");

@@ -43,7 +43,7 @@ use tokio::sync::{mpsc, watch};
 use ca::{CaError, Leaves};
 use events::Events;
 use identity::Identities;
-use intercept::Distrust;
+use intercept::{Answers, Distrust};
 use metrics::Metrics;
 use notices::Notices;
 use session::Sessions;
@@ -87,6 +87,7 @@ pub struct Proxy {
     events: Events,
     refusals: Refusals,
     distrust: Distrust,
+    answers: Answers,
     notices: Notices,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     drain: drain::Watch,
@@ -114,6 +115,7 @@ impl Proxy {
         } = wiring;
         let config = Arc::new(config);
         let metrics = Metrics::register(registry);
+        let answers = Answers::new(upstream_roots.clone(), Arc::clone(&dial));
         let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), metrics.clone())?;
         let sessions = Arc::new(Sessions::new(
             Arc::clone(&config),
@@ -141,6 +143,7 @@ impl Proxy {
             events,
             refusals: Refusals::new(),
             distrust: Distrust::new(config.inject, owners),
+            answers,
             notices: Notices::new(notices),
             netmap,
             drain,

@@ -33,6 +33,8 @@ pub enum Connection {
     Bypass,
     /// Passed on raw: its user does not take our certificate, and the namespace lets interception step aside.
     Distrusted,
+    /// Passed on raw: what answers there could not be found out.
+    Unclear,
     /// Closed: the policy refuses what cannot be looked into.
     Refused,
     /// Closed: the client said nothing in time, or left.

@@ -12,7 +12,7 @@ use tokio::{
     time::{Duration, sleep, timeout},
 };
 
-use super::{Judged, Way, bypass_left, judge, sniff::Opening};
+use super::{Judged, Way, answer::Answer, bypass_left, judge, sniff::Opening};
 use crate::{BoxedStream, Proxy, metrics::Connection, stream::pass};
 
 /// How long the destination of a raw connection may take to answer.
@@ -26,8 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 pub(super) struct Raw {
     /// What lets it pass.
     pub(super) why: Connection,
-    /// How it opened; not looked at while recording is suspended.
-    pub(super) opening: Option<Opening>,
+    /// How it opened and what answers; not looked at while recording is suspended.
+    pub(super) seen: Option<(Opening, Option<Answer>)>,
     /// Where it goes.
     pub(super) to: SocketAddr,
 }
@@ -85,8 +85,9 @@ impl Raw {
             return true;
         }
         // What passed unseen under a bypass may be anything: it ends with it.
-        let Some(opening) = &self.opening else { return false };
-        let judged = Judged { opening, to: self.to, distrusted: self.why == Connection::Distrusted };
+        let Some((opening, answer)) = &self.seen else { return false };
+        let distrusted = self.why == Connection::Distrusted;
+        let judged = Judged { opening, to: self.to, answer: answer.as_ref(), distrusted };
         matches!(judge(proxy, &judged, netmap), Way::Splice(_))
     }
 }

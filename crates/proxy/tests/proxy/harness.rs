@@ -98,6 +98,8 @@ pub struct Setup {
     pub netmap: Option<Netmap>,
     pub until_netmap: UntilNetmap,
     pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
+    /// Other addresses of the API server, of which nobody is told.
+    pub also: Vec<SocketAddr>,
     /// The way to recorders.
     pub recorders: Arc<dyn Dial>,
     /// What an earlier process left in its spool.
@@ -115,6 +117,7 @@ impl Setup {
             netmap: Some(Netmap::default()),
             until_netmap: UntilNetmap::Open,
             elsewhere: None,
+            also: vec![],
             recorders: Arc::new(Nowhere),
             left: None,
             distrust: false,
@@ -144,6 +147,7 @@ impl Setup {
             http2: server_config(&cluster_ca, &[b"h2", b"http/1.1"]),
             http1: server_config(&cluster_ca, &[b"http/1.1"]),
             elsewhere: self.elsewhere,
+            also: self.also,
         });
         let (signal, watch) = drain::Drain::new();
         let netmap = watch::Sender::new(self.netmap.map(Arc::new));
@@ -205,13 +209,14 @@ fn config(inject: Inject, until_netmap: UntilNetmap, dir: &std::path::Path) -> P
     }
 }
 
-fn roots(ca: &PodCa) -> RootCertStore {
+pub fn roots(ca: &PodCa) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.certificate_pem().as_bytes()).unwrap()).unwrap();
     roots
 }
 
-fn server_config(ca: &PodCa, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+/// TLS of a server with a certificate of this CA.
+pub fn server_config(ca: &PodCa, alpn: &[&[u8]]) -> Arc<ServerConfig> {
     let leaf = ca.mint(&[service().ip()], now()).unwrap();
     let mut config = ServerConfig::builder_with_provider(default_provider().into())
         .with_safe_default_protocol_versions()

@@ -1,6 +1,7 @@
 //! The proxy between real HTTP clients and a real HTTP server, over pipes in memory and real TLS.
 #![cfg(test)]
 
+mod answers;
 mod events;
 mod eviction;
 mod harness;

@@ -131,24 +131,40 @@ async fn what_stepped_aside_ends_with_a_grant_that_enforces() {
 
 #[tokio::test(start_paused = true)]
 async fn what_passed_before_the_first_netmap_ends_when_it_says_that_this_is_the_api_server() {
-    for said in [b"hello".to_vec(), hello("example.org")] {
+    for (said, why) in [(b"hello".to_vec(), "Foreign"), (hello("example.org"), "Unclear")] {
         let pod = pod_with(|setup| (setup.netmap, setup.until_netmap) = (None, UntilNetmap::Open));
         let raw = begun(&pod, &said).await;
         publish(&pod, known(false));
-        ends(&pod, raw, "Foreign").await;
+        ends(&pod, raw, why).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_passed_as_foreign_ends_when_its_address_becomes_the_api_servers() {
-    for said in [b"hello".to_vec(), hello("example.org")] {
-        let pod = pod_with(|setup| setup.netmap = Some(grants(true)));
+    for (said, why) in [(b"hello".to_vec(), "Foreign"), (hello("example.org"), "Unclear")] {
+        let pod = pod_with(|setup| setup.netmap = Some(grants(false)));
         let mut raw = begun(&pod, &said).await;
         publish(&pod, Netmap { generation: 2, ..grants(false) });
         goes_on(&mut raw).await;
         publish(&pod, known(false));
-        ends(&pod, raw, "Foreign").await;
+        ends(&pod, raw, why).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passed_because_its_server_is_unknown_ends_with_a_grant_that_enforces() {
+    let pod = pod_with(|setup| setup.netmap = Some(grants(false)));
+    let raw = begun(&pod, &hello("example.org")).await;
+    publish(&pod, grants(true));
+    ends(&pod, raw, "Unclear").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_to_go_elsewhere_goes_on_whatever_the_grants_say() {
+    let pod = pod_with(|setup| setup.netmap = Some(grants(false)));
+    let mut raw = begun(&pod, b"hello").await;
+    publish(&pod, grants(true));
+    goes_on(&mut raw).await;
 }
 
 #[tokio::test(start_paused = true)]
