@@ -97,7 +97,7 @@ pub struct Bound {
 /// # Errors
 /// The first thing that cannot be had.
 pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Result<Bound, AppError> {
-    let own = config.api_server.resolve().await?;
+    let own = config.api_server.own(&config.env.api_server).await?;
     let api_server = *own.first().ok_or(AppError::NoAddress)?;
     let (state, admin) = (&config.paths.state, Admin::default());
     let metrics = Metrics::register(&admin.registry);

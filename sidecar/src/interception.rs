@@ -50,6 +50,8 @@ pub struct Interception {
     kernel: Kernel,
     rules: Arc<Rules>,
     own: Vec<SocketAddr>,
+    /// Ports to which nothing else may be connected before there is a netmap.
+    held: Vec<u16>,
     inject: Inject,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     probe: Arc<Probe>,
@@ -80,6 +82,7 @@ impl Interception {
             kernel,
             rules: Arc::new(rules),
             own,
+            held: held(env),
             inject,
             netmap,
             probe,
@@ -168,7 +171,9 @@ impl Interception {
     }
 
     fn targets(&self) -> Arc<Targets> {
-        Arc::new(netmap::targets(&self.own, self.netmap.borrow().as_deref()))
+        let netmap = self.netmap.borrow();
+        let targets = netmap::targets(&self.own, netmap.as_deref());
+        Arc::new(if netmap.is_none() { targets.holding(self.held.iter().copied()) } else { targets })
     }
 
     fn renewals(&self) -> Interval {
@@ -190,6 +195,12 @@ impl Interception {
     }
 }
 
+/// On which ports an API server may answer at addresses that are not known yet, where nothing may pass unrecorded.
+fn held(env: &SidecarEnv) -> Vec<u16> {
+    let ports = env.api_server.endpoints.iter().map(SocketAddr::port);
+    ports.filter(|_| env.until_netmap != UntilNetmap::Open).collect()
+}
+
 /// Whether a dead sidecar may let connections pass unrecorded.
 fn may_open(env: &SidecarEnv) -> bool {
     env.inject == Inject::Optional
@@ -205,7 +216,7 @@ async fn changed(netmap: &mut watch::Receiver<Option<Arc<Netmap>>>) {
 
 #[cfg(test)]
 mod tests {
-    use podwitness_core::inject::{ControlAddress, Profile};
+    use podwitness_core::inject::{ApiServerAddresses, ControlAddress, Profile};
 
     use super::*;
 
@@ -220,6 +231,21 @@ mod tests {
             service_accounts: vec![],
             log_level: "info".into(),
             spool_limit: 0,
+            api_server: ApiServerAddresses {
+                service: vec!["10.96.0.1:443".parse().unwrap()],
+                endpoints: vec!["192.0.2.1:8443".parse().unwrap()],
+            },
+        }
+    }
+
+    #[test]
+    fn only_closed_pods_hold_the_ports_of_the_endpoints() {
+        for (until, expected) in [
+            (UntilNetmap::Open, &[][..]),
+            (UntilNetmap::Closed, &[8443]),
+            (UntilNetmap::ClosedToAll, &[8443]),
+        ] {
+            assert_eq!(held(&env(Inject::Required, until, Credentials::Passthrough)), expected, "{until:?}");
         }
     }
 

@@ -6,7 +6,7 @@
 mod find;
 mod given;
 
-pub use find::{Found, MAX_ADDRESSES, Objects, find};
+pub use find::{Found, MAX_ADDRESSES, Objects, find, of_service, of_slice};
 pub use given::{Given, MAX_OF_NETWORK, parse};
 
 use std::{

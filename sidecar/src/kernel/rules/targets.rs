@@ -23,6 +23,7 @@ pub struct Targets {
     pub(super) v4: BTreeSet<(Ipv4Addr, u16)>,
     pub(super) v6: BTreeSet<(Ipv6Addr, u16)>,
     pub(super) ports: BTreeSet<u16>,
+    pub(super) held: BTreeSet<u16>,
     left_out: usize,
 }
 
@@ -42,6 +43,16 @@ impl Targets {
             }
         }
         targets
+    }
+
+    /// The same, and to these ports nothing else is connected at any other address.
+    #[must_use]
+    pub fn holding(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.held = ports.into_iter().filter(|port| *port != 0).collect();
+        while self.held.len() > MAX_PORTS {
+            self.held.pop_last();
+        }
+        self
     }
 
     /// How many addresses did not fit.

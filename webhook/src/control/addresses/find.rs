@@ -70,9 +70,9 @@ struct List {
 pub fn find(objects: &Objects<'_>) -> Found {
     let mut list = List::default();
     let is_own = |of: (&str, &str)| of == API_SERVER;
-    let own = objects.services.iter().filter(|service| is_own(of_service(service)));
+    let own = objects.services.iter().filter(|service| is_own(service_key(service)));
     list.add(own.flat_map(|service| addresses_of(service, &ports(service))));
-    let own = objects.slices.iter().filter(|slice| is_own(of_slice(slice)));
+    let own = objects.slices.iter().filter(|slice| is_own(slice_key(slice)));
     let behind: BTreeSet<SocketAddr> = own.flat_map(|slice| endpoints(slice)).map(|(at, _)| at).collect();
     let secure: BTreeSet<u16> = behind.iter().map(SocketAddr::port).collect();
     list.found.secure_ports = secure.iter().copied().take(MAX_PORTS).collect();
@@ -111,8 +111,8 @@ fn is_of_a_host(at: SocketAddr) -> bool {
 }
 
 fn through_services(objects: &Objects<'_>, list: &mut List) {
-    let slices: Vec<_> = objects.slices.iter().map(|slice| (of_slice(slice), slice)).collect();
-    let services: BTreeMap<_, _> = objects.services.iter().map(|s| (of_service(s), s)).collect();
+    let slices: Vec<_> = objects.slices.iter().map(|slice| (slice_key(slice), slice)).collect();
+    let services: BTreeMap<_, _> = objects.services.iter().map(|s| (service_key(s), s)).collect();
     let mut leading: Vec<(&Service, Vec<&ServicePort>)> = Vec::new();
     for _ in 0..ROUNDS {
         leading = slices
@@ -137,14 +137,26 @@ fn through_services(objects: &Objects<'_>, list: &mut List) {
     list.add(node_ports.iter().flat_map(|port| nodes.iter().map(|ip| SocketAddr::new(*ip, *port))));
 }
 
-fn of_service(service: &Service) -> (&str, &str) {
+/// All cluster, external and load balancer's addresses of a Service.
+#[must_use]
+pub fn of_service(service: &Service) -> Vec<SocketAddr> {
+    addresses_of(service, &ports(service))
+}
+
+/// All endpoints of a slice.
+#[must_use]
+pub fn of_slice(slice: &EndpointSlice) -> Vec<SocketAddr> {
+    endpoints(slice).map(|(at, _)| at).collect()
+}
+
+fn service_key(service: &Service) -> (&str, &str) {
     (
         service.metadata.namespace.as_deref().unwrap_or_default(),
         service.metadata.name.as_deref().unwrap_or_default(),
     )
 }
 
-fn of_slice(slice: &EndpointSlice) -> (&str, &str) {
+fn slice_key(slice: &EndpointSlice) -> (&str, &str) {
     let name = slice.labels().get(SERVICE_NAME).map_or("", String::as_str);
     (slice.metadata.namespace.as_deref().unwrap_or_default(), name)
 }
