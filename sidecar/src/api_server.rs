@@ -1,7 +1,12 @@
 //! The API server as the kubelet names it in every container: an address, or on some clusters a DNS name.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
+use podwitness_core::inject::ApiServerAddresses;
 use thiserror::Error;
 use tokio::{
     net::lookup_host,
@@ -33,6 +38,36 @@ pub struct ResolveError {
 }
 
 impl ApiServer {
+    /// Whether it is a name. The kubelet gives one only where the cluster is set up so; a Service's variables hold an
+    /// address, also those of a Service `kubernetes` in the pod's own namespace, which take the place of the API
+    /// server's.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        self.host.trim_matches(['[', ']']).parse::<IpAddr>().is_err()
+    }
+
+    /// What is known before there is a netmap: what admission has stamped, and behind it what the kubelet gives, if
+    /// that is a name or nothing is stamped.
+    ///
+    /// # Errors
+    /// Where nothing is stamped and a name has no address after several questions.
+    pub async fn own(&self, stamped: &ApiServerAddresses) -> Result<Vec<SocketAddr>, ResolveError> {
+        let known: Vec<SocketAddr> = stamped.service.iter().chain(&stamped.endpoints).copied().collect();
+        if known.is_empty() {
+            return self.resolve().await;
+        }
+        if !self.is_name() {
+            return Ok(known);
+        }
+        match self.ask().await {
+            Ok(named) => Ok([known, named].concat()),
+            Err(error) => {
+                tracing::warn!(host = self.host, %error, "KUBERNETES_SERVICE_HOST is not found; its addresses are not known");
+                Ok(known)
+            }
+        }
+    }
+
     /// The addresses, at least one. Only a name is asked for.
     ///
     /// # Errors
@@ -75,6 +110,26 @@ mod tests {
             let addresses = ApiServer { host: host.into(), port: 443 }.resolve().await.unwrap();
             assert_eq!(addresses, [expected.parse().unwrap()]);
         }
+    }
+
+    #[tokio::test]
+    async fn what_admission_stamped_goes_before_what_a_service_of_the_pods_namespace_could_be() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let stamped = ApiServerAddresses {
+            service: vec![at("10.96.0.1:443"), at("[fd00::1]:443")],
+            endpoints: vec![at("172.18.0.2:6443")],
+        };
+        let all = [at("10.96.0.1:443"), at("[fd00::1]:443"), at("172.18.0.2:6443")];
+        let of = |host: &str| ApiServer { host: host.into(), port: 443 };
+        assert_eq!(of("10.96.66.6").own(&stamped).await.unwrap(), all);
+        assert_eq!(of("nowhere.invalid").own(&stamped).await.unwrap(), all);
+        assert_eq!(
+            of("10.96.66.6").own(&ApiServerAddresses::default()).await.unwrap(),
+            [at("10.96.66.6:443")]
+        );
+        let named = of("localhost").own(&stamped).await.unwrap();
+        assert_eq!(named[..3], all);
+        assert!(named.len() > 3 && named[3].ip().is_loopback());
     }
 
     #[tokio::test]

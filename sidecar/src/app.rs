@@ -104,7 +104,7 @@ pub struct Bound {
 pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Result<Bound, AppError> {
     // A program of the pod may be running: what it could take is held first.
     let listener = Listener::bind(&kernel).await?;
-    let own = config.api_server.resolve().await?;
+    let own = config.api_server.own(&config.env.api_server).await?;
     let api_server = *own.first().ok_or(AppError::NoAddress)?;
     let (state, admin) = (&config.paths.state, Admin::default());
     let metrics = Metrics::register(&admin.registry);
@@ -135,7 +135,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let admin_server = admin.bind(admin_addresses()).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
     let (netmap, port) = (agent.netmap.clone(), listener.port());
-    let interception = Interception::new(config.env.inject, kernel, port, own, netmap, metrics.clone());
+    let interception = Interception::new(&config.env, kernel, port, own, netmap, metrics.clone());
     let interception = install(interception, config.env.inject).await?;
     let interception = interception.map(|interception| (interception, readiness.block("interception")));
     let credentials = (credentials, readiness.block("credentials"));

@@ -130,7 +130,9 @@ fn list(errors: &[EnvError]) -> String {
 mod tests {
     use std::collections::HashMap;
 
-    use podwitness_core::inject::{ControlAddress, EnvSource, Inject, ServiceAccountDir, UntilNetmap};
+    use podwitness_core::inject::{
+        ApiServerAddresses, ControlAddress, EnvSource, Inject, ServiceAccountDir, UntilNetmap,
+    };
 
     use super::*;
 
@@ -157,6 +159,7 @@ mod tests {
             service_accounts: vec![dir(0), dir(1)],
             log_level: "info".into(),
             spool_limit: 1,
+            api_server: ApiServerAddresses::default(),
         };
         let mut vars: HashMap<_, _> =
             [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")]

@@ -8,7 +8,10 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use podwitness_core::{control::Netmap, inject::Inject};
+use podwitness_core::{
+    control::Netmap,
+    inject::{Inject, SidecarEnv, UntilNetmap},
+};
 use podwitness_runtime::readiness::BlockReady;
 use tokio::{
     sync::watch,
@@ -48,6 +51,8 @@ pub struct Interception {
     kernel: Kernel,
     rules: Arc<Rules>,
     own: Vec<SocketAddr>,
+    /// Ports to which nothing else may be connected before there is a netmap.
+    held: Vec<u16>,
     inject: Inject,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     probe: Arc<Probe>,
@@ -60,7 +65,7 @@ impl Interception {
     /// Redirects to `listener`, a port, what goes to the API server's addresses `own`, as the pod knows them.
     #[must_use]
     pub fn new(
-        inject: Inject,
+        env: &SidecarEnv,
         kernel: Kernel,
         listener: u16,
         own: Vec<SocketAddr>,
@@ -71,7 +76,7 @@ impl Interception {
             mark: kernel.mark(),
             uid: rustix::process::geteuid().as_raw(),
             listener,
-            dead_man: dead_man(inject),
+            dead_man: dead_man(env.inject),
         };
         let probe = Arc::default();
         let begun = Instant::now();
@@ -79,7 +84,8 @@ impl Interception {
             kernel,
             rules: Arc::new(rules),
             own,
-            inject,
+            held: held(env),
+            inject: env.inject,
             netmap,
             probe,
             metrics,
@@ -167,7 +173,9 @@ impl Interception {
     }
 
     fn targets(&self) -> Arc<Targets> {
-        Arc::new(netmap::targets(&self.own, self.netmap.borrow().as_deref()))
+        let netmap = self.netmap.borrow();
+        let targets = netmap::targets(&self.own, netmap.as_deref());
+        Arc::new(if netmap.is_none() { targets.holding(self.held.iter().copied()) } else { targets })
     }
 
     fn renewals(&self) -> Interval {
@@ -189,6 +197,12 @@ impl Interception {
     }
 }
 
+/// On which ports an API server may answer at addresses that are not known yet, where nothing may pass unrecorded.
+fn held(env: &SidecarEnv) -> Vec<u16> {
+    let ports = env.api_server.endpoints.iter().map(SocketAddr::port);
+    ports.filter(|_| env.until_netmap != UntilNetmap::Open).collect()
+}
+
 /// After how long a dead sidecar lets connections pass unrecorded; never if `None`.
 fn dead_man(inject: Inject) -> Option<Duration> {
     (inject == Inject::Optional).then_some(DEAD_MAN)
@@ -203,7 +217,38 @@ async fn changed(netmap: &mut watch::Receiver<Option<Arc<Netmap>>>) {
 
 #[cfg(test)]
 mod tests {
+    use podwitness_core::inject::{ApiServerAddresses, ControlAddress, Credentials, Profile};
+
     use super::*;
+
+    fn env(inject: Inject, until_netmap: UntilNetmap, credentials: Credentials) -> SidecarEnv {
+        SidecarEnv {
+            control: ControlAddress { name: "c".into(), port: 1, addresses: vec![] },
+            control_ca: String::new(),
+            until_netmap,
+            inject,
+            profile: Profile::Interface,
+            credentials,
+            service_accounts: vec![],
+            log_level: "info".into(),
+            spool_limit: 0,
+            api_server: ApiServerAddresses {
+                service: vec!["10.96.0.1:443".parse().unwrap()],
+                endpoints: vec!["192.0.2.1:8443".parse().unwrap()],
+            },
+        }
+    }
+
+    #[test]
+    fn only_closed_pods_hold_the_ports_of_the_endpoints() {
+        for (until, expected) in [
+            (UntilNetmap::Open, &[][..]),
+            (UntilNetmap::Closed, &[8443]),
+            (UntilNetmap::ClosedToAll, &[8443]),
+        ] {
+            assert_eq!(held(&env(Inject::Required, until, Credentials::Passthrough)), expected, "{until:?}");
+        }
+    }
 
     #[test]
     fn a_dead_sidecar_opens_only_where_injection_is_optional() {

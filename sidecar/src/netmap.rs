@@ -17,7 +17,11 @@ pub const MAX_PEERS: usize = 256;
 #[must_use]
 pub fn targets(own: &[SocketAddr], netmap: Option<&Netmap>) -> Targets {
     let listed = netmap.map(|netmap| netmap.api_servers.as_slice()).unwrap_or_default();
-    Targets::new(own.iter().chain(listed).copied())
+    let secure = netmap.map(|netmap| netmap.secure_ports.as_slice()).unwrap_or_default();
+    // A control plane that does not tell them apart knows no others than the API server's own.
+    let unsaid = listed.iter().filter(|_| secure.is_empty());
+    let ports = own.iter().chain(unsaid).map(SocketAddr::port).chain(secure.iter().copied());
+    Targets::new(own.iter().chain(listed).copied(), ports)
 }
 
 /// The recorders as peers. One whose key or address cannot be right is left out and told.
@@ -97,11 +101,21 @@ mod tests {
     }
 
     #[test]
+    fn ports_of_what_leads_to_the_api_server_are_not_redirected_everywhere() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let all = [at("10.96.0.1:443"), at("172.18.0.2:6443"), at("10.96.7.7:80")];
+        let told = Netmap { api_servers: all.into(), secure_ports: vec![6443], ..Netmap::default() };
+        assert_eq!(targets(&[], Some(&told)), Targets::new(all, [6443]));
+        let untold = Netmap { api_servers: all[..2].into(), ..Netmap::default() };
+        assert_eq!(targets(&[], Some(&untold)), Targets::new(all[..2].iter().copied(), [6443]));
+    }
+
+    #[test]
     fn the_pods_own_address_is_always_redirected() {
         let own: SocketAddr = "10.96.0.1:443".parse().unwrap();
         let many = (0..500).map(|n| SocketAddr::from(([10, 1, 0, 1], 1000 + n))).collect();
         let netmap = Netmap { api_servers: many, ..Netmap::default() };
-        assert_eq!(targets(&[own], None), Targets::new([own]));
+        assert_eq!(targets(&[own], None), Targets::new([own], []));
         assert_eq!(targets(&[own], Some(&netmap)).left_out(), 501 - 256);
         assert!(targets(&[own], Some(&netmap)).redirects(own));
     }

@@ -5,6 +5,7 @@
 //! (`world`), the verdict on a pod (`decide`), reviews (`review`) and the server. Nothing here has side effects:
 //! a dry run is answered like any other review.
 
+mod api_server;
 mod baseline;
 mod body;
 mod cache;

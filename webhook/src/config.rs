@@ -11,6 +11,8 @@ use podwitness_runtime::{
     config::{Mistakes, Reader, Strings, parse},
 };
 
+use crate::control::addresses::{self, Given};
+
 /// What `--help` says about the environment.
 pub const HELP: &str = "\
 Settings come from the environment:
@@ -30,7 +32,9 @@ control:
   PODWITNESS_SIDECAR_IMAGE       images of sidecars that may enrol, separated by commas; tags do not matter (required)
   PODWITNESS_RECORDER_IMAGE      image of recorders whose Recorder names none (required)
   PODWITNESS_EVICTION_RESERVE    percentage of a node's file system below which its kubelet evicts pods, and which
-                                 recorders on it leave free: nodefs.available [10%]";
+                                 recorders on it leave free: nodefs.available [10%]
+  PODWITNESS_API_SERVERS         where else the API server is reached: names or addresses, with a port where it is
+                                 neither 443 nor its own, or networks (CIDR, 64 addresses at most), separated by commas";
 
 /// What both roles need.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -75,6 +79,8 @@ pub struct ControlConfig {
     pub recorder_image: String,
     /// Percentage of a node's file system below which its kubelet evicts pods.
     pub eviction_percent: u8,
+    /// Where the API server is reached besides what objects say.
+    pub api_servers: Vec<Given>,
 }
 
 impl AdmitConfig {
@@ -117,6 +123,8 @@ impl ControlConfig {
         let recorder_image = read.required("PODWITNESS_RECORDER_IMAGE", "an image reference", parse::text);
         let eviction =
             read.or("PODWITNESS_EVICTION_RESERVE", "a percentage such as 10%", EVICTION, parse::percent);
+        let what = "names, addresses or networks of up to 64 addresses, separated by commas";
+        let api_servers = read.or("PODWITNESS_API_SERVERS", what, Vec::new(), addresses::parse);
         let complete = (|| {
             Some(Self {
                 common: common?,
@@ -124,6 +132,7 @@ impl ControlConfig {
                 images: images?,
                 recorder_image: recorder_image?,
                 eviction_percent: eviction?,
+                api_servers: api_servers?,
             })
         })();
         read.finish(complete)
@@ -206,6 +215,7 @@ mod tests {
             ("PODWITNESS_IMAGE_PULL_SECRETS", "a,,b"),
             ("PODWITNESS_SPOOL_SIZE", "1Ki"),
             ("PODWITNESS_EVICTION_RESERVE", "10"),
+            ("PODWITNESS_API_SERVERS", "10.0.0.0/8"),
         ]);
         assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 7);
         assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 7);

@@ -8,6 +8,7 @@
 //! shrinks by accident ([`hold`]). One replica runs at a time, because the registry of keys is its memory.
 
 pub mod access;
+pub mod addresses;
 pub mod assertions;
 pub mod enrolments;
 pub mod events;
@@ -87,6 +88,7 @@ pub async fn run(config: ControlConfig) -> Result<(), ControlError> {
         namespace: config.common.namespace,
         recorder_image: config.recorder_image,
         eviction_percent: config.eviction_percent,
+        api_servers: config.api_servers,
         images: config.images.iter().map(|image| role::repository(image).to_owned()).collect(),
         clock: Arc::new(SystemClock),
         registry: sockets.registry,

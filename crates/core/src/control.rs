@@ -67,6 +67,8 @@ pub enum Notice {
     TooManyRecordings,
     /// API events found no room and are lost.
     EventsDropped,
+    /// Connections pass unrecorded to a server of which it could not be found out whether it is the API server.
+    UnknownServer(SocketAddr),
     /// What a replica of a recorder takes: said when it connects, when it changes, and now and then.
     Recorder(Taking),
 }
@@ -126,8 +128,11 @@ pub struct Netmap {
     pub recorders: Vec<RecorderPeer>,
     /// Grants whose `dst` fits the pod.
     pub grants: Grants,
-    /// Addresses of the API server: Service and endpoints.
+    /// Where the API server is reached: its Service and endpoints first, then everything else that leads there.
     pub api_servers: Vec<SocketAddr>,
+    /// TCP ports on which API servers themselves listen. Where it is empty, the ports of `api_servers` are meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secure_ports: Vec<u16>,
     /// Keys under which assertions are valid.
     pub issuers: Vec<Issuer>,
     /// PEM roots under which the control API's certificate may stand.
@@ -222,6 +227,9 @@ mod tests {
         let said: NoticeRequest = serde_json::from_str(r#"{"notice":"stepped-aside"}"#).unwrap();
         assert_eq!(said.notice, Notice::SteppedAside);
         assert!(serde_json::from_str::<NoticeRequest>(r#"{"notice":"all is well"}"#).is_err());
+        let of_server = NoticeRequest { notice: Notice::UnknownServer(([192, 0, 2, 7], 6443).into()) };
+        let text = serde_json::to_string(&of_server).unwrap();
+        assert_eq!(text, r#"{"notice":{"unknown-server":"192.0.2.7:6443"}}"#);
         let of_recorder = NoticeRequest { notice: Notice::Recorder(Taking::Degraded) };
         let text = serde_json::to_string(&of_recorder).unwrap();
         assert_eq!(text, r#"{"notice":{"recorder":"degraded"}}"#);

@@ -10,7 +10,7 @@ pub use env::{
     POD_SERVICE_ACCOUNT, POD_UID, PREFIX as ENV_PREFIX, SidecarEnv,
 };
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,8 @@ pub const HEALTH_PORT: u16 = 8082;
 /// Namespaces besides that of the installation where nothing is ever injected, whatever their labels say: without them a
 /// cluster could not be repaired.
 pub const NEVER_INJECTED: [&str; 2] = ["kube-system", "kube-node-lease"];
+/// Cap on addresses of either kind in [`ApiServerAddresses`]; further ones come with the netmap.
+pub const MAX_STAMPED_ADDRESSES: usize = 32;
 /// Cap on service-account directories of one pod; a pod with more is refused.
 pub const MAX_SERVICE_ACCOUNT_DIRS: usize = 64;
 
@@ -125,6 +127,15 @@ pub struct ControlAddress {
     pub port: u16,
     /// ClusterIPs of the Service.
     pub addresses: Vec<IpAddr>,
+}
+
+/// Where the API server is when a pod is admitted: what a sidecar goes by until it has a netmap.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ApiServerAddresses {
+    /// Of the Service `kubernetes` of namespace `default`, in all families.
+    pub service: Vec<SocketAddr>,
+    /// What is behind it, by its EndpointSlices.
+    pub endpoints: Vec<SocketAddr>,
 }
 
 /// One directory of credentials that the sidecar keeps for another container.

@@ -2,11 +2,15 @@
 //!
 //! Towards an address that is the API server's nothing but TLS is served, under every policy: what does not begin with
 //! a whole ClientHello in time is closed with an alert, because a server may understand what a detector does not. At
-//! other addresses what asks for the API server by name is terminated, and the rest is spliced raw, which is counted.
+//! other addresses what asks for the API server by name is terminated, and so is what an API server answers; the rest is
+//! spliced raw, which is counted.
 
+mod answer;
 mod distrust;
+mod raw;
 mod sniff;
 
+pub(crate) use answer::Answers;
 pub(crate) use distrust::Distrust;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -30,18 +34,18 @@ use crate::{
         meter::{Meter, Metered},
     },
     metrics::Connection,
-    serve::{self, Client},
-    stream::{Bulk, Lenient, Rewound, TOGETHER, pass_both},
+    serve,
+    stream::{Bulk, Lenient, Rewound, TOGETHER},
     target::Target,
 };
+use answer::Answer;
+use raw::Raw;
 use sniff::Opening;
 
 /// How long a client of the API server may take for its first message and for its handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long anyone else may be silent before the connection is passed on: its server may have to speak first.
 const SILENCE: Duration = Duration::from_secs(1);
-/// How long the destination of a raw connection may take to answer.
-const DIAL: Duration = Duration::from_secs(10);
 /// Of a connection that is passed on raw: what is read of either side.
 const SPLICED: usize = CONNECTION + 4 * TOGETHER;
 /// How long an alert may take, and how long the client is read after it.
@@ -51,6 +55,19 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) type ServerIo = Metered<Terminated>;
 /// The same, before what it holds is counted.
 pub(crate) type Terminated = Lenient<TlsStream<Bulk<Rewound<BoxedStream>>>>;
+
+/// The client's end, from its first byte on.
+type Client = Rewound<BoxedStream>;
+
+/// What is known of a connection when it is judged.
+struct Judged<'a> {
+    opening: &'a Opening,
+    to: SocketAddr,
+    /// What answers there, where that is not known without asking.
+    answer: Option<&'a Answer>,
+    /// Interception steps aside for its user.
+    distrusted: bool,
+}
 
 /// What to do with a connection.
 enum Way {
@@ -71,24 +88,17 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
     let to = proxy.targets.destination(original);
-    let bypassed = is_bypassed(netmap, proxy.clock.now_unix());
-    let (way, first) = if bypassed {
+    let (way, seen, first) = if bypass_left(netmap, proxy.clock.now_unix()).is_some() {
         proxy.notices.give(Notice::Bypassed);
-        (Way::Splice(Connection::Bypass), Bytes::new())
+        (Way::Splice(Connection::Bypass), None, Bytes::new())
     } else {
-        let known = proxy.targets.is_known(to, netmap);
-        let (opening, first) =
-            sniff::sniff(&mut stream, if known { PATIENCE } else { SILENCE }, PATIENCE, |seen| {
-                proxy.memory.hold(&connection, CONNECTION.saturating_add(seen)).is_ok()
-            })
-            .await;
-        let way = match way(proxy, &opening, to, known, netmap) {
-            Way::Terminate(_) if proxy.distrust.covers(client, original) => {
-                unread(proxy, netmap, Connection::Distrusted)
-            }
-            way => way,
-        };
-        (way, first)
+        let silence = if proxy.targets.is_known(to, netmap) { PATIENCE } else { SILENCE };
+        let hold = |seen| proxy.memory.hold(&connection, CONNECTION.saturating_add(seen)).is_ok();
+        let (opening, first) = sniff::sniff(&mut stream, silence, PATIENCE, hold).await;
+        let answer = ask(proxy, &opening, to, netmap).await;
+        let distrusted = proxy.distrust.covers(client, original);
+        let judged = Judged { opening: &opening, to, answer: answer.as_ref(), distrusted };
+        (judge(proxy, &judged, netmap), Some((opening, answer)), first)
     };
     let stream = Rewound::new(first, stream);
     match way {
@@ -99,13 +109,16 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
         }
         Way::Splice(why) => {
             proxy.metrics.connection(why);
+            if why == Connection::Unclear {
+                proxy.notices.give(Notice::UnknownServer(to));
+            }
             tracing::debug!(%to, ?why, "connection passed on raw");
             let _busy = connection.busy();
             if proxy.memory.hold(&connection, SPLICED).is_err() {
                 proxy.metrics.connection(Connection::NoMemory);
                 return;
             }
-            if let Err(error) = splice(proxy, stream, to).await {
+            if let Err(error) = (Raw { why, seen, to }).splice(proxy, stream).await {
                 tracing::debug!(%to, %error, "raw connection ended");
             }
         }
@@ -119,19 +132,55 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     }
 }
 
-/// Recording is suspended until a time in the netmap.
-fn is_bypassed(netmap: Option<&Netmap>, now: i64) -> bool {
-    netmap.and_then(|map| map.bypass_until).is_some_and(|until| now < until)
+/// How long recording is still suspended by the netmap.
+fn bypass_left(netmap: Option<&Netmap>, now: i64) -> Option<Duration> {
+    let left = netmap?.bypass_until?.saturating_sub(now);
+    u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
 }
 
-fn way(proxy: &Proxy, opening: &Opening, to: SocketAddr, known: bool, netmap: Option<&Netmap>) -> Way {
-    match opening {
-        Opening::Tls(name) if known || proxy.targets.is_name(name.as_deref()) => {
+/// Asks what answers where that is not known, unless it makes no difference.
+async fn ask(proxy: &Proxy, opening: &Opening, to: SocketAddr, netmap: Option<&Netmap>) -> Option<Answer> {
+    let name = match opening {
+        Opening::Tls(name) => name.as_deref(),
+        Opening::Other(_) | Opening::Silent => None,
+        Opening::Gone => return None,
+    };
+    if proxy.targets.is_known(to, netmap) || proxy.targets.is_name(name) {
+        return None;
+    }
+    Some(proxy.answers.ask(to, name, || proxy.targets.names(netmap)).await)
+}
+
+/// What becomes of a connection while recording is not suspended.
+fn judge(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
+    match way(proxy, judged, netmap) {
+        Way::Terminate(_) if judged.distrusted => unread(proxy, netmap, Connection::Distrusted),
+        way => way,
+    }
+}
+
+fn way(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
+    let to = judged.to;
+    let found = match judged.answer {
+        Some(Answer::ApiServer(name)) => Some(name),
+        _ => None,
+    };
+    let known = found.is_some() || proxy.targets.is_known(to, netmap);
+    match (judged.opening, judged.answer) {
+        (Opening::Tls(name), _) if proxy.targets.is_name(name.as_deref()) => {
             Way::Terminate(proxy.targets.api(to, name.as_deref()))
         }
-        Opening::Gone => Way::Close(Connection::Silent, None),
-        Opening::Silent if known => Way::Close(Connection::Silent, Some(HelloError::Unfinished)),
-        Opening::Other(error) if known => Way::Close(Connection::Plain, Some(*error)),
+        (Opening::Tls(name), _) if known => Way::Terminate(match found {
+            Some(name) => Arc::new(Target { to, name: name.clone() }),
+            None => proxy.targets.api(to, name.as_deref()),
+        }),
+        (Opening::Gone, _) => Way::Close(Connection::Silent, None),
+        (Opening::Silent, _) if known => Way::Close(Connection::Silent, Some(HelloError::Unfinished)),
+        (Opening::Other(error), _) if known => Way::Close(Connection::Plain, Some(*error)),
+        // A server that knows no TLS is none for clients that speak it, and one that is slow may be an API server.
+        (Opening::Tls(_), Some(Answer::NoTls)) | (_, Some(Answer::Unclear)) => {
+            unread(proxy, netmap, Connection::Unclear)
+        }
         // Without a netmap it is not known whether this is an API server.
         _ if netmap.is_none() => unread(proxy, netmap, Connection::Foreign),
         _ => Way::Splice(Connection::Foreign),
@@ -150,12 +199,13 @@ fn unread(proxy: &Proxy, netmap: Option<&Netmap>, why: Connection) -> Way {
 /// Terminates a connection and serves it to its end; an error is a handshake that failed.
 async fn terminate(
     proxy: &Arc<Proxy>,
-    stream: Rewound<BoxedStream>,
+    stream: Client,
     target: Arc<Target>,
     netmap: Option<&Netmap>,
     connection: podwitness_runtime::connection::ConnectionHandle,
 ) -> io::Result<()> {
-    let tls = match proxy.leaves.serving(&proxy.targets.addresses(netmap), proxy.clock.now_unix()) {
+    let addresses = [proxy.targets.addresses(netmap), proxy.answers.found()].concat();
+    let tls = match proxy.leaves.serving(&addresses, proxy.clock.now_unix()) {
         Ok(tls) => tls,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no certificate to serve");
@@ -170,7 +220,7 @@ async fn terminate(
     let stream = Lenient(stream);
     let meter = Meter::new(Arc::clone(&proxy.memory), connection.clone(), serve::is_http2(&stream));
     let stream = Metered::new(stream, Arc::clone(&meter));
-    let client = Arc::new(Client { target, has_certificate, connection, meter });
+    let client = Arc::new(serve::Client { target, has_certificate, connection, meter });
     serve::serve(proxy, stream, client).await;
     Ok(())
 }
@@ -209,7 +259,7 @@ fn has_certificate(stream: &TlsStream<Bulk<Rewound<BoxedStream>>>) -> bool {
 }
 
 /// Closes a connection with an alert. Bytes left unread would make the client's system throw the alert away.
-async fn close(mut stream: Rewound<BoxedStream>, error: HelloError) {
+async fn close(mut stream: Client, error: HelloError) {
     let farewell = async {
         stream.write_all(&error.alert()).await?;
         stream.shutdown().await?;
@@ -217,13 +267,4 @@ async fn close(mut stream: Rewound<BoxedStream>, error: HelloError) {
     };
     // A client that has left needs no alert.
     let _ = timeout(FAREWELL, farewell).await;
-}
-
-/// Passes bytes in both directions until both have ended or the drain is over.
-async fn splice(proxy: &Proxy, mut client: Rewound<BoxedStream>, to: SocketAddr) -> io::Result<()> {
-    let mut server = timeout(DIAL, proxy.upstream_dial.dial(to)).await??;
-    tokio::select! {
-        passed = pass_both(&mut client, &mut server) => passed,
-        () = proxy.drain.over() => Ok(()),
-    }
 }

@@ -11,6 +11,7 @@ use prometheus_client::{
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     connections: Family<ByConnection, Counter>,
+    raw_ended: Family<ByConnection, Counter>,
     requests: Family<ByRequest, Counter>,
     upgrades: Family<ByUpgrade, Counter>,
     reviews: Family<ByReview, Counter>,
@@ -34,6 +35,8 @@ pub enum Connection {
     Bypass,
     /// Passed on raw: its user does not take our certificate, and the namespace lets interception step aside.
     Distrusted,
+    /// Passed on raw: what answers there could not be found out.
+    Unclear,
     /// Closed: the policy refuses what cannot be looked into.
     Refused,
     /// Closed: the client said nothing in time, or left.
@@ -145,6 +148,7 @@ impl Metrics {
         let metrics = Self::default();
         let Self {
             connections,
+            raw_ended,
             requests,
             upgrades,
             reviews,
@@ -155,6 +159,11 @@ impl Metrics {
         } = metrics.clone();
         let registry = registry.sub_registry_with_prefix("podwitness_proxy");
         registry.register("connections", "Intercepted connections by what became of them", connections);
+        registry.register(
+            "raw_connections_ended",
+            "Connections passed on raw that were ended because they are no longer allowed, by why they passed",
+            raw_ended,
+        );
         registry.register("requests", "Ordinary requests by what became of them", requests);
         registry.register("upgrades", "Upgrades by purpose and by what became of them", upgrades);
         registry.register("identity_reviews", "Callers by how their identity was found", reviews);
@@ -178,6 +187,10 @@ impl Metrics {
 
     pub(crate) fn connection(&self, outcome: Connection) {
         self.connections.get_or_create(&ByConnection { outcome }).inc();
+    }
+
+    pub(crate) fn raw_ended(&self, outcome: Connection) {
+        self.raw_ended.get_or_create(&ByConnection { outcome }).inc();
     }
 
     pub(crate) fn request(&self, outcome: Request) {

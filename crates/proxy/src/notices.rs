@@ -11,6 +11,8 @@ use tokio::{sync::mpsc, time::Instant};
 
 /// How long one notice stands before it is given again.
 const AGAIN: Duration = Duration::from_secs(600);
+/// Cap on different notices in that time; further ones, each of another server, are lost.
+const MAX_GIVEN: usize = 16;
 
 /// Where notice is given. Clones are the same.
 #[derive(Clone, Debug)]
@@ -28,7 +30,10 @@ impl Notices {
     pub(crate) fn give(&self, notice: Notice) {
         let now = Instant::now();
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        if given.get(&notice).is_some_and(|at| now.duration_since(*at) < AGAIN) {
+        given.retain(|_, at| now.duration_since(*at) < AGAIN);
+        if given.contains_key(&notice)
+            || given.len() >= MAX_GIVEN && matches!(notice, Notice::UnknownServer(_))
+        {
             return;
         }
         if self.to.try_send(notice).is_ok() {
@@ -59,6 +64,22 @@ mod tests {
             all.push(notice);
         }
         assert_eq!(all, [Notice::NoGrant, Notice::Bypassed, Notice::NoGrant]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_servers_a_few_are_named_and_everything_else_is_still_said() {
+        let (to, mut heard) = mpsc::channel(100);
+        let notices = Notices::new(to);
+        for port in 1..100 {
+            notices.give(Notice::UnknownServer(([192, 0, 2, 7], port).into()));
+        }
+        notices.give(Notice::Bypassed);
+        drop(notices);
+        let mut all = Vec::new();
+        while let Some(notice) = heard.recv().await {
+            all.push(notice);
+        }
+        assert_eq!((all.len(), all.last()), (MAX_GIVEN + 1, Some(&Notice::Bypassed)));
     }
 
     #[tokio::test(start_paused = true)]

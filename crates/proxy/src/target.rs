@@ -86,6 +86,14 @@ impl Targets {
         Arc::new(Target { to, name: name.unwrap_or_else(|| ServerName::from(to.ip())) })
     }
 
+    /// What the certificate of an API server may bear, one of them at least.
+    #[must_use]
+    pub fn names(&self, netmap: Option<&Netmap>) -> Vec<ServerName<'static>> {
+        let names = self.names.iter().filter(|name| *name != LOCALHOST).rev();
+        let names = names.filter_map(|name| ServerName::try_from(name.clone()).ok());
+        names.chain(self.addresses(netmap).into_iter().map(ServerName::from)).collect()
+    }
+
     /// Addresses for which a leaf has to be good.
     #[must_use]
     pub fn addresses(&self, netmap: Option<&Netmap>) -> Vec<IpAddr> {

@@ -6,6 +6,7 @@
 //!                    API server's own port        dnat to our loopback listener
 //! egress  filter  0  from our listener, SYN-ACK, not our mark  drop
 //!                    oifname podwitness0, not our mark         drop
+//!                    a port that is held, new, not our mark    drop
 //! ingress filter  0  iifname podwitness0, not established      drop
 //! transit filter  0  in or out of podwitness0                  drop
 //! ```
@@ -38,6 +39,8 @@ const TRANSIT: &str = "transit";
 const API_V4: &str = "api4";
 const API_V6: &str = "api6";
 const PORTS: &str = "ports";
+const HELD: &str = "held";
+const LOOPBACK: &str = "lo";
 
 /// One before the priority of everyone else's destination NAT (`NF_IP_PRI_NAT_DST`).
 const BEFORE_OTHERS: i32 = -101;
@@ -126,6 +129,7 @@ impl Rules {
         batch.set(API_V4, SetKind::V4, self.dead_man);
         batch.set(API_V6, SetKind::V6, self.dead_man);
         batch.set(PORTS, SetKind::Port, self.dead_man);
+        batch.set(HELD, SetKind::HeldPort, self.dead_man);
     }
 
     fn redirect(&self, batch: &mut Batch) {
@@ -152,6 +156,11 @@ impl Rules {
             });
         }
         batch.rule(EGRESS, |e| e.leaves_by(inject::INTERFACE).mark_is_not(self.mark).drop_it());
+        // What is redirected has another destination by now.
+        batch.rule(EGRESS, |e| {
+            let e = e.leaves_not_by(LOOPBACK).mark_is_not(self.mark).unsolicited();
+            e.tcp().port_in(HELD).drop_it()
+        });
         batch.chain(INGRESS, &filter(LOCAL_IN));
         batch.rule(INGRESS, |e| e.comes_by(inject::INTERFACE).unsolicited().drop_it());
         batch.chain(TRANSIT, &filter(FORWARD));
@@ -164,6 +173,8 @@ fn elements(batch: &mut Batch, targets: &Targets) {
     address_elements(batch, targets);
     let ports: Vec<_> = targets.ports.iter().map(|port| port.to_be_bytes().to_vec()).collect();
     batch.elements(PORTS, ports.into_iter());
+    let held: Vec<_> = targets.held.iter().map(|port| port.to_be_bytes().to_vec()).collect();
+    batch.elements(HELD, held.into_iter());
 }
 
 fn address_elements(batch: &mut Batch, targets: &Targets) {

@@ -116,7 +116,8 @@ pub fn rules() -> Rules {
 }
 
 pub fn targets(addresses: &[&str]) -> Targets {
-    Targets::new(addresses.iter().map(|address| address.parse().unwrap()))
+    let addresses: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    Targets::new(addresses.clone(), addresses.iter().map(SocketAddr::port))
 }
 
 pub fn at_sidecar(original: &str) -> Landed {

@@ -33,6 +33,20 @@ fn any_address_on_the_api_servers_own_port_lands_at_the_sidecar() {
 
 #[test]
 #[ignore = "needs root and network namespaces"]
+fn a_port_that_is_held_lets_nothing_else_through_until_the_netmap_is_known() {
+    let lab = Lab::new();
+    let held = targets(&[SERVICE]).holding([443]);
+    lab.rules(|socket| rules().install(socket, &held).unwrap());
+    assert_eq!(lab.lands(SERVICE, None), at_sidecar(SERVICE));
+    assert_eq!(lab.lands(OTHER, Some(MARK)), Landed::World);
+    assert_eq!(lab.lands(GATEWAY, None), Landed::World, "other ports are left alone");
+    assert!(lab.connect(OTHER, None).is_err());
+    lab.rules(|socket| rules().refresh(socket, &targets(&[SERVICE])).unwrap());
+    assert_eq!(lab.lands(OTHER, None), Landed::World);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
 fn only_our_mark_under_our_uid_passes() {
     let lab = Lab::new();
     lab.install(&rules(), &ALL);

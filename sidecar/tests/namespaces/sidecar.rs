@@ -10,7 +10,10 @@ use std::{
 
 use podwitness_core::{
     control::Netmap,
-    inject::{ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, SidecarEnv, UntilNetmap},
+    inject::{
+        ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, SidecarEnv,
+        UntilNetmap,
+    },
 };
 use podwitness_lab::control::NAME;
 use podwitness_proxy::PodIdentity;
@@ -98,6 +101,7 @@ impl Pod {
                 }],
                 log_level: "info".into(),
                 spool_limit: 1 << 20,
+                api_server: ApiServerAddresses::default(),
             },
             pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
             api_server: ApiServer { host: "10.96.0.1".into(), port: 443 },

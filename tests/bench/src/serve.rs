@@ -154,6 +154,7 @@ fn write_environment(dir: &Path, addresses: &Addresses, control_ca: &str) -> Res
         }],
         log_level: "info".into(),
         spool_limit: SPOOL,
+        api_server: podwitness_core::inject::ApiServerAddresses::default(),
     };
     let mut text = format!(
         "KUBERNETES_SERVICE_HOST={}\0KUBERNETES_SERVICE_PORT={}\0",

@@ -50,6 +50,11 @@ impl<T> Cache<T> {
         content.overflowed || content.items.values().any(|value| test(value))
     }
 
+    /// All values, by name.
+    pub(super) fn values(&self) -> Vec<Arc<T>> {
+        self.read().items.values().cloned().collect()
+    }
+
     /// Takes one event of the watch.
     pub(super) fn take<K: Resource>(&self, event: Event<K>, read: impl Fn(&K) -> T) {
         let mut content = self.write();

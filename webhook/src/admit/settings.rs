@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use podwitness_core::{
     allow::Allow,
-    inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap},
+    inject::{ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, UntilNetmap},
 };
 
 /// Everything that [`super::mutate()`] needs to know. Made anew for each pod from what the caches hold.
@@ -30,6 +30,8 @@ pub struct Settings {
     pub control: ControlAddress,
     /// PEM roots under which the control API's certificate stands.
     pub control_ca: String,
+    /// Where the API server is.
+    pub api_server: ApiServerAddresses,
     /// What holds before the first netmap: whether a grant that fails closed means the pod.
     pub until_netmap: UntilNetmap,
 }

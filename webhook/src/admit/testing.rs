@@ -3,7 +3,7 @@
 use json_patch::PatchOperation;
 use podwitness_core::{
     allow::Allow,
-    inject::{ControlAddress, Credentials, Inject, Profile, UntilNetmap},
+    inject::{ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, UntilNetmap},
 };
 use serde_json::{Value, json};
 
@@ -25,6 +25,10 @@ pub(super) fn settings(inject: Inject) -> Settings {
             addresses: vec!["10.96.3.4".parse().unwrap()],
         },
         control_ca: "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n".into(),
+        api_server: ApiServerAddresses {
+            service: vec!["10.96.0.1:443".parse().unwrap()],
+            endpoints: vec!["172.18.0.2:6443".parse().unwrap()],
+        },
         until_netmap: UntilNetmap::Open,
     }
 }

@@ -25,6 +25,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     Settings,
+    api_server::ApiServer,
     cache::{self, Cache},
     namespaces::Namespace,
     refusal::{Reason, Refusal},
@@ -47,6 +48,7 @@ pub(super) struct World {
     grants: Cache<GrantSpec>,
     control: watch::Sender<Option<ControlAddress>>,
     roots: watch::Receiver<Option<Arc<str>>>,
+    api_server: Arc<ApiServer>,
     fetch: Option<Api<NamespaceMeta>>,
 }
 
@@ -63,12 +65,14 @@ impl World {
             grants: Cache::new(MAX_GRANTS),
             control: watch::Sender::new(None),
             roots,
+            api_server: Arc::new(ApiServer::new()),
             fetch: client.map(|client| Api::all(client.clone())),
         }
     }
 
     /// Starts every watch; readiness waits until each has delivered once.
     pub(super) fn follow(self: &Arc<Self>, client: &Client, readiness: &Readiness, tasks: &mut JoinSet<()>) {
+        self.api_server.follow(client, readiness, tasks);
         let labelled = Config::default().labels(labels::INJECT);
         let namespaces = watcher(Api::<NamespaceMeta>::all(client.clone()), labelled).default_backoff();
         let grants = watcher(Api::<Grant>::all(client.clone()), Config::default()).default_backoff();
@@ -156,6 +160,7 @@ impl World {
             spool_size: self.config.spool_size,
             control,
             control_ca: roots.to_string(),
+            api_server: self.api_server.addresses(),
             until_netmap: self.until_netmap(namespace, name, pod),
         })
     }

@@ -1,5 +1,7 @@
 //! Events on pods, published in the background: whoever reports one never waits.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
@@ -52,7 +54,7 @@ impl Events {
     /// What the pod says of itself.
     pub fn noticed(&self, pod: &Pod, notice: Notice) {
         let (type_, reason, note) = in_words(notice);
-        self.hand_in(type_, reason, "Record", note, pod);
+        self.hand_in(type_, reason, "Record", &note, pod);
     }
 
     fn hand_in(&self, type_: EventType, reason: &str, action: &str, note: &str, pod: &Pod) {
@@ -70,8 +72,8 @@ impl Events {
 }
 
 /// Type, reason and text of an Event.
-const fn in_words(notice: Notice) -> (EventType, &'static str, &'static str) {
-    match notice {
+fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
+    let (type_, reason, note) = match notice {
         Notice::CertificateRefused => (
             EventType::Warning,
             "CertificateRefused",
@@ -130,7 +132,14 @@ const fn in_words(notice: Notice) -> (EventType, &'static str, &'static str) {
         Notice::Recorder(Taking::Accepting) => {
             (EventType::Normal, "RecorderAccepting", "everything is taken, and all is well again")
         }
-    }
+        Notice::UnknownServer(to) => {
+            let note = format!(
+                "connections to {to} pass unrecorded: it does not answer a TLS handshake in time, so that the witness cannot tell whether it is the API server; name it in PODWITNESS_API_SERVERS of the control plane if it is"
+            );
+            return (EventType::Warning, "UnknownServer", note.into());
+        }
+    };
+    (type_, reason, note.into())
 }
 
 impl Publisher {
@@ -188,7 +197,10 @@ mod tests {
             SteppedAside, TooManyRecordings,
         };
         let of_recorders = Taking::ALL.map(Notice::Recorder);
+        let unknown =
+            Notice::UnknownServer("[fd00:1111:2222:3333:4444:5555:6666:7777]:65535".parse().unwrap());
         let of_pods = [
+            unknown,
             CertificateRefused,
             SteppedAside,
             NoGrant,

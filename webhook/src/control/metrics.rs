@@ -27,6 +27,8 @@ pub struct Metrics {
     pub replicas: Gauge,
     /// Namespaces that require recording and accept more than Pod Security baseline.
     pub widened: Gauge,
+    /// Addresses at which the API server is known to be reached.
+    pub api_servers: Gauge,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -46,8 +48,9 @@ impl Metrics {
     pub fn register(registry: &SharedRegistry) -> Self {
         let metrics = Self { pods: registry.connections().listener("control-pods"), ..Self::default() };
         registry.with(|registry| {
-            let Self { enrolments, refusals, streams, enrolled, generation, held, replicas, widened, .. } =
+            let Self { enrolments, refusals, streams, enrolled, generation, held, replicas, .. } =
                 metrics.clone();
+            let Self { widened, api_servers, .. } = metrics.clone();
             registry.register(
                 "podwitness_control_enrolments",
                 "Enrolments by role and kind of key",
@@ -71,6 +74,11 @@ impl Metrics {
                 "podwitness_control_widened_namespaces",
                 "Namespaces that require recording and accept more than Pod Security baseline",
                 widened,
+            );
+            registry.register(
+                "podwitness_control_api_server_addresses",
+                "Addresses at which the API server is known to be reached",
+                api_servers,
             );
         });
         metrics

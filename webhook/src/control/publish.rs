@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    addresses::Found,
     enrolments::{Enrolments, Remembered},
     external::Endpoints,
     filled::Filled,
@@ -55,6 +56,8 @@ pub struct Publisher {
     pub enrolments: Enrolments,
     /// Addresses of recorders outside the cluster.
     pub endpoints: Endpoints,
+    /// Where API servers are reached; nothing is published before that was looked for.
+    pub addresses: watch::Receiver<Option<Arc<Found>>>,
     /// What stays the same.
     pub fixed: Fixed,
     /// PEM roots of the control API's certificate, as they change; nothing is published without them.
@@ -79,6 +82,7 @@ impl Publisher {
         self.filled.wait().await;
         // An error says that the certificate's keeper is gone, which ends the program elsewhere.
         let _ = self.roots.wait_for(Option::is_some).await;
+        let _ = self.addresses.wait_for(Option::is_some).await;
         self.remember();
         let mut held = None;
         loop {
@@ -128,7 +132,6 @@ impl Publisher {
 
     fn build(&self, pods: &[Arc<Pod>]) -> World {
         let caches = &self.caches;
-        let found = sources::api_servers(&caches.services.state(), &caches.slices.state());
         let (recorders, zones) = (caches.recorders.state(), sources::zones(&caches.nodes.state()));
         World {
             cluster: self.fixed.cluster.clone(),
@@ -138,14 +141,14 @@ impl Publisher {
             recorders: sources::peers(&recorders, &self.enrolments.lock(), pods, &self.endpoints, &zones),
             zones,
             namespaces: sources::namespaces(&caches.namespaces.state()),
-            api_servers: self.never_none(found),
+            api_servers: self.api_servers(),
         }
     }
 
     /// The API server always has an address: none at all is an accident.
-    fn never_none(&self, found: Vec<SocketAddr>) -> Vec<SocketAddr> {
-        if !found.is_empty() {
-            return found;
+    fn api_servers(&self) -> Found {
+        if let Some(found) = self.addresses.borrow().as_deref().filter(|found| !found.addresses.is_empty()) {
+            return found.clone();
         }
         let before = self.worlds.borrow();
         before.as_ref().map(|published| published.world.api_servers.clone()).unwrap_or_default()

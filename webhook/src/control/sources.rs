@@ -1,16 +1,9 @@
 //! From objects of the cluster to a [`World`](super::world::World): pure, so that it is tested on objects as the API server gives them.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use k8s_openapi::{
-    api::{
-        core::v1::{Namespace, Node, Service},
-        discovery::v1::EndpointSlice,
-    },
+    api::core::v1::{Namespace, Node},
     jiff::Timestamp,
 };
 use kube::{ResourceExt as _, core::PartialObjectMeta};
@@ -68,39 +61,9 @@ pub fn grants(objects: &[Arc<Grant>]) -> Vec<podwitness_core::grant::Grant> {
     grants
 }
 
-/// Addresses of the API server: the Service `default/kubernetes` and what is behind it.
-#[must_use]
-pub fn api_servers(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Vec<SocketAddr> {
-    let mut found: Vec<SocketAddr> = services.iter().flat_map(|service| cluster_ips(service)).collect();
-    found.extend(slices.iter().flat_map(|slice| endpoints(slice)));
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-fn cluster_ips(service: &Service) -> Vec<SocketAddr> {
-    let Some(spec) = &service.spec else { return vec![] };
-    let ips = spec.cluster_ips.iter().flatten().filter_map(|ip| ip.parse::<IpAddr>().ok());
-    let ports: Vec<u16> =
-        spec.ports.iter().flatten().filter_map(|port| u16::try_from(port.port).ok()).collect();
-    ips.flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(ip, *port))).collect()
-}
-
-fn endpoints(slice: &EndpointSlice) -> Vec<SocketAddr> {
-    let ips = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-    let ips = ips.filter_map(|ip| ip.parse::<IpAddr>().ok());
-    let ports: Vec<u16> = slice
-        .ports
-        .iter()
-        .flatten()
-        .filter_map(|port| port.port.and_then(|port| u16::try_from(port).ok()))
-        .collect();
-    ips.flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(ip, *port))).collect()
-}
-
 /// Zones by name of their nodes, of the nodes that say one.
 #[must_use]
-pub fn zones(nodes: &[Arc<PartialObjectMeta<Node>>]) -> BTreeMap<String, String> {
+pub fn zones(nodes: &[Arc<Node>]) -> BTreeMap<String, String> {
     let zoned = nodes.iter().filter_map(|node| Some((node.name_any(), node.labels().get(ZONE)?.clone())));
     zoned.filter(|(_, zone)| !zone.is_empty()).collect()
 }
@@ -276,15 +239,5 @@ mod tests {
             object(json!({"metadata": {"name": "plain"}})),
         ]);
         assert_eq!(found, 1);
-    }
-
-    #[test]
-    fn the_api_server_is_its_service_and_what_is_behind() {
-        let service = object(json!({"spec": {"clusterIPs": ["10.96.0.1", "fd00::1"],
-            "ports": [{"name": "https", "port": 443, "targetPort": 6443}]}}));
-        let slice = object(json!({"addressType": "IPv4", "ports": [{"name": "https", "port": 6443}],
-            "endpoints": [{"addresses": ["172.18.0.2"]}, {"addresses": ["172.18.0.3"]}]}));
-        let found: Vec<String> = api_servers(&[service], &[slice]).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["10.96.0.1:443", "172.18.0.2:6443", "172.18.0.3:6443", "[fd00::1]:443"]);
     }
 }

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     ControlError, Keeper, Served,
     access::{Access, Known, Ours},
+    addresses::{self, Given},
     assertions::Assertions,
     enrolments::{Enrol, Enrolments},
     events,
@@ -57,6 +58,7 @@ pub(super) struct Setup {
     pub(super) images: Vec<String>,
     pub(super) recorder_image: String,
     pub(super) eviction_percent: u8,
+    pub(super) api_servers: Vec<Given>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) registry: SharedRegistry,
     pub(super) readiness: Readiness,
@@ -128,9 +130,22 @@ impl Setup {
         let parts = self.parts(&caches, &assertions, &enrolments, &changed.world, worlds.subscribe());
         let endpoints = Endpoints::default();
         tasks.spawn(endpoints.clone().follow(Arc::clone(&changed.world)));
+        let addresses = channel::Sender::new(None);
+        let found = addresses.subscribe();
+        let follower = addresses::Follower {
+            caches: caches.clone(),
+            filled: filled.clone(),
+            changed: changed.addresses,
+            given: self.api_servers.clone(),
+            found: addresses,
+            tell: Arc::clone(&changed.world),
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(follower.run());
         let publisher = Publisher {
             caches,
             filled,
+            addresses: found,
             changed: changed.world,
             enrolments,
             endpoints,

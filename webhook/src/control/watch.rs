@@ -3,13 +3,15 @@
 //! A cache changes only by what a watch delivers: a list that fails leaves it as it is, and one that succeeds
 //! replaces it whole.
 
+mod slim;
+
 use std::{fmt::Debug, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _, future::ready};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        core::v1::{Namespace, Node, Service},
+        core::v1::{ConfigMap, Namespace, Node, Service},
         discovery::v1::EndpointSlice,
     },
 };
@@ -33,14 +35,11 @@ use crate::{
     recorders::{desired::MANAGER, objects},
 };
 
-/// Namespace and name of the Service of the API server, whose EndpointSlices carry its name in a label.
-const API_SERVER: (&str, &str) = ("default", "kubernetes");
+/// Namespace and name of the ConfigMap that says where the API server is, to those who join the cluster.
+const CLUSTER_INFO: (&str, &str) = ("kube-public", "cluster-info");
 
 /// A namespace without its specification and status.
 pub type NamespaceMeta = PartialObjectMeta<Namespace>;
-
-/// A node without its specification and status.
-pub type NodeMeta = PartialObjectMeta<Node>;
 
 /// The caches.
 #[derive(Clone)]
@@ -53,12 +52,14 @@ pub struct Caches {
     pub grants: Store<Grant>,
     /// Recorders.
     pub recorders: Store<Recorder>,
-    /// The Service of the API server.
+    /// Services: names, addresses and ports.
     pub services: Store<Service>,
-    /// What is behind it.
+    /// What is behind them: addresses and ports.
     pub slices: Store<EndpointSlice>,
-    /// Nodes: labels.
-    pub nodes: Store<NodeMeta>,
+    /// Nodes: labels and addresses.
+    pub nodes: Store<Node>,
+    /// Where the API server is, for those who join the cluster.
+    pub cluster_info: Store<ConfigMap>,
     /// Objects of recorders.
     pub objects: objects::Caches,
 }
@@ -68,6 +69,8 @@ pub struct Caches {
 pub struct Changed {
     /// Of everything that worlds are made of.
     pub world: Arc<Notify>,
+    /// Of what may say where the API server is.
+    pub addresses: Arc<Notify>,
     /// Of recorders and their objects.
     pub recorders: Arc<Notify>,
 }
@@ -75,30 +78,32 @@ pub struct Changed {
 impl Caches {
     /// Starts all watches in `tasks`; `changed` is told of every change.
     pub fn start(client: &Client, system: &str, changed: &Changed, tasks: &mut JoinSet<()>) -> Self {
-        let (namespace, name) = API_SERVER;
         let all = client.clone();
         let client = || all.clone();
-        let services: Api<Service> = Api::namespaced(client(), namespace);
-        let slices: Api<EndpointSlice> = Api::namespaced(client(), namespace);
-        let of_service = Config::default().fields(&format!("metadata.name={name}"));
-        let of_slices = Config::default().labels(&format!("kubernetes.io/service-name={name}"));
         let pods = watcher::<Pod>(Api::all(client()), Config::default())
             .filter_map(|event| ready(event.map(relevant).transpose()));
-        // A node changes every few minutes and its zone never: what is looked at again without a change will do.
-        let nodes = Tasks { tell: vec![], tasks }.watch("watch nodes", Api::all(client()), Config::default());
+        let (namespace, name) = CLUSTER_INFO;
+        let of_name = Config::default().fields(&format!("metadata.name={name}"));
+        let mut addresses = Tasks { tell: vec![Arc::clone(&changed.addresses)], tasks };
+        let (services, slices, nodes, cluster_info) = (
+            addresses
+                .keep("watch Services", watcher(Api::all(client()), Config::default()).modify(slim::service)),
+            addresses
+                .keep("watch endpoints", watcher(Api::all(client()), Config::default()).modify(slim::slice)),
+            addresses.keep("watch nodes", watcher(Api::all(client()), Config::default()).modify(slim::node)),
+            addresses.watch("watch cluster-info", Api::namespaced(client(), namespace), of_name),
+        );
         let mut world = Tasks { tell: vec![Arc::clone(&changed.world)], tasks };
-        let (pods, namespaces, grants, services, slices) = (
+        let (pods, namespaces, grants) = (
             world.keep("watch pods", pods),
             world.watch("watch namespaces", Api::all(client()), Config::default()),
             world.watch("watch grants", Api::all(client()), Config::default()),
-            world.watch("watch the API server's Service", services, of_service),
-            world.watch("watch the API server's endpoints", slices, of_slices),
         );
         let both = vec![Arc::clone(&changed.world), Arc::clone(&changed.recorders)];
         let recorders =
             Tasks { tell: both, tasks }.watch("watch recorders", Api::all(client()), Config::default());
         let objects = Tasks { tell: vec![Arc::clone(&changed.recorders)], tasks }.objects(&client(), system);
-        Self { pods, namespaces, grants, recorders, services, slices, nodes, objects }
+        Self { pods, namespaces, grants, recorders, services, slices, nodes, cluster_info, objects }
     }
 
     /// Completes when every cache that worlds are made of has been filled once. Nobody else may wait for these.

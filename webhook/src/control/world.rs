@@ -3,17 +3,14 @@
 //! Invariant: a pod learns only what concerns it: the grants whose `dst` fits it, and the recorders that those name.
 //! A recorder learns whom to believe, and nothing about grants or other recorders.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use podwitness_core::{
     control::{Issuer, Netmap, RecorderPeer},
     grant::{Grant, PodTarget, dst_fits},
 };
 
-use super::role::Role;
+use super::{addresses::Found, role::Role};
 
 /// A snapshot of all that netmaps are made of.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -26,8 +23,8 @@ pub struct World {
     pub recorders: Vec<RecorderPeer>,
     /// Namespaces of which anything has to be known.
     pub namespaces: BTreeMap<String, NamespaceFacts>,
-    /// Addresses of the API server.
-    pub api_servers: Vec<SocketAddr>,
+    /// Where API servers are reached.
+    pub api_servers: Found,
     /// Keys that sign assertions.
     pub issuers: Vec<Issuer>,
     /// PEM roots of the control API's certificate.
@@ -81,7 +78,8 @@ impl World {
         Netmap {
             recorders,
             grants: grants.into(),
-            api_servers: self.api_servers.clone(),
+            api_servers: self.api_servers.addresses.clone(),
+            secure_ports: self.api_servers.secure_ports.clone(),
             bypass_until: facts.and_then(|facts| facts.bypass_until),
             ..self.common()
         }
@@ -151,7 +149,7 @@ pub(super) mod testing {
                 NamespaceFacts { tags: vec!["prod".into()], bypass_until: Some(7) },
             )]
             .into(),
-            api_servers: vec!["10.96.0.1:443".parse().unwrap()],
+            api_servers: Found { addresses: vec!["10.96.0.1:443".parse().unwrap()], ..Found::default() },
             issuers: vec![issuer],
             roots: vec!["PEM".into()],
             zones: [("n1".to_owned(), "z1".to_owned())].into(),

@@ -1,10 +1,12 @@
 //! The sidecar's environment: written by admission, read by the sidecar.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
-use super::{ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, UntilNetmap};
+use super::{
+    ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, UntilNetmap,
+};
 
 /// Prefix of every variable that is not a field of the pod.
 pub const PREFIX: &str = "PODWITNESS_";
@@ -18,6 +20,7 @@ const CREDENTIALS: &str = "PODWITNESS_CREDENTIALS";
 const SERVICE_ACCOUNTS: &str = "PODWITNESS_SERVICE_ACCOUNTS";
 const LOG_LEVEL: &str = "PODWITNESS_LOG_LEVEL";
 const SPOOL_LIMIT: &str = "PODWITNESS_SPOOL_LIMIT";
+const API_SERVER: &str = "PODWITNESS_API_SERVER";
 
 /// Variable with the pod's namespace.
 pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
@@ -79,6 +82,8 @@ pub struct SidecarEnv {
     pub log_level: String,
     /// Bytes of the spool that may be used: half of the volume's limit, because the kubelet evicts a pod above it.
     pub spool_limit: u64,
+    /// Where the API server is, until a netmap says it; empty where admission is of a version that does not say it.
+    pub api_server: ApiServerAddresses,
 }
 
 /// A variable that is missing or cannot be read.
@@ -112,6 +117,7 @@ impl SidecarEnv {
             literal(SERVICE_ACCOUNTS, &serde_json::json!(self.service_accounts).to_string()),
             literal(LOG_LEVEL, &self.log_level),
             literal(SPOOL_LIMIT, &self.spool_limit.to_string()),
+            literal(API_SERVER, &api_server_to_text(&self.api_server)),
         ];
         vars.extend(POD_FIELDS.map(|(name, path)| EnvVar { name, value: EnvSource::Field(path) }));
         vars
@@ -134,6 +140,10 @@ impl SidecarEnv {
             read(get, SERVICE_ACCOUNTS, "a JSON list", |v| serde_json::from_str(v).ok(), &mut errors);
         let log_level = read(get, LOG_LEVEL, "a log filter", |v| Some(v.to_owned()), &mut errors);
         let spool_limit = read(get, SPOOL_LIMIT, "a number of bytes", |v| v.parse().ok(), &mut errors);
+        let api_server = match get(API_SERVER) {
+            None => Some(ApiServerAddresses::default()),
+            Some(_) => read(get, API_SERVER, "IP:PORT[,…]=IP:PORT[,…]", api_server_from_text, &mut errors),
+        };
         let complete = (|| {
             Some(Self {
                 control: control?,
@@ -145,6 +155,7 @@ impl SidecarEnv {
                 service_accounts: service_accounts?,
                 log_level: log_level?,
                 spool_limit: spool_limit?,
+                api_server: api_server?,
             })
         })();
         complete.ok_or(errors)
@@ -181,6 +192,19 @@ fn control_from_text(text: &str) -> Option<ControlAddress> {
     Some(ControlAddress { name: name.to_owned(), port: port.parse().ok()?, addresses })
 }
 
+fn api_server_to_text(of: &ApiServerAddresses) -> String {
+    let list = |list: &[SocketAddr]| list.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+    format!("{}={}", list(&of.service), list(&of.endpoints))
+}
+
+fn api_server_from_text(text: &str) -> Option<ApiServerAddresses> {
+    let list = |text: &str| -> Option<Vec<SocketAddr>> {
+        text.split(',').filter(|item| !item.is_empty()).map(|item| item.parse().ok()).collect()
+    };
+    let (service, endpoints) = text.split_once('=')?;
+    Some(ApiServerAddresses { service: list(service)?, endpoints: list(endpoints)? })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -206,6 +230,10 @@ mod tests {
             }],
             log_level: "info".into(),
             spool_limit: 1 << 26,
+            api_server: ApiServerAddresses {
+                service: vec!["10.96.0.1:443".parse().unwrap(), "[fd00::1]:443".parse().unwrap()],
+                endpoints: vec!["172.18.0.2:6443".parse().unwrap()],
+            },
         }
     }
 
@@ -221,6 +249,20 @@ mod tests {
     fn what_admission_writes_the_sidecar_reads() {
         let vars = literals(&sample());
         assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()), Ok(sample()));
+    }
+
+    #[test]
+    fn a_sidecar_of_a_pod_that_was_admitted_before_knows_no_addresses() {
+        let mut vars = literals(&sample());
+        vars.remove(API_SERVER);
+        let env = SidecarEnv::from_env(&|name| vars.get(name).cloned()).unwrap();
+        assert_eq!(env.api_server, ApiServerAddresses::default());
+        for text in ["10.96.0.1:443", "x=", "=10.0.0.1"] {
+            vars.insert(API_SERVER, text.into());
+            assert!(SidecarEnv::from_env(&|name| vars.get(name).cloned()).is_err(), "{text}");
+        }
+        vars.insert(API_SERVER, "=".into());
+        assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()).unwrap().api_server, env.api_server);
     }
 
     #[test]

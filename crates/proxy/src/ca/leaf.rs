@@ -2,6 +2,7 @@
 //! when the API server's addresses have changed. No task and no timer.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -14,7 +15,7 @@ use super::{CaError, PodCa, client_auth::AskOnly};
 /// Age in seconds at which a leaf is replaced, well before it expires.
 const RENEW: i64 = 12 * 3600;
 /// Addresses in one leaf besides loopback; what exceeds them is left out.
-const MAX_ADDRESSES: usize = 64;
+const MAX_ADDRESSES: usize = 256;
 
 /// The current leaf of a CA and the TLS configuration that serves it.
 pub struct Leaves {
@@ -70,14 +71,15 @@ impl Minted {
 }
 
 fn set_of(addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let mut set: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
-    set.sort_unstable();
-    set.dedup();
-    set.truncate(MAX_ADDRESSES);
+    let mut set = BTreeSet::new();
+    // The first are the most important: the Service comes first.
+    for address in addresses {
+        if set.len() < MAX_ADDRESSES {
+            set.insert(address.to_canonical());
+        }
+    }
     set.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
-    set.sort_unstable();
-    set.dedup();
-    set
+    set.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -111,9 +113,11 @@ mod tests {
 
     #[test]
     fn a_leaf_has_loopback_and_at_most_so_many_addresses() {
-        let many: Vec<IpAddr> = (0..200u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
-        let set = set_of(&many);
+        let service: IpAddr = "10.96.0.1".parse().unwrap();
+        let many = (0..500u16).map(|n| IpAddr::from([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]));
+        let set = set_of(&std::iter::once(service).chain(many).collect::<Vec<_>>());
         assert_eq!(set.len(), MAX_ADDRESSES + 2);
+        assert!(set.contains(&service));
         assert!(set.contains(&"127.0.0.1".parse().unwrap()) && set.contains(&"::1".parse().unwrap()));
     }
 }

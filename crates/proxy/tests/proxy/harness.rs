@@ -24,7 +24,7 @@ use podwitness_proxy::{
     Dial, Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, Wiring, api_names,
 };
 use podwitness_runtime::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     connection::{ConnectionHandle, ConnectionLimiter},
     drain,
 };
@@ -63,7 +63,23 @@ pub fn empty() -> TestBody {
 }
 
 pub fn now() -> i64 {
-    podwitness_runtime::clock::Clock::now_unix(&SystemClock)
+    SystemClock.now_unix()
+}
+
+/// A wall clock that goes with tokio's, paused or not.
+#[derive(Debug)]
+pub struct VirtualClock(i64, tokio::time::Instant);
+
+impl VirtualClock {
+    pub fn start() -> Arc<Self> {
+        Arc::new(Self(SystemClock.now_unix_millis(), tokio::time::Instant::now()))
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now_unix_millis(&self) -> i64 {
+        self.0 + i64::try_from(self.1.elapsed().as_millis()).unwrap()
+    }
 }
 
 /// Connections from a port are those of the user with that number.
@@ -82,6 +98,8 @@ pub struct Setup {
     pub netmap: Option<Netmap>,
     pub until_netmap: UntilNetmap,
     pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
+    /// Other addresses of the API server, of which nobody is told.
+    pub also: Vec<SocketAddr>,
     /// The way to recorders.
     pub recorders: Arc<dyn Dial>,
     /// What an earlier process left in its spool.
@@ -91,6 +109,7 @@ pub struct Setup {
     pub inject: Inject,
     /// Bytes for connections and requests.
     pub connections_memory: u64,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Setup {
@@ -100,11 +119,13 @@ impl Setup {
             netmap: Some(Netmap::default()),
             until_netmap: UntilNetmap::Open,
             elsewhere: None,
+            also: vec![],
             recorders: Arc::new(Nowhere),
             left: None,
             distrust: false,
             inject: Inject::Required,
             connections_memory: 1 << 30,
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -129,6 +150,7 @@ impl Setup {
             http2: server_config(&cluster_ca, &[b"h2", b"http/1.1"]),
             http1: server_config(&cluster_ca, &[b"http/1.1"]),
             elsewhere: self.elsewhere,
+            also: self.also,
         });
         let (signal, watch) = drain::Drain::new();
         let netmap = watch::Sender::new(self.netmap.map(Arc::new));
@@ -143,7 +165,7 @@ impl Setup {
             owners: Arc::new(ByPort),
             notices,
             drain: watch,
-            clock: Arc::new(SystemClock),
+            clock: self.clock,
         };
         let mut registry = Registry::default();
         let config = config(self.inject, self.until_netmap, self.connections_memory, dir.path());
@@ -196,13 +218,14 @@ fn config(
     }
 }
 
-fn roots(ca: &PodCa) -> RootCertStore {
+pub fn roots(ca: &PodCa) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.certificate_pem().as_bytes()).unwrap()).unwrap();
     roots
 }
 
-fn server_config(ca: &PodCa, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+/// TLS of a server with a certificate of this CA.
+pub fn server_config(ca: &PodCa, alpn: &[&[u8]]) -> Arc<ServerConfig> {
     let leaf = ca.mint(&[service().ip()], now()).unwrap();
     let mut config = ServerConfig::builder_with_provider(default_provider().into())
         .with_safe_default_protocol_versions()
@@ -317,6 +340,19 @@ pub fn request(method: &str, path: &str, token: &str) -> Request<TestBody> {
         .header("authorization", format!("Bearer {token}"))
         .body(empty())
         .unwrap()
+}
+
+/// A ClientHello that asks for a name.
+pub fn hello(name: &str) -> Vec<u8> {
+    let config = ClientConfig::builder_with_provider(default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut bytes = Vec::new();
+    rustls::ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
 }
 
 /// The same in the form HTTP/1.1 wants.

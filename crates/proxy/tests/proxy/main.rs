@@ -1,6 +1,7 @@
 //! The proxy between real HTTP clients and a real HTTP server, over pipes in memory and real TLS.
 #![cfg(test)]
 
+mod answers;
 mod events;
 mod eviction;
 mod harness;
@@ -10,6 +11,7 @@ mod intercept;
 mod limits;
 mod memory;
 mod pool;
+mod raw;
 #[expect(dead_code, reason = "the tests of sessions use more of it")]
 #[path = "../session/recorder.rs"]
 mod recorder;

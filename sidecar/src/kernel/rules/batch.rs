@@ -38,6 +38,8 @@ pub(super) enum SetKind {
     V6,
     /// `inet_service`
     Port,
+    /// `inet_service`, of another set
+    HeldPort,
 }
 
 impl SetKind {
@@ -45,7 +47,7 @@ impl SetKind {
         match self {
             Self::V4 => (TYPE_IPV4 << 6) | TYPE_PORT,
             Self::V6 => (TYPE_IPV6 << 6) | TYPE_PORT,
-            Self::Port => TYPE_PORT,
+            Self::Port | Self::HeldPort => TYPE_PORT,
         }
     }
 
@@ -54,7 +56,7 @@ impl SetKind {
         match self {
             Self::V4 => 8,
             Self::V6 => 20,
-            Self::Port => 2,
+            Self::Port | Self::HeldPort => 2,
         }
     }
 
@@ -64,6 +66,7 @@ impl SetKind {
             Self::V4 => 1,
             Self::V6 => 2,
             Self::Port => 3,
+            Self::HeldPort => 4,
         }
     }
 }

@@ -124,6 +124,11 @@ impl<'a> Expr<'a> {
         self.meta(MetaKeys::Oifname).compare(CmpOps::Eq, &interface_name(interface))
     }
 
+    /// `oifname != NAME`
+    pub(super) fn leaves_not_by(self, interface: &str) -> Self {
+        self.meta(MetaKeys::Oifname).compare(CmpOps::Neq, &interface_name(interface))
+    }
+
     /// `iifname NAME`
     pub(super) fn comes_by(self, interface: &str) -> Self {
         self.meta(MetaKeys::Iifname).compare(CmpOps::Eq, &interface_name(interface))

@@ -112,7 +112,7 @@ fn admitted_as(sidecar: &Container) -> Option<Inject> {
 mod tests {
     use podwitness_core::{
         allow::Allow,
-        inject::{ControlAddress, Credentials, Profile, UntilNetmap},
+        inject::{ApiServerAddresses, ControlAddress, Credentials, Profile, UntilNetmap},
     };
     use serde_json::{Value, json};
 
@@ -132,6 +132,7 @@ mod tests {
             spool_size: 512 << 20,
             control: ControlAddress { name: "control".into(), port: 8444, addresses: vec![] },
             control_ca: "root".into(),
+            api_server: ApiServerAddresses::default(),
             until_netmap: UntilNetmap::Open,
         };
         let token = json!({"name": "kube-api-access", "readOnly": true, "mountPath": SERVICE_ACCOUNT_DIR});

@@ -49,16 +49,15 @@ fn remembering() -> Recorder {
 fn publisher(api: &Api) -> Publisher {
     define(api, GRANTS, "u1", false);
     define(api, RECORDERS, "u2", false);
-    let service = json!({"metadata": {"name": "kubernetes", "namespace": "default"},
-        "spec": {"clusterIPs": ["10.96.0.1"], "ports": [{"port": 443}]}});
     let caches = Caches {
         pods: cache(vec![pod(replica())]),
         namespaces: cache(vec![]),
         grants: grants(&["default", "prod"]),
         recorders: cache(vec![remembering()]),
-        services: cache(vec![serde_json::from_value(service).unwrap()]),
+        services: cache(vec![]),
         slices: cache(vec![]),
         nodes: cache(vec![]),
+        cluster_info: cache(vec![]),
         objects: empty(),
     };
     Publisher {
@@ -67,6 +66,7 @@ fn publisher(api: &Api) -> Publisher {
         changed: Arc::new(Notify::new()),
         enrolments: Enrolments::default(),
         endpoints: Endpoints::default(),
+        addresses: found(&["10.96.0.1:443"]),
         fixed: Fixed { cluster: "c".into(), issuers: vec![] },
         roots: watch::Sender::new(Some("PEM".into())).subscribe(),
         worlds: watch::Sender::new(None),
@@ -76,6 +76,11 @@ fn publisher(api: &Api) -> Publisher {
         outcomes: Outcomes::default(),
         client: api.client(),
     }
+}
+
+fn found(addresses: &[&str]) -> watch::Receiver<Option<Arc<Found>>> {
+    let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    watch::Sender::new(Some(Arc::new(Found { addresses, ..Found::default() }))).subscribe()
 }
 
 fn define(api: &Api, path: &str, uid: &str, terminating: bool) {
@@ -92,7 +97,7 @@ fn define(api: &Api, path: &str, uid: &str, terminating: bool) {
 
 fn published(publisher: &Publisher) -> (u64, usize, usize) {
     let published = publisher.worlds.borrow().clone().unwrap();
-    (published.generation, published.world.grants.len(), published.world.api_servers.len())
+    (published.generation, published.world.grants.len(), published.world.api_servers.addresses.len())
 }
 
 #[tokio::test]
@@ -142,7 +147,7 @@ async fn nothing_is_published_while_the_definitions_cannot_be_looked_at() {
 async fn an_api_server_without_an_address_is_an_accident() {
     let mut publisher = publisher(&Api::default());
     publisher.once().await.unwrap();
-    publisher.caches.services = cache(vec![]);
+    publisher.addresses = found(&[]);
     publisher.once().await.unwrap();
     assert_eq!(published(&publisher), (1, 2, 1));
 }
