@@ -2,6 +2,7 @@
 //! container, by the author of a pod, and by any pod of the cluster.
 
 mod absurd_times;
+mod api_server_addresses;
 mod enrolment;
 mod exhaustion;
 mod host_access;

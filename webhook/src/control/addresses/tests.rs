@@ -9,12 +9,17 @@ fn objects<T: serde::de::DeserializeOwned>(values: impl IntoIterator<Item = Valu
 }
 
 fn service(namespace: &str, name: &str, spec: Value) -> Value {
-    json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec})
+    let mut object = json!({"metadata": {"namespace": namespace, "name": name}});
+    object["spec"] = spec;
+    object
 }
 
 fn slice(namespace: &str, service: &str, ports: Value, addresses: &[&str]) -> Value {
-    json!({"metadata": {"namespace": namespace, "name": "s", "labels": {"kubernetes.io/service-name": service}},
-        "addressType": "IPv4", "ports": ports, "endpoints": [{"addresses": addresses}]})
+    let labels = json!({"kubernetes.io/service-name": service});
+    let mut object = json!({"metadata": {"namespace": namespace, "name": "s", "labels": labels},
+        "addressType": "IPv4", "endpoints": [{"addresses": addresses}]});
+    object["ports"] = ports;
+    object
 }
 
 /// The API server of a cluster with two nodes, on one of which it runs.
