@@ -83,3 +83,34 @@ impl Incidents {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_wrong_is_counted_each_time_and_said_once_in_a_while() {
+        let (to, mut heard) = mpsc::channel(8);
+        let incidents = Incidents::new(Notices::new(to));
+        for _ in 0..3 {
+            incidents.tampered("01J", 7);
+            incidents.full();
+            incidents.too_many();
+            incidents.events_dropped();
+        }
+        assert_eq!(
+            [&incidents.tampered, &incidents.full, &incidents.too_many].map(|counter| counter.get()),
+            [3; 3]
+        );
+        drop(incidents);
+        let mut all = Vec::new();
+        while let Some(notice) = heard.recv().await {
+            all.push(notice);
+        }
+        let expected =
+            [Notice::SpoolTampered, Notice::SpoolShareFull, Notice::TooManyRecordings, Notice::EventsDropped];
+        assert_eq!(all, expected);
+    }
+}

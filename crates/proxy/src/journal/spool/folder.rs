@@ -124,13 +124,8 @@ impl Folder {
     /// A file for the lines from `start` on, behind the block with that MAC. The waybill is there before it.
     pub(super) fn create(&mut self, start: u64, before: &Mac, header: &Header) -> io::Result<Lines> {
         if !self.made {
-            if let Some(seals) = &self.seals {
-                self.seal = Some(Arc::new(seals.seal(&self.waybill.session, true)?));
-            }
-            DirBuilder::new().mode(0o700).create(&self.path)?;
             self.waybill.header = header.clone();
-            self.write_waybill()?;
-            self.made = true;
+            self.make()?;
         }
         let create =
             |path: &Path| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
@@ -146,6 +141,18 @@ impl Folder {
             None => None,
         };
         Ok(Lines { file, path, start, sealed })
+    }
+
+    fn make(&mut self) -> io::Result<()> {
+        if let Some(seals) = &self.seals {
+            self.seal = Some(Arc::new(seals.seal(&self.waybill.session, true)?));
+        }
+        let made = DirBuilder::new().mode(0o700).create(&self.path).and_then(|()| self.write_waybill());
+        if let (Err(_), Some(seal)) = (&made, &self.seal) {
+            seal.free();
+        }
+        self.made = made.is_ok();
+        made
     }
 
     /// Removes the folder with everything in it.

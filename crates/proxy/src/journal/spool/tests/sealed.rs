@@ -389,3 +389,19 @@ async fn regions_of_a_large_spool_fail_one_by_one() {
     journal.ack(text.len() as u64);
     assert_eq!(process.disk.used(), 0);
 }
+
+#[tokio::test]
+async fn a_disk_that_refuses_leaves_no_entry_behind() {
+    let pod = Pod::new();
+    let process = pod.process();
+    let gone = pod.spool.path().join("gone").join("further");
+    for _ in 0..3 {
+        let journal = Journal::new(Policy::Open, &process);
+        journal.begin(Header::default());
+        journal.append(Duration::ZERO, b"[0,\"o\",\"x\"]\n", 1);
+        let mut spooler = Spooler::of(journal.clone(), &gone, waybill(), &process);
+        let lines = next_move(&mut journal.state()).unwrap();
+        assert!(spooler.write(lines).await.is_err());
+    }
+    assert_eq!(pod.process().seals.unwrap().left().unwrap().len(), 0);
+}
