@@ -218,6 +218,6 @@ mod tests {
             ("PODWITNESS_API_SERVERS", "10.0.0.0/8"),
         ]);
         assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 7);
-        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 7);
+        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 8);
     }
 }

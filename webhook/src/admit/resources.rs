@@ -44,36 +44,39 @@ pub(super) fn of(pod: &Value, tuning: &Tuning) -> Value {
 /// Whether a limit of the pod as a whole leaves the sidecar what it needs to do its work.
 ///
 /// # Errors
-/// Where the other containers may take so much of it that less is left than the sidecar's floor.
+/// Where less of it is left to the sidecar than its floor, by what the other containers are given.
 pub(super) fn check(pod: &Value) -> Result<(), Refusal> {
     for (kind, floor) in [(&CPU, FLOORS.cpu), (&MEMORY, FLOORS.memory)] {
         let Some(limit) = find(pod.pointer("/spec/resources"), "limits", kind) else { continue };
         let taken = taken(pod, kind);
-        if taken.is_none_or(|taken| limit.saturating_sub(taken) < floor) {
+        if limit.saturating_sub(taken) < floor {
             let (name, limit, floor) = (kind.name, (kind.show)(limit), (kind.show)(floor));
             return Err(Reason::Resources.because(format!(
-                "spec.resources.limits.{name} is {limit} for all containers together, and the others may take so \
-                 much of it that less than {floor} is left for the sidecar: give every other container a limit of \
-                 {name}, in sum {floor} below that of the pod, or raise that of the pod"
+                "spec.resources.limits.{name} is {limit} for all containers together, and less than {floor} of it is \
+                 left for the sidecar: lower the limits or requests of {name} of other containers, or raise that of \
+                 the pod"
             )));
         }
     }
     Ok(())
 }
 
-/// What containers other than the sidecar may take at a time; `None` where one of them has no limit.
-fn taken(pod: &Value, kind: &Kind) -> Option<u64> {
+/// What containers other than the sidecar are given at a time: their limits, and their requests where they have none. Such
+/// a container may take more; the kernel then ends one of the pod's, and a sidecar that it ends refuses until it is back.
+fn taken(pod: &Value, kind: &Kind) -> u64 {
     let (mut always, mut first) = (0_u64, 0_u64);
     for container in pod::others(pod) {
-        let limit = find(container.value.get("resources"), "limits", kind)?;
+        let resources = container.value.get("resources");
+        let given = ["limits", "requests"].into_iter().find_map(|list| find(resources, list, kind));
+        let given = given.unwrap_or_default();
         // Init containers run one at a time, beside those that go on; others follow when they have ended.
         if container.list == List::Init && text(container.value, "restartPolicy") != "Always" {
-            first = first.max(always.saturating_add(limit));
+            first = first.max(always.saturating_add(given));
         } else {
-            always = always.saturating_add(limit);
+            always = always.saturating_add(given);
         }
     }
-    Some(always.max(first))
+    always.max(first)
 }
 
 /// Where the pod as a whole has an amount, that counts: containers must fit below it, and we set nothing aside of it.

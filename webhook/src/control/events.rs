@@ -72,6 +72,7 @@ impl Events {
 }
 
 /// Type, reason and text of an Event.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
     let (type_, reason, note) = match notice {
         Notice::CertificateRefused => (
