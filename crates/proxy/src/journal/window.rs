@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_budget_that_is_used_up_refuses_unless_overruled() {
-        let mut window = Window::new(Share::of(&Budget::new(8)));
+        let mut window = Window::new(Share::of(&Budget::new(6)));
         assert!(window.push(b"1234", false));
         assert!(!window.push(b"5", false));
         assert!(window.push(b"5", true));
