@@ -27,6 +27,7 @@ pub mod walk;
 
 pub use part::{Part, complete};
 pub use shares::{ShareKey, proportion};
+use space::PART;
 pub use space::{Space, SpaceLimits, SpaceReport};
 
 use std::{
@@ -197,6 +198,13 @@ impl Store {
         let (owner, bytes) = (part.share().clone(), bytes as u64);
         self.space.charge(&owner, bytes)?;
         part.append(pieces).inspect_err(|_| self.space.refund(&owner, bytes))
+    }
+
+    /// Removes a part that is empty, because there was no room even for its header: it would be listed as a recording of
+    /// which nothing can be shown.
+    pub fn discard(&self, part: Part) {
+        self.space.refund(part.share(), PART);
+        part.remove();
     }
 
     /// Opens the table of events, to be written by this process alone.

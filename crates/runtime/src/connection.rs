@@ -2,7 +2,7 @@
 //!
 //! A connection is idle until its server says that it is busy, and idle connections are what a [`ConnectionLimiter`] ends where
 //! a cap is reached, in the order of [`crate::quota`]. Once it is known whose a connection is, its place can be
-//! counted to that name instead of its source address ([`Connection::authenticate`]).
+//! counted to that name instead of its source address ([`ConnectionHandle::authenticate`]).
 
 use std::{
     net::IpAddr,

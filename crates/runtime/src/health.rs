@@ -1,6 +1,6 @@
 //! The health server: `/healthz` and `/readyz` on a port of its own, for the kubelet's probes and for nothing else.
 //!
-//! One request a connection, answered at once and closed, within [`MAX_LIFE`]. No client has a reason to keep a
+//! One request a connection, answered at once and closed, within `MAX_LIFE`. No client has a reason to keep a
 //! connection here, so that any of them may be ended for a newer one. As long as the process answers at all, a
 //! probe is answered, whatever else is connected here or to the other ports.
 //!

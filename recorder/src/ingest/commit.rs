@@ -337,6 +337,10 @@ fn write(
     };
     let result = store.append(&mut part, &batch.pieces);
     drop(batch.taken);
+    if result.is_err() && part.written() == 0 {
+        store.discard(part);
+        return (None, result);
+    }
     (Some(part), result)
 }
 

@@ -84,6 +84,15 @@ impl Part {
         Ok(())
     }
 
+    /// Removes both files. Where that fails, recovery does it.
+    pub(super) fn remove(self) {
+        for path in [&self.cast, &self.directory.join(&self.meta_name)] {
+            if let Err(error) = fs::remove_file(path) {
+                tracing::debug!(%error, path = %path.display(), "an empty part is left");
+            }
+        }
+    }
+
     /// Records how it ended.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ const MARGIN_PART: u64 = 8;
 /// A state ends when there is this part of the margin more than where it begins.
 const HYSTERESIS_PART: u64 = 8;
 /// A part takes this much beside its lines: the blocks of its files, and of their directory.
-const PART: u64 = 16 << 10;
+pub(super) const PART: u64 = 16 << 10;
 
 /// What bounds a store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

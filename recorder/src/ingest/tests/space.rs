@@ -122,3 +122,16 @@ async fn a_flood_of_events_ends_at_its_share_and_events_of_others_are_stored() {
     let small = json!({"type": "t"}).to_string() + "\n";
     assert_eq!(send(FROM, &small).await, Some(Ack::Received(small.len() as u64)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_recording_whose_header_finds_no_room_leaves_nothing_behind() {
+    let mut lab = limited();
+    let limits = SpaceLimits { shares: false, ..SpaceLimits::floor(1) };
+    let store = Arc::new(Store::bounded(lab.dir.path(), limits).unwrap());
+    // Room for the files, and not for a header.
+    store.space().found((16 << 10) + 20);
+    lab = Lab { dir: lab.dir, ..Lab::with(|parts| parts.store = store, 0) };
+    let (_, last) = lab.upload_from(FROM, HEADER).await;
+    assert!(matches!(&last, Some(Ack::Failed(text)) if text.contains("bytes free")), "{last:?}");
+    assert_eq!((lab.files("cast").len(), lab.files("json").len()), (0, 0));
+}
