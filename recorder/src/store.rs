@@ -169,7 +169,12 @@ impl Store {
     /// # Errors
     /// Where the volume is nearly full, the owner has more than its share, or the part exists.
     pub fn create(&self, name: &PartName, meta: Meta, now: i64) -> Result<Part, StoreError> {
-        self.space.begin(&ShareKey::of(&meta.owner))?;
+        let owner = ShareKey::of(&meta.owner);
+        self.space.begin(&owner)?;
+        self.place(name, meta, now).inspect_err(|_| self.space.refund(&owner, PART))
+    }
+
+    fn place(&self, name: &PartName, meta: Meta, now: i64) -> Result<Part, StoreError> {
         let directory = self.directory(&meta.owner, now)?;
         let writing = self.live.begin(directory.join(name.cast()));
         let file = create_new(&directory.join(name.cast())).map_err(|source| match source.kind() {
@@ -181,12 +186,13 @@ impl Store {
         // So that no other process takes it for one that was left. Where locks are not kept there is no other either.
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         let part = Part::new(file, directory, name, meta, Some(writing));
-        if let Err(error) = part.publish() {
-            // It is empty, and nobody was told of it. Where it cannot be removed, recovery does that.
-            let _ = fs::remove_file(part.path());
-            return Err(error);
+        match part.publish() {
+            Ok(()) => Ok(part),
+            Err(error) => {
+                part.remove();
+                Err(error)
+            }
         }
-        Ok(part)
     }
 
     /// Appends pieces to a part; they are durable when this returns.

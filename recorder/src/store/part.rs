@@ -84,7 +84,7 @@ impl Part {
         Ok(())
     }
 
-    /// Removes both files. Where that fails, recovery does it.
+    /// Removes both files, of which one may not be there yet. Where that fails, recovery does it.
     pub(super) fn remove(self) {
         for path in [&self.cast, &self.directory.join(&self.meta_name)] {
             if let Err(error) = fs::remove_file(path) {

@@ -135,3 +135,17 @@ async fn a_recording_whose_header_finds_no_room_leaves_nothing_behind() {
     assert!(matches!(&last, Some(Ack::Failed(text)) if text.contains("bytes free")), "{last:?}");
     assert_eq!((lab.files("cast").len(), lab.files("json").len()), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_there_already_costs_its_owner_nothing() {
+    let lab = limited();
+    let header = "{\"version\":2,\"podwitness\":{\"session\":\"s\",\"part\":0,\"offset\":0}}\n";
+    let (_, last) = lab.upload_from(FROM, header).await;
+    assert_eq!(last, Some(Ack::Received(header.len() as u64)));
+    let before = lab.ingest.parts.store.space().report().stored;
+    for _ in 0..3 {
+        let (_, last) = lab.upload_from(FROM, header).await;
+        assert!(matches!(&last, Some(Ack::Failed(text)) if text.contains("stored already")), "{last:?}");
+    }
+    assert_eq!(lab.ingest.parts.store.space().report().stored, before);
+}
