@@ -13,6 +13,7 @@ mod heard;
 mod order;
 mod part;
 pub(crate) mod pick;
+mod plan;
 mod posts;
 mod v1;
 mod v2;
@@ -28,7 +29,8 @@ use crate::{
 };
 use error::UploadError;
 use part::{End, Progress};
-pub(crate) use pick::{Picked, Plan, Uploads};
+pub(crate) use pick::{Picked, Uploads};
+pub(crate) use plan::Plan;
 
 /// How long a process that is told to end looks for a recorder.
 const LAST_TRY: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::pick::Needs;
+use super::plan::Needs;
 
 /// How long a recorder that failed is left alone, at first and at most.
 const FIRST_REST: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use podwitness_core::{
     grant::Obligation,
 };
 
-use super::pick::Needs;
+use super::plan::Needs;
 
 /// Recorders that satisfy an obligation, in the order in which the pod of that uid tries them. Fail closed is satisfied
 /// only by those of grants that ask for it.
