@@ -307,7 +307,7 @@ impl Ingest {
         Ok(Upload { owner, from, reader, waiting, held, described, version, encoding, counted, guard, open })
     }
 
-    /// Why the volume takes nothing more, if it does not: in all, or of this owner. Whoever is told so at once starts
+    /// Why the volume takes nothing more, if it does not: in all, or of this owner. A client that is told so at once starts
     /// nothing that cannot be recorded.
     async fn has_no_space_for(&self, owner: &Owner) -> Option<&'static str> {
         let (store, owner) = (Arc::clone(&self.parts.store), ShareKey::of(owner));

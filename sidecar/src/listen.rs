@@ -4,7 +4,7 @@
 //!
 //! Invariant: at most [`CONNECTIONS`] of both families. They all come from the pod's own containers; above the cap the one
 //! that is idle for the longest time is ended for the next, and where all are busy, the next is closed. A connection
-//! that nobody redirected has the listener itself as its destination.
+//! that was not redirected has the listener itself as its destination.
 
 mod owner;
 

@@ -15,7 +15,7 @@ pub const RECORD: usize = 4 + MAC;
 pub const REGION: u64 = 256 << 10;
 
 /// Longest block: what one frame of a session becomes, several times over. A region is read at once, so that an index
-/// which was tampered with makes nobody read more than this and [`REGION`].
+/// which was tampered with makes no reader take more than this and [`REGION`].
 pub const MAX_BLOCK: u32 = 4 << 20;
 
 /// One block of lines.

@@ -45,7 +45,7 @@ pub struct SpaceLimits {
     pub floor: u64,
     /// Bytes that everything on the volume may take: an emptyDir's `sizeLimit`, above which the kubelet evicts the pod.
     pub size_limit: Option<u64>,
-    /// Percentage of the file system that is none of ours: below it the kubelet evicts pods (`nodefs.available`). Of
+    /// Percentage of the file system that recordings leave free: below it the kubelet evicts pods (`nodefs.available`). Of
     /// inodes it is half of that, as by the kubelet's defaults.
     pub eviction_percent: u8,
     /// Whether owners are held to shares.
@@ -253,7 +253,7 @@ impl Space {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Held for the look, so that nobody goes on without one.
+    /// Held for the look, so that no writer goes on without one.
     fn looked_at(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         if state.looked.is_none_or(|at| at.elapsed() >= EVERY) {

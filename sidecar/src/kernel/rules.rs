@@ -13,7 +13,7 @@
 //!
 //! Invariants: other tables are never touched; a second installation replaces the first without a gap; where
 //! `dead_man` is set, elements that nobody renews vanish, so that a dead sidecar opens instead of refusing.
-//! No other socket on the listener's port ends a handshake, whoever has bound it after our death: a mark takes a
+//! No other socket on the listener's port ends a handshake, whatever program has bound it after our death: a mark takes a
 //! capability that no other container has. What a raw socket sends never meets the output hook; room `frames` closes that where the kernel can.
 
 mod batch;

@@ -1,4 +1,4 @@
-//! At addresses of which nobody is told, what answers decides.
+//! At addresses that are not listed, what answers decides.
 
 use std::{
     net::SocketAddr,
@@ -30,7 +30,7 @@ fn pod_with(enforce: bool, setup: impl FnOnce(&mut Setup)) -> Pod {
     with.start()
 }
 
-/// A pod beside an API server at an address that nobody lists.
+/// A pod beside an API server at an address that is not listed.
 fn beside_an_api_server(enforce: bool) -> Pod {
     pod_with(enforce, |setup| setup.also = vec![UNLISTED.parse().unwrap()])
 }
@@ -40,7 +40,7 @@ fn outcome(pod: &Pod, outcome: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_server_at_an_address_that_nobody_lists_is_terminated() {
+async fn an_api_server_at_an_address_that_is_not_listed_is_terminated() {
     for enforce in [false, true] {
         let pod = beside_an_api_server(enforce);
         let tls = pod.tls_with(UNLISTED, "192.0.2.50", &[]).await.unwrap();

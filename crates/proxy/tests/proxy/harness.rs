@@ -98,7 +98,7 @@ pub struct Setup {
     pub netmap: Option<Netmap>,
     pub until_netmap: UntilNetmap,
     pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
-    /// Other addresses of the API server, of which nobody is told.
+    /// Other addresses of the API server, which are not listed.
     pub also: Vec<SocketAddr>,
     /// The way to recorders.
     pub recorders: Arc<dyn Dial>,

@@ -46,7 +46,7 @@ async fn what_was_rewritten_in_the_spool_is_a_gap_a_notice_and_a_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_touched_is_whole_also_from_a_sealed_spool() {
+async fn what_was_not_touched_is_whole_also_from_a_sealed_spool() {
     let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut pod = Pod::with_sealed_spool(dir.path(), state.path());
     let recorder = pod.recorder(ONE);

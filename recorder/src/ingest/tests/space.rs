@@ -38,7 +38,7 @@ impl Lab {
         let reading = Acks { body: response.into_body(), reader: Reader::new() };
         let last = tokio::spawn(async move { { reading }.last().await });
         for piece in content.as_bytes().chunks(32 << 10) {
-            // Whoever was refused is not read any more.
+            // A client that was refused is not read any more.
             if writer.0.send(Ok(Frame::data(Bytes::copy_from_slice(piece)))).await.is_err() {
                 break;
             }

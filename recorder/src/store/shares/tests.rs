@@ -51,7 +51,7 @@ fn a_flood_ends_where_its_share_does_and_others_go_on() {
 }
 
 #[test]
-fn whoever_was_refused_comes_back_only_clearly_below_its_share() {
+fn an_owner_that_was_refused_comes_back_only_clearly_below_its_share() {
     let mut shares = Shares::default();
     shares.add(&key(1, 1), 600);
     let refused = shares.check(&key(1, 1), 1, 300).unwrap_err();

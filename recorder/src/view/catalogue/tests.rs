@@ -121,7 +121,7 @@ async fn sessions_are_listed_newest_first_with_what_is_known_of_them() {
     assert_eq!(new.claimed_by.as_deref(), Some("shop/b"));
 }
 
-/// The header of a recording names what its sender likes; who that is nobody else can say.
+/// The header of a recording names what its sender likes; only the recorder says who that is.
 #[tokio::test(start_paused = true)]
 async fn what_a_pod_says_of_others_is_its_claim() {
     let lab = Lab::new();

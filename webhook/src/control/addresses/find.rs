@@ -4,7 +4,7 @@
 //! comparing: any Service with an endpoint that is known already, with all of its addresses and node ports. An endpoint
 //! may be such an address again, so this is done until nothing is added.
 //!
-//! Invariant: at most [`MAX_ADDRESSES`] addresses, in order of importance, so that whoever may write Services cannot
+//! Invariant: at most [`MAX_ADDRESSES`] addresses, in order of importance, so that a user who may write Services cannot
 //! push out what the cluster itself says.
 
 use std::{

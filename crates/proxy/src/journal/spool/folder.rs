@@ -173,7 +173,7 @@ impl Folder {
         }
     }
 
-    /// Renamed into place, so that nobody finds half of one. Its MAC stands behind it.
+    /// Renamed into place, so that no reader finds half of one. Its MAC stands behind it.
     fn write_waybill(&self) -> io::Result<()> {
         let new = self.path.join(format!("{WAYBILL}.new"));
         let _ = fs::remove_file(&new);
@@ -194,7 +194,8 @@ fn read_waybill(path: &Path, sealed: Option<&Arc<Seal>>) -> Result<Waybill, Unus
     let waybill = path.join(WAYBILL);
     let opened = if is_file(&waybill) { File::open(waybill) } else { Err(io::ErrorKind::NotFound.into()) };
     let read = opened.and_then(|file| file.take(MAX_WAYBILL).read_to_end(&mut text));
-    // JSON has no line breaks of its own here. Whoever knows no key, or another one, reads what stands before the MAC.
+    // JSON has no line breaks of its own here. A process without the key, or with another one, reads what stands before
+    // the MAC.
     let (json, mac) = match text.iter().position(|byte| *byte == b'\n') {
         Some(at) => (text.get(..at).unwrap_or_default(), text.get(at + 1..).unwrap_or_default()),
         None => (text.as_slice(), &[][..]),

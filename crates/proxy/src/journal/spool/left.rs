@@ -87,7 +87,7 @@ fn resume(budgets: &Budgets, path: PathBuf, head: Option<Option<Head>>) -> Optio
             tracing::warn!(%error, folder = %path.display(), "a spool of an earlier process cannot be read");
         }
     }
-    // Nobody could ever read it.
+    // No process could ever read it.
     let _ = fs::remove_dir_all(&path);
     if let Some(head) = head {
         gone(budgets, &name, &head);

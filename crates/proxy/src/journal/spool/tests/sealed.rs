@@ -180,7 +180,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn what_nobody_touched_comes_out_as_it_went_in(
+    fn what_was_not_touched_comes_out_as_it_went_in(
         one in blocks(), two in blocks(), acked in 0..100_usize, restarts in 0..4_usize,
     ) {
         run(async {
@@ -227,7 +227,7 @@ proptest! {
             let kept = std::str::from_utf8(&kept.lines).unwrap();
             let found = process.incidents.count_tampered() > 0;
             match find("one") {
-                // Without its waybill it is nobody's.
+                // Without its waybill it has no session.
                 None => assert!(found),
                 Some(text) => assert_eq!(has_gaps(text, kept), found, "{text}"),
             }
