@@ -6,6 +6,7 @@ use podwitness_e2e::{
     Kubectl, Namespace, Viewer, eventually,
     grants::{enforced, with_grant},
     pods::{clients, sleeper, witnessed_by},
+    schedule::{Class, enter},
 };
 use serde_json::{Value, json};
 
@@ -135,6 +136,7 @@ async fn is_known(ns: &Namespace, server: &str) -> Result<()> {
 
 #[tokio::test]
 async fn no_address_of_the_api_server_goes_round_under_fail_open_or_closed() -> Result<()> {
+    enter(Class::Long).await;
     witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
         let (_, port) = endpoint().await?;
         let service = another_service(plain).await?;
