@@ -20,6 +20,7 @@ mod proxies;
 mod recorders;
 mod recording;
 mod secrets;
+mod slow_readers;
 mod storage;
 mod unknown;
 mod verbs;

@@ -15,7 +15,8 @@ use tokio::{
 
 use super::{
     Open, Recording,
-    ahead::{LEAST, READ_AHEAD},
+    ahead::{self, LEAST},
+    pongs::Pongs,
     pump::{Live, Pump, Stop},
     tap::{Summary, Tap},
 };
@@ -48,13 +49,14 @@ async fn session<C: Stream, S: Stream>(client: C, server: S, language: Language,
     if language == Language::Undecoded {
         tap.stop_decoding("the protocol is not known");
     }
-    let live = Live { tap: tap.into(), journal };
+    let live = Live { tap: tap.into(), journal, pongs: Pongs::default() };
     let (client_read, client_write) = split(client);
     let (server_read, server_write) = split(server);
     let memory = &open.budgets.memory;
     let (said, answered) = directions(language);
     let mut up = Pump::new((Source::Client, said), client_read, server_write, LEAST, memory);
-    let mut down = Pump::new((Source::Server, answered), server_read, client_write, READ_AHEAD, memory);
+    let mut down =
+        Pump::new((Source::Server, answered), server_read, client_write, ahead::limit(language), memory);
     let (end, message) = both(&mut up, &mut down, &live, &open.drain).await;
     if let Some(status) = &message {
         // A client that does not read learns nothing.
