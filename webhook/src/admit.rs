@@ -31,6 +31,7 @@ mod settings;
 #[cfg(test)]
 mod testing;
 mod tuning;
+mod volume_lists;
 mod volumes;
 mod world;
 

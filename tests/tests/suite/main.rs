@@ -4,6 +4,7 @@
 mod attacks;
 mod cli;
 mod crowd;
+mod draining;
 mod evasion;
 mod events;
 mod failure;

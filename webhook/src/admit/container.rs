@@ -42,7 +42,7 @@ pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &
         },
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts(dirs),
+        "volumeMounts": mounts(settings, dirs),
     })
 }
 
@@ -72,7 +72,7 @@ fn variable(EnvVar { name, value }: EnvVar) -> Value {
     }
 }
 
-fn mounts(dirs: &[Dir<'_>]) -> Vec<Value> {
+fn mounts(settings: &Settings, dirs: &[Dir<'_>]) -> Vec<Value> {
     // Something has to be at the default path: the ServiceAccount plugin, which runs once more after us, mounts a
     // token into every container that has nothing there (plugin/pkg/admission/serviceaccount/admission.go).
     let token = dirs.iter().find(|dir| dir.mount_path() == SERVICE_ACCOUNT_DIR).map(|dir| dir.original);
@@ -81,11 +81,13 @@ fn mounts(dirs: &[Dir<'_>]) -> Vec<Value> {
         json!({"name": VOLUME_STATE, "mountPath": MOUNT_STATE}),
         json!({"name": VOLUME_STATE, "mountPath": MOUNT_WIREGUARD}),
         json!({"name": VOLUME_SPOOL, "mountPath": MOUNT_SPOOL}),
-        json!({"name": VOLUME_TUN, "mountPath": MOUNT_TUN, "readOnly": true}),
-        json!({"name": token.unwrap_or(VOLUME_IDENTITY), "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}),
     ];
+    let tun = json!({"name": VOLUME_TUN, "mountPath": MOUNT_TUN, "readOnly": true});
+    let token = token.unwrap_or(VOLUME_IDENTITY);
+    let token = json!({"name": token, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true});
+    let fixed = fixed.into_iter().chain(settings.node_tun.then_some(tun)).chain([token]);
     let kept = dirs.iter().enumerate().flat_map(|(number, dir)| dir.sidecar_mounts(number));
-    fixed.into_iter().chain(kept).collect()
+    fixed.chain(kept).collect()
 }
 
 /// Puts the sidecar first among the init containers, or repairs it, or leaves it alone where nothing differs.

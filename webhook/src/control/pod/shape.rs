@@ -130,6 +130,7 @@ mod tests {
             image: "podwitness.dev/sidecar:dev".into(),
             pull_secrets: vec![],
             spool_size: 512 << 20,
+            node_tun: true,
             control: ControlAddress { name: "control".into(), port: 8444, addresses: vec![] },
             control_ca: "root".into(),
             api_server: ApiServerAddresses::default(),
