@@ -15,6 +15,7 @@ mod container;
 mod debug;
 mod decide;
 mod dirs;
+mod ephemeral_storage;
 mod labelled;
 mod metrics;
 mod mutate;

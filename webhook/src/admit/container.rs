@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Settings,
     dirs::Dir,
+    ephemeral_storage,
     patch::{Patch, path},
     pod::{self, items, text},
     resources,
@@ -19,13 +20,15 @@ use super::{
 
 /// The sidecar of this pod.
 pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Value {
+    let mut resources = resources::of(pod, tuning);
+    ephemeral_storage::add(pod, spool_limit(settings), &mut resources);
     json!({
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
         "env": env(settings, tuning, dirs),
-        "resources": resources::of(pod, tuning),
+        "resources": resources,
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
@@ -56,11 +59,15 @@ fn env(settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Vec<Value> {
         credentials: settings.credentials,
         service_accounts: dirs.iter().enumerate().map(|(number, dir)| dir.told(number)).collect(),
         log_level: tuning.log_level.clone(),
-        // The kubelet evicts a pod whose volume is above its limit, so that half of it is used.
-        spool_limit: settings.spool_size / 2,
+        spool_limit: spool_limit(settings),
         api_server: settings.api_server.clone(),
     };
     told.to_env().into_iter().map(variable).collect()
+}
+
+/// Bytes of the spool that are used: half, because the kubelet evicts a pod whose volume is above its limit.
+const fn spool_limit(settings: &Settings) -> u64 {
+    settings.spool_size / 2
 }
 
 fn variable(EnvVar { name, value }: EnvVar) -> Value {
