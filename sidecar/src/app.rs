@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use podwitness_agent::{Agent, Driver, Link};
-use podwitness_core::inject::{ADMIN_PORT, Inject, PROBE_PORT};
+use podwitness_core::inject::{Inject, SidecarPorts};
 use podwitness_proxy::{
     BoxedStream, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring, api_names, ca::CaError,
 };
@@ -36,6 +36,7 @@ use crate::{
     api_server::ResolveError,
     config::Config,
     credentials::Credentials,
+    ending::{deadline, drain_after},
     enrol,
     interception::Interception,
     kernel::{Kernel, KernelError, selftest::Probe},
@@ -46,9 +47,6 @@ use crate::{
     state::{self, StateError},
     tunnel::Keeper,
 };
-
-/// A drain has no deadline of ours: the kubelet's grace period is one, and it ends the process.
-const GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Why the sidecar does not start, or ends.
 #[derive(Debug, Error)]
@@ -95,6 +93,7 @@ pub struct Bound {
     tunnel: Keeper,
     metrics: Metrics,
     signal: drain::Signal,
+    deadline: Duration,
 }
 
 /// Opens everything, the rules last, so that nothing is ever redirected to where nobody listens.
@@ -132,7 +131,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let proxy = admin.registry.with(|registry| Proxy::new(proxy_config, wiring, registry))?;
     let readiness = admin.readiness.clone();
     let limiter = ConnectionLimiter::new("intercepted", CONNECTIONS, &admin.registry);
-    let admin_server = admin.bind(admin_addresses()).await?;
+    let admin_server = admin.bind(admin_addresses(config.env.ports)).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
     let (netmap, port) = (agent.netmap.clone(), listener.port());
     let interception = Interception::new(&config.env, kernel, port, own, netmap, metrics.clone());
@@ -154,6 +153,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         tunnel,
         metrics,
         signal,
+        deadline: deadline(config.env.grace_period),
     })
 }
 
@@ -179,14 +179,14 @@ impl Bound {
         tasks.spawn(self.tunnel.run());
         tasks.spawn(show_link(self.agent.link, self.metrics));
         let Some((interception, protected)) = self.interception else {
-            drain_after(shutdown, self.signal).await;
+            drain_after(shutdown, self.signal, self.deadline).await;
             return Ok(());
         };
         let listener = (self.listener, self.limiter);
         tasks.spawn(serve(listener, self.proxy, interception.probe(), self.signal.watch()));
         tokio::select! {
             Err(error) = interception.keep(protected) => Err(error.into()),
-            () = drain_after(shutdown, self.signal) => Ok(()),
+            () = drain_after(shutdown, self.signal, self.deadline) => Ok(()),
         }
     }
 }
@@ -208,13 +208,6 @@ async fn serve(
     listener.serve(limiter, probe, over, handle).await;
 }
 
-async fn drain_after(shutdown: impl Future<Output = ()>, signal: drain::Signal) {
-    shutdown.await;
-    tracing::info!("draining");
-    let outcome = signal.drain(GRACE).await;
-    tracing::info!(?outcome, "drained");
-}
-
 /// Steps aside where injection is optional and the kernel cannot do it.
 async fn install(interception: Interception, inject: Inject) -> Result<Option<Interception>, AppError> {
     match interception.install().await {
@@ -229,9 +222,9 @@ async fn install(interception: Interception, inject: Inject) -> Result<Option<In
 }
 
 /// Where health and metrics are, in both families where the pod has IPv6.
-fn admin_addresses() -> AdminAddresses {
+fn admin_addresses(ports: SidecarPorts) -> AdminAddresses {
     let any = |port| (Ipv6Addr::UNSPECIFIED, port).into();
-    AdminAddresses { admin: any(ADMIN_PORT), health: Some(any(PROBE_PORT)) }
+    AdminAddresses { admin: any(ports.admin), health: Some(any(ports.probe)) }
 }
 
 fn proxy_config(

@@ -160,6 +160,8 @@ mod tests {
             log_level: "info".into(),
             spool_limit: 1,
             api_server: ApiServerAddresses::default(),
+            ports: inject::SidecarPorts::default(),
+            grace_period: inject::GRACE_PERIOD,
         };
         let mut vars: HashMap<_, _> =
             [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")]

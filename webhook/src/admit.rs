@@ -22,6 +22,7 @@ mod mutate;
 mod namespaces;
 mod patch;
 mod pod;
+mod ports;
 pub(crate) mod quantity;
 mod refusal;
 mod resources;
@@ -34,6 +35,7 @@ mod testing;
 mod tuning;
 mod volume_lists;
 mod volumes;
+mod windows;
 mod world;
 
 pub use mutate::mutate;

@@ -22,6 +22,8 @@ pub const UID: u32 = 64321;
 pub const ADMIN_PORT: u16 = 15430;
 /// TCP port on the pod address: health of the sidecar, for the kubelet's probe.
 pub const PROBE_PORT: u16 = 15431;
+/// Seconds between a pod's end and the kill of what still runs in it, where the pod says nothing else.
+pub const GRACE_PERIOD: u32 = 30;
 /// WireGuard interface inside the pod.
 pub const INTERFACE: &str = "podwitness0";
 /// nftables table of family `inet` inside the pod.
@@ -116,6 +118,21 @@ pub enum UntilNetmap {
     Closed,
     /// Answer every request with 503: there may be a grant that wants its event first.
     ClosedToAll,
+}
+
+/// TCP ports of the sidecar on the pod's addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SidecarPorts {
+    /// Health and metrics: [`ADMIN_PORT`], unless a container declares it.
+    pub admin: u16,
+    /// The kubelet's probe: [`PROBE_PORT`], unless a container declares it.
+    pub probe: u16,
+}
+
+impl Default for SidecarPorts {
+    fn default() -> Self {
+        Self { admin: ADMIN_PORT, probe: PROBE_PORT }
+    }
 }
 
 /// Where the control API is: dialled by address, verified by name, so that no DNS is needed.

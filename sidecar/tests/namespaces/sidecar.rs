@@ -102,6 +102,8 @@ impl Pod {
                 log_level: "info".into(),
                 spool_limit: 1 << 20,
                 api_server: ApiServerAddresses::default(),
+                ports: podwitness_core::inject::SidecarPorts::default(),
+                grace_period: podwitness_core::inject::GRACE_PERIOD,
             },
             pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
             api_server: ApiServer { host: "10.96.0.1".into(), port: 443 },

@@ -1,7 +1,13 @@
 //! Pods are moved, backed up and ended as they would be without a sidecar.
 
 use anyhow::{Context as _, Result, ensure};
-use podwitness_e2e::{Namespace, pods::sleeper};
+use podwitness_core::inject;
+use podwitness_e2e::{
+    Namespace, TOOLBOX, eventually,
+    grants::{grant, with_grant},
+    pods::{running, sleeper},
+    recorders::tag,
+};
 use serde_json::{Value, json};
 
 /// The pod as the API server would keep it.
@@ -41,6 +47,41 @@ async fn the_sidecars_volumes_hold_no_node_and_are_not_backed_up() -> Result<()>
         let copied = left(&pod, "backup.velero.io/backup-volumes-excludes", copied)?;
         ensure!(copied == ["data"], "{copied:?}");
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_sidecar_with_unsent_recordings_ends_with_0_within_a_short_grace_period() -> Result<()> {
+    Namespace::witnessed(async |ns| {
+        ns.allow_all().await?;
+        // There is no recorder of this name, and nothing is refused for it.
+        let rule = json!({"recorder": [tag(&ns.name)]});
+        let open = grant(&ns.name, &format!("namespace:{}", ns.name), &rule);
+        with_grant(&open, async || {
+            let exec = format!("kubectl -n {} exec ending -c app -- echo unsent", ns.name);
+            let mut pod = running("ending", TOOLBOX, &format!("until {exec}; do sleep 1; done"));
+            let spec = pod.pointer_mut("/spec").and_then(Value::as_object_mut).context("no spec")?;
+            spec.insert("restartPolicy".into(), "Never".into());
+            spec.insert("terminationGracePeriodSeconds".into(), 2.into());
+            ns.kubectl.create(&pod, &[]).await?.ok()?;
+            let code = eventually("the sidecar has ended", async || {
+                let pod = ns.kubectl.get(&["pod", "ending"]).await?;
+                let statuses =
+                    pod.pointer("/status/initContainerStatuses").and_then(Value::as_array).cloned();
+                let statuses = statuses.unwrap_or_default();
+                let own =
+                    statuses.iter().find(|status| status.get("name") == Some(&inject::CONTAINER.into()));
+                let code = own.and_then(|status| status.pointer("/state/terminated/exitCode"));
+                code.and_then(Value::as_i64).with_context(|| format!("{statuses:?}"))
+            })
+            .await?;
+            let log = ns.kubectl.run(&["logs", "ending", "-c", inject::CONTAINER]).await?.text();
+            ensure!(code == 0, "exit code {code}: {log}");
+            ensure!(log.contains("no recorder took the rest of a recording"), "all was sent: {log}");
+            Ok(())
+        })
+        .await
     })
     .await
 }

@@ -15,6 +15,7 @@ mod interop;
 mod isolation;
 mod java;
 mod matrix;
+mod ordinary_pods;
 mod outside;
 mod policies;
 mod proxies;

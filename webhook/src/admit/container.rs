@@ -2,8 +2,8 @@
 //! back from it compares equal and is not patched again.
 
 use podwitness_core::inject::{
-    CONTAINER, EnvSource, EnvVar, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE, MOUNT_TUN, MOUNT_WIREGUARD,
-    PROBE_PORT, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL, VOLUME_STATE,
+    CONTAINER, EnvSource, EnvVar, GRACE_PERIOD, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE, MOUNT_TUN,
+    MOUNT_WIREGUARD, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL, VOLUME_STATE,
     VOLUME_TUN,
 };
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use super::{
     ephemeral_storage,
     patch::{Patch, path},
     pod::{self, items, text},
-    resources,
+    ports, resources,
     tuning::Tuning,
 };
 
@@ -22,12 +22,13 @@ use super::{
 pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Value {
     let mut resources = resources::of(pod, tuning);
     ephemeral_storage::add(pod, spool_limit(settings), &mut resources);
+    let ports = ports::of(pod);
     json!({
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
-        "env": env(settings, tuning, dirs),
+        "env": env(pod, settings, tuning, dirs),
         "resources": resources,
         "securityContext": {
             "allowPrivilegeEscalation": false,
@@ -40,7 +41,7 @@ pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &
         },
         // The next container starts when this one has: rules in place, directories written, interception proven.
         "startupProbe": {
-            "httpGet": {"path": "/readyz", "port": PROBE_PORT, "scheme": "HTTP"},
+            "httpGet": {"path": "/readyz", "port": ports.probe, "scheme": "HTTP"},
             "failureThreshold": 120, "periodSeconds": 1, "successThreshold": 1, "timeoutSeconds": 3,
         },
         "terminationMessagePath": "/dev/termination-log",
@@ -49,7 +50,7 @@ pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &
     })
 }
 
-fn env(settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Vec<Value> {
+fn env(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Vec<Value> {
     let told = SidecarEnv {
         control: settings.control.clone(),
         control_ca: settings.control_ca.clone(),
@@ -61,6 +62,8 @@ fn env(settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Vec<Value> {
         log_level: tuning.log_level.clone(),
         spool_limit: spool_limit(settings),
         api_server: settings.api_server.clone(),
+        ports: ports::of(pod),
+        grace_period: grace_period(pod),
     };
     told.to_env().into_iter().map(variable).collect()
 }
@@ -68,6 +71,11 @@ fn env(settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Vec<Value> {
 /// Bytes of the spool that are used: half, because the kubelet evicts a pod whose volume is above its limit.
 const fn spool_limit(settings: &Settings) -> u64 {
     settings.spool_size / 2
+}
+
+fn grace_period(pod: &Value) -> u32 {
+    let seconds = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64);
+    seconds.map_or(GRACE_PERIOD, |seconds| u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
 fn variable(EnvVar { name, value }: EnvVar) -> Value {
