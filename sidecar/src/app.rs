@@ -13,7 +13,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use podwitness_agent::{Agent, Driver, Link};
-use podwitness_core::inject::{Inject, SidecarPorts};
+use podwitness_core::{
+    control::Notice,
+    inject::{Inject, SidecarPorts},
+};
 use podwitness_proxy::{
     BoxedStream, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring, api_names, ca::CaError,
 };
@@ -30,7 +33,10 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     api_server::ResolveError,
@@ -87,7 +93,7 @@ pub struct Bound {
     limiter: ConnectionLimiter,
     proxy: Arc<Proxy>,
     interception: Option<(Interception, BlockReady)>,
-    credentials: (Credentials, BlockReady),
+    credentials: (Credentials, BlockReady, mpsc::Sender<Notice>),
     agent: Agent,
     driver: Driver,
     tunnel: Keeper,
@@ -114,6 +120,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let (agent, driver, notices) = enrol::agent(&config, key.public(), &kernel)?;
     let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
     let (signal, watch) = Drain::new();
+    let told = notices.clone();
     let wiring = Wiring {
         pod_ca,
         upstream_roots: cluster_roots(&config.paths.cluster_ca)?,
@@ -137,7 +144,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let interception = Interception::new(&config.env, kernel, port, own, netmap, metrics.clone());
     let interception = install(interception, config.env.inject).await?;
     let interception = interception.map(|interception| (interception, readiness.block("interception")));
-    let credentials = (credentials, readiness.block("credentials"));
+    let credentials = (credentials, readiness.block("credentials"), told);
     Ok(Bound {
         admin: admin_server.addr,
         readiness,
@@ -171,8 +178,8 @@ impl Bound {
     /// Where interception cannot be kept up any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
         let mut tasks = JoinSet::new();
-        let (credentials, written) = self.credentials;
-        tasks.spawn(credentials.follow(written));
+        let (credentials, written, notices) = self.credentials;
+        tasks.spawn(credentials.follow(written, notices));
         tasks.spawn(self.admin_server.run(self.signal.watch()));
         tasks.spawn(self.log_socket.run());
         tasks.spawn(self.driver.run());

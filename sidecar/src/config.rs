@@ -140,11 +140,7 @@ mod tests {
         "search shop.svc.example.net svc.example.net example.net\nnameserver 10.96.0.10\n";
 
     fn vars() -> HashMap<String, String> {
-        let dir = |n: u8| ServiceAccountDir {
-            container: "app".into(),
-            source: format!("/s/{n}"),
-            target: "/t".into(),
-        };
+        let dir = |n: u8| ServiceAccountDir::new("app", format!("/s/{n}"), "/t".into());
         let env = SidecarEnv {
             control: ControlAddress {
                 name: "c".into(),

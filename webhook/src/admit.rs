@@ -32,6 +32,7 @@ mod server;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod token_volume;
 mod tuning;
 mod volume_lists;
 mod volumes;

@@ -7,10 +7,13 @@ mod env;
 
 pub use env::{
     EnvError, EnvSource, EnvVar, INJECT as ENV_INJECT, NODE_NAME, POD_FIELDS, POD_NAME, POD_NAMESPACE,
-    POD_SERVICE_ACCOUNT, POD_UID, PREFIX as ENV_PREFIX, SidecarEnv,
+    POD_SERVICE_ACCOUNT, POD_UID, PREFIX as ENV_PREFIX, SERVICE_ACCOUNTS as ENV_SERVICE_ACCOUNTS, SidecarEnv,
 };
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +45,8 @@ pub const VOLUME_SPOOL: &str = "podwitness-spool";
 pub const VOLUME_TUN: &str = "podwitness-tun";
 /// Prefix of the volumes that stand in for service-account volumes, followed by a number.
 pub const VOLUME_SERVICE_ACCOUNT: &str = "podwitness-serviceaccount-";
+/// Prefix of the volumes from which the sidecar reads what it puts into those that stand in, followed by the same number.
+pub const VOLUME_SOURCE: &str = "podwitness-source-";
 /// Mount of [`VOLUME_IDENTITY`]; the token is the file `token` in it.
 pub const MOUNT_IDENTITY: &str = "/var/run/podwitness/identity";
 /// Mount of [`VOLUME_STATE`].
@@ -52,7 +57,7 @@ pub const MOUNT_WIREGUARD: &str = "/var/run/wireguard";
 pub const MOUNT_SPOOL: &str = "/var/spool/podwitness";
 /// Mount of [`VOLUME_TUN`].
 pub const MOUNT_TUN: &str = "/dev/net";
-/// Parent of the mounts from which the sidecar reads the volumes that it stands in for, followed by a number.
+/// Parent of the mounts of [`VOLUME_SOURCE`], followed by a number.
 pub const MOUNT_SOURCE: &str = "/var/run/podwitness/source/";
 /// Parent of the mounts through which the sidecar writes the directories that other containers read.
 pub const MOUNT_SERVICE_ACCOUNT: &str = "/var/run/podwitness/serviceaccount/";
@@ -155,15 +160,51 @@ pub struct ApiServerAddresses {
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// One directory of credentials that the sidecar keeps for another container.
+/// One directory of credentials that the sidecar keeps for other containers, in place of a volume of the kubelet.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServiceAccountDir {
-    /// Container that reads it, for messages.
+    /// First container that reads it, for messages.
     pub container: String,
-    /// Where the kubelet's original is mounted in the sidecar.
+    /// The volume for which it stands; empty in pods of older versions.
+    #[serde(default)]
+    pub volume: String,
+    /// Where the sidecar reads.
     pub source: String,
     /// Where the sidecar writes.
     pub target: String,
+    /// Permission bits of files that [`Self::modes`] does not name.
+    #[serde(default = "default_mode")]
+    pub default_mode: u32,
+    /// Permission bits of files by their path in the volume.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub modes: BTreeMap<String, u32>,
+    /// Directories on which containers mount other volumes: the mount that contains them is read-only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_points: Vec<String>,
+}
+
+const fn default_mode() -> u32 {
+    ServiceAccountDir::DEFAULT_MODE
+}
+
+impl ServiceAccountDir {
+    /// Permission bits of files in a volume that says nothing else (`defaultMode` of `ProjectedVolumeSource`).
+    pub const DEFAULT_MODE: u32 = 0o644;
+
+    /// One whose files have the usual permissions.
+    #[must_use]
+    pub fn new(container: &str, source: String, target: String) -> Self {
+        Self {
+            container: container.to_owned(),
+            volume: String::new(),
+            source,
+            target,
+            default_mode: Self::DEFAULT_MODE,
+            modes: BTreeMap::new(),
+            mount_points: Vec::new(),
+        }
+    }
 }
 
 macro_rules! label_value {

@@ -94,11 +94,7 @@ impl Pod {
                 inject,
                 profile: Profile::Interface,
                 credentials: Credentials::Passthrough,
-                service_accounts: vec![ServiceAccountDir {
-                    container: "app".into(),
-                    source: text("source"),
-                    target: text("serviceaccount"),
-                }],
+                service_accounts: vec![ServiceAccountDir::new("app", text("source"), text("serviceaccount"))],
                 log_level: "info".into(),
                 spool_limit: 1 << 20,
                 api_server: ApiServerAddresses::default(),

@@ -147,11 +147,11 @@ fn write_environment(dir: &Path, addresses: &Addresses, control_ca: &str) -> Res
         inject: Inject::Required,
         profile: Profile::Interface,
         credentials: Credentials::Passthrough,
-        service_accounts: vec![ServiceAccountDir {
-            container: "app".into(),
-            source: format!("{MOUNT_SOURCE}0"),
-            target: format!("{MOUNT_SERVICE_ACCOUNT}0"),
-        }],
+        service_accounts: vec![ServiceAccountDir::new(
+            "app",
+            format!("{MOUNT_SOURCE}0"),
+            format!("{MOUNT_SERVICE_ACCOUNT}0"),
+        )],
         log_level: "info".into(),
         spool_limit: SPOOL,
         api_server: podwitness_core::inject::ApiServerAddresses::default(),

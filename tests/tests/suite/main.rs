@@ -23,5 +23,6 @@ mod recorders;
 mod recording;
 mod secrets;
 mod storage;
+mod token_volumes;
 mod unknown;
 mod verbs;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Settings,
-    dirs::Dir,
+    dirs::Dirs,
     ephemeral_storage,
     patch::{Patch, path},
     pod::{self, items, text},
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The sidecar of this pod.
-pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Value {
+pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &Dirs<'_>) -> Value {
     let mut resources = resources::of(pod, tuning);
     ephemeral_storage::add(pod, spool_limit(settings), &mut resources);
     let ports = ports::of(pod);
@@ -34,7 +34,8 @@ pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &
             "allowPrivilegeEscalation": false,
             "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
             "readOnlyRootFilesystem": true,
-            "runAsGroup": UID,
+            // Files of the kubelet are of root's group, and so are those that stand in for them.
+            "runAsGroup": if dirs.is_empty() { UID } else { 0 },
             "runAsNonRoot": true,
             "runAsUser": UID,
             "seccompProfile": {"type": "RuntimeDefault"},
@@ -50,7 +51,7 @@ pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &
     })
 }
 
-fn env(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Vec<Value> {
+fn env(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &Dirs<'_>) -> Vec<Value> {
     let told = SidecarEnv {
         control: settings.control.clone(),
         control_ca: settings.control_ca.clone(),
@@ -58,7 +59,7 @@ fn env(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> V
         inject: settings.inject,
         profile: settings.profile,
         credentials: settings.credentials,
-        service_accounts: dirs.iter().enumerate().map(|(number, dir)| dir.told(number)).collect(),
+        service_accounts: dirs.told(),
         log_level: tuning.log_level.clone(),
         spool_limit: spool_limit(settings),
         api_server: settings.api_server.clone(),
@@ -87,10 +88,7 @@ fn variable(EnvVar { name, value }: EnvVar) -> Value {
     }
 }
 
-fn mounts(settings: &Settings, dirs: &[Dir<'_>]) -> Vec<Value> {
-    // Something has to be at the default path: the ServiceAccount plugin, which runs once more after us, mounts a
-    // token into every container that has nothing there (plugin/pkg/admission/serviceaccount/admission.go).
-    let token = dirs.iter().find(|dir| dir.mount_path() == SERVICE_ACCOUNT_DIR).map(|dir| dir.original);
+fn mounts(settings: &Settings, dirs: &Dirs<'_>) -> Vec<Value> {
     let fixed = [
         json!({"name": VOLUME_IDENTITY, "mountPath": MOUNT_IDENTITY, "readOnly": true}),
         json!({"name": VOLUME_STATE, "mountPath": MOUNT_STATE}),
@@ -98,11 +96,11 @@ fn mounts(settings: &Settings, dirs: &[Dir<'_>]) -> Vec<Value> {
         json!({"name": VOLUME_SPOOL, "mountPath": MOUNT_SPOOL}),
     ];
     let tun = json!({"name": VOLUME_TUN, "mountPath": MOUNT_TUN, "readOnly": true});
-    let token = token.unwrap_or(VOLUME_IDENTITY);
-    let token = json!({"name": token, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true});
+    // Something has to be at the default path: the ServiceAccount plugin, which runs once more after us, mounts a
+    // token into every container that has nothing there (plugin/pkg/admission/serviceaccount/admission.go).
+    let token = json!({"name": VOLUME_IDENTITY, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true});
     let fixed = fixed.into_iter().chain(settings.node_tun.then_some(tun)).chain([token]);
-    let kept = dirs.iter().enumerate().flat_map(|(number, dir)| dir.sidecar_mounts(number));
-    fixed.chain(kept).collect()
+    fixed.chain(dirs.sidecar_mounts()).collect()
 }
 
 /// Puts the sidecar first among the init containers, or repairs it, or leaves it alone where nothing differs.

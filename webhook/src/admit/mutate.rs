@@ -29,12 +29,10 @@ pub fn mutate(pod: &Value, settings: &Settings) -> Result<Vec<PatchOperation>, R
     let tuning = tuning::of(pod, settings)?;
     let dirs = dirs::plan(pod)?;
     let sidecar = container::sidecar(pod, settings, &tuning, &dirs);
-    let volumes = volumes::all(settings, dirs.len());
+    let volumes = volumes::all(settings, &dirs);
     let mut patch = Patch::default();
     annotate(pod, &status(settings, &sidecar, &allowed), &volumes, &mut patch);
-    for (number, dir) in dirs.iter().enumerate() {
-        dir.replace(number, &mut patch);
-    }
+    dirs.replace(&mut patch);
     if settings.inject == Inject::Required {
         others(pod).for_each(|container| capabilities::drop_net_raw(&container, &mut patch));
     }

@@ -2,13 +2,13 @@
 
 use podwitness_core::inject::{
     MOUNT_TUN, ROOT_CA_CONFIG_MAP, TOKEN_AUDIENCE, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT,
-    VOLUME_SPOOL, VOLUME_STATE, VOLUME_TUN,
+    VOLUME_SOURCE, VOLUME_SPOOL, VOLUME_STATE, VOLUME_TUN,
 };
 use serde_json::{Value, json};
 
 use super::{
     Settings,
-    dirs::Dir,
+    dirs::Dirs,
     patch::{Patch, path},
     pod::{self, text},
     quantity::memory_text,
@@ -52,11 +52,11 @@ pub(super) fn place(pod: &Value, wanted: &[Value], patch: &mut Patch) -> Result<
 
 /// Whether a pod that was injected with other settings, or other containers, has a volume of ours that it does not need.
 fn may_go(name: &str) -> bool {
-    name == VOLUME_TUN || name.starts_with(VOLUME_SERVICE_ACCOUNT)
+    name == VOLUME_TUN || name.starts_with(VOLUME_SERVICE_ACCOUNT) || name.starts_with(VOLUME_SOURCE)
 }
 
 /// Every volume of ours, spelled out as the API server would complete it.
-pub(super) fn all(settings: &Settings, dirs: usize) -> Vec<Value> {
+pub(super) fn all(settings: &Settings, dirs: &Dirs<'_>) -> Vec<Value> {
     let fixed = [
         identity(),
         json!({"name": VOLUME_STATE, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
@@ -65,9 +65,7 @@ pub(super) fn all(settings: &Settings, dirs: usize) -> Vec<Value> {
     let tun = settings
         .node_tun
         .then(|| json!({"name": VOLUME_TUN, "hostPath": {"path": MOUNT_TUN, "type": "DirectoryOrCreate"}}));
-    let stand_in =
-        |number| json!({"name": Dir::volume(number), "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});
-    fixed.into_iter().chain(tun).chain((0..dirs).map(stand_in)).collect()
+    fixed.into_iter().chain(tun).chain(dirs.volumes()).collect()
 }
 
 /// The token with which the pod enrols, and the cluster's CA for pods that mount none.

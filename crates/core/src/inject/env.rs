@@ -18,7 +18,8 @@ const UNTIL_NETMAP: &str = "PODWITNESS_UNTIL_NETMAP";
 pub const INJECT: &str = "PODWITNESS_INJECT";
 const PROFILE: &str = "PODWITNESS_PROFILE";
 const CREDENTIALS: &str = "PODWITNESS_CREDENTIALS";
-const SERVICE_ACCOUNTS: &str = "PODWITNESS_SERVICE_ACCOUNTS";
+/// Variable with the directories that the sidecar keeps, in the order of their numbers.
+pub const SERVICE_ACCOUNTS: &str = "PODWITNESS_SERVICE_ACCOUNTS";
 const LOG_LEVEL: &str = "PODWITNESS_LOG_LEVEL";
 const SPOOL_LIMIT: &str = "PODWITNESS_SPOOL_LIMIT";
 const API_SERVER: &str = "PODWITNESS_API_SERVER";
@@ -258,11 +259,16 @@ mod tests {
             inject: Inject::Required,
             profile: Profile::Interface,
             credentials: Credentials::Passthrough,
-            service_accounts: vec![ServiceAccountDir {
-                container: "app".into(),
-                source: "/s/0".into(),
-                target: "/t/0".into(),
-            }],
+            service_accounts: vec![
+                ServiceAccountDir::new("app", "/s/0".into(), "/t/0".into()),
+                ServiceAccountDir {
+                    volume: "token".into(),
+                    default_mode: 0o400,
+                    modes: [("bin/run".into(), 0o555)].into(),
+                    mount_points: vec!["extra".into()],
+                    ..ServiceAccountDir::new("app", "/s/1".into(), "/t/1".into())
+                },
+            ],
             log_level: "info".into(),
             spool_limit: 1 << 26,
             api_server: ApiServerAddresses {
@@ -300,6 +306,13 @@ mod tests {
         }
         vars.insert(API_SERVER, "=".into());
         assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()).unwrap().api_server, env.api_server);
+    }
+
+    #[test]
+    fn directories_of_pods_that_were_admitted_before_have_the_usual_modes() {
+        let text = r#"[{"container":"app","source":"/s/0","target":"/t/0"}]"#;
+        let read: Vec<ServiceAccountDir> = serde_json::from_str(text).unwrap();
+        assert_eq!(read, [ServiceAccountDir::new("app", "/s/0".into(), "/t/0".into())]);
     }
 
     #[test]
