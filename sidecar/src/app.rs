@@ -108,7 +108,7 @@ pub struct Bound {
 /// The first thing that cannot be had.
 pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Result<Bound, AppError> {
     // A program of the pod may be running: what it could take is held first.
-    let listener = Listener::bind(&kernel).await?;
+    let listener = Listener::bind(&kernel, config.env.declared_ports.clone()).await?;
     let own = config.api_server.own(&config.env.api_server).await?;
     let api_server = *own.first().ok_or(AppError::NoAddress)?;
     let (state, admin) = (&config.paths.state, Admin::default());

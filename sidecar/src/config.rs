@@ -157,6 +157,7 @@ mod tests {
             spool_limit: 1,
             api_server: ApiServerAddresses::default(),
             ports: inject::SidecarPorts::default(),
+            declared_ports: vec![],
             grace_period: inject::GRACE_PERIOD,
         };
         let mut vars: HashMap<_, _> =

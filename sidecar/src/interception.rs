@@ -237,6 +237,7 @@ mod tests {
                 endpoints: vec!["192.0.2.1:8443".parse().unwrap()],
             },
             ports: podwitness_core::inject::SidecarPorts::default(),
+            declared_ports: vec![],
             grace_period: podwitness_core::inject::GRACE_PERIOD,
         }
     }

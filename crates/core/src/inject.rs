@@ -81,6 +81,9 @@ pub const MAX_STAMPED_ADDRESSES: usize = 32;
 /// Cap on service-account directories of one pod; a pod with more is refused.
 pub const MAX_SERVICE_ACCOUNT_DIRS: usize = 64;
 
+/// Cap on ports of other containers that the sidecar is told of.
+pub const MAX_DECLARED_PORTS: usize = 512;
+
 /// Value of the namespace label [`crate::labels::INJECT`].
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]

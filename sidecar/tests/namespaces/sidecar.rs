@@ -99,6 +99,7 @@ impl Pod {
                 spool_limit: 1 << 20,
                 api_server: ApiServerAddresses::default(),
                 ports: podwitness_core::inject::SidecarPorts::default(),
+                declared_ports: vec![],
                 grace_period: podwitness_core::inject::GRACE_PERIOD,
             },
             pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },

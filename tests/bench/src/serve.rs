@@ -156,6 +156,7 @@ fn write_environment(dir: &Path, addresses: &Addresses, control_ca: &str) -> Res
         spool_limit: SPOOL,
         api_server: podwitness_core::inject::ApiServerAddresses::default(),
         ports: podwitness_core::inject::SidecarPorts::default(),
+        declared_ports: vec![],
         grace_period: podwitness_core::inject::GRACE_PERIOD,
     };
     let mut text = format!(

@@ -2,9 +2,9 @@
 //! back from it compares equal and is not patched again.
 
 use podwitness_core::inject::{
-    CONTAINER, EnvSource, EnvVar, GRACE_PERIOD, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE, MOUNT_TUN,
-    MOUNT_WIREGUARD, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL, VOLUME_STATE,
-    VOLUME_TUN,
+    CONTAINER, EnvSource, EnvVar, GRACE_PERIOD, MAX_DECLARED_PORTS, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE,
+    MOUNT_TUN, MOUNT_WIREGUARD, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL,
+    VOLUME_STATE, VOLUME_TUN,
 };
 use serde_json::{Map, Value, json};
 
@@ -64,6 +64,7 @@ fn env(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &Dirs<'_>) -> Ve
         spool_limit: spool_limit(settings),
         api_server: settings.api_server.clone(),
         ports: ports::of(pod),
+        declared_ports: ports::declared(pod).into_keys().take(MAX_DECLARED_PORTS).collect(),
         grace_period: grace_period(pod),
     };
     told.to_env().into_iter().map(variable).collect()

@@ -1,5 +1,6 @@
 //! The ports on which the sidecar answers probes and metrics, on the pod's addresses. It starts first, and a program that
-//! wants one of them would not start: where a container declares one, the sidecar takes another.
+//! wants one of them would not start: where a container declares one, the sidecar takes another. The port of loopback to
+//! which connections are redirected it draws itself, and is told which not to take.
 //!
 //! Containers of a pod share its addresses, so that a `containerPort` counts whatever the container. A `hostPort` is a
 //! port of the node, which leads to a `containerPort`; only the latter is in the pod.
@@ -38,7 +39,7 @@ pub(super) fn warnings(pod: &Value) -> Vec<String> {
 }
 
 /// TCP ports that containers declare, and the first of them that does.
-fn declared(pod: &Value) -> BTreeMap<u16, &str> {
+pub(super) fn declared(pod: &Value) -> BTreeMap<u16, &str> {
     let mut declared = BTreeMap::new();
     for container in others(pod) {
         for port in items(Some(container.value), "ports") {
@@ -105,6 +106,8 @@ mod tests {
         let patch = mutate(&before, &settings(Inject::Optional)).unwrap();
         let after = apply(before, &patch);
         let sidecar = &after["spec"]["initContainers"][0];
+        let declared = json!({"name": "PODWITNESS_DECLARED_PORTS", "value": "15431"});
+        assert!(sidecar["env"].as_array().unwrap().contains(&declared));
         assert_eq!(sidecar["startupProbe"]["httpGet"]["port"], 15432);
         assert!(
             sidecar["env"]

@@ -24,6 +24,7 @@ const LOG_LEVEL: &str = "PODWITNESS_LOG_LEVEL";
 const SPOOL_LIMIT: &str = "PODWITNESS_SPOOL_LIMIT";
 const API_SERVER: &str = "PODWITNESS_API_SERVER";
 const PORTS: &str = "PODWITNESS_PORTS";
+const DECLARED_PORTS: &str = "PODWITNESS_DECLARED_PORTS";
 const GRACE: &str = "PODWITNESS_GRACE_PERIOD";
 
 /// Variable with the pod's namespace.
@@ -90,6 +91,8 @@ pub struct SidecarEnv {
     pub api_server: ApiServerAddresses,
     /// Where it answers probes and metrics; written only where a container declares one of the usual ports.
     pub ports: SidecarPorts,
+    /// TCP ports that containers declare, up to [`super::MAX_DECLARED_PORTS`]; written only where there are any.
+    pub declared_ports: Vec<u16>,
     /// The pod's `terminationGracePeriodSeconds`; written only where it is not [`GRACE_PERIOD`].
     pub grace_period: u32,
 }
@@ -130,6 +133,9 @@ impl SidecarEnv {
         if self.ports != SidecarPorts::default() {
             vars.push(literal(PORTS, &format!("{},{}", self.ports.admin, self.ports.probe)));
         }
+        if !self.declared_ports.is_empty() {
+            vars.push(literal(DECLARED_PORTS, &list_to_text(&self.declared_ports)));
+        }
         if self.grace_period != GRACE_PERIOD {
             vars.push(literal(GRACE, &self.grace_period.to_string()));
         }
@@ -159,6 +165,9 @@ impl SidecarEnv {
         let api_server = read_or(get, API_SERVER, none, expected, api_server_from_text, &mut errors);
         let usual = SidecarPorts::default();
         let ports = read_or(get, PORTS, usual, "PORT,PORT", ports_from_text, &mut errors);
+        let declared = |text: &str| text.split(',').map(|port| port.parse().ok()).collect();
+        let expected = "PORT[,PORT…]";
+        let declared_ports = read_or(get, DECLARED_PORTS, Vec::new(), expected, declared, &mut errors);
         let seconds = |text: &str| text.parse().ok();
         let grace_period = read_or(get, GRACE, GRACE_PERIOD, "a number of seconds", seconds, &mut errors);
         let complete = (|| {
@@ -174,6 +183,7 @@ impl SidecarEnv {
                 spool_limit: spool_limit?,
                 api_server: api_server?,
                 ports: ports?,
+                declared_ports: declared_ports?,
                 grace_period: grace_period?,
             })
         })();
@@ -216,9 +226,12 @@ fn ports_from_text(text: &str) -> Option<SidecarPorts> {
     Some(SidecarPorts { admin: admin.parse().ok()?, probe: probe.parse().ok()? })
 }
 
+fn list_to_text<T: ToString>(list: &[T]) -> String {
+    list.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
 fn control_to_text(control: &ControlAddress) -> String {
-    let addresses: Vec<String> = control.addresses.iter().map(IpAddr::to_string).collect();
-    format!("{}:{}={}", control.name, control.port, addresses.join(","))
+    format!("{}:{}={}", control.name, control.port, list_to_text(&control.addresses))
 }
 
 fn control_from_text(text: &str) -> Option<ControlAddress> {
@@ -229,8 +242,7 @@ fn control_from_text(text: &str) -> Option<ControlAddress> {
 }
 
 fn api_server_to_text(of: &ApiServerAddresses) -> String {
-    let list = |list: &[SocketAddr]| list.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-    format!("{}={}", list(&of.service), list(&of.endpoints))
+    format!("{}={}", list_to_text(&of.service), list_to_text(&of.endpoints))
 }
 
 fn api_server_from_text(text: &str) -> Option<ApiServerAddresses> {
@@ -276,6 +288,7 @@ mod tests {
                 endpoints: vec!["172.18.0.2:6443".parse().unwrap()],
             },
             ports: SidecarPorts { admin: 15432, probe: 15431 },
+            declared_ports: vec![8080, 15430],
             grace_period: 5,
         }
     }
@@ -317,11 +330,14 @@ mod tests {
 
     #[test]
     fn what_is_as_usual_is_not_written() {
-        let usual = SidecarEnv { ports: SidecarPorts::default(), grace_period: GRACE_PERIOD, ..sample() };
+        let ports = SidecarPorts::default();
+        let usual = SidecarEnv { ports, declared_ports: vec![], grace_period: GRACE_PERIOD, ..sample() };
         let mut vars = literals(&usual);
-        assert!(!vars.contains_key(PORTS) && !vars.contains_key(GRACE));
+        assert!([PORTS, DECLARED_PORTS, GRACE].iter().all(|name| !vars.contains_key(name)));
         assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()), Ok(usual));
-        for (name, wrong) in [(PORTS, "15430"), (PORTS, "1,65536"), (GRACE, "-1"), (GRACE, "5s")] {
+        for (name, wrong) in
+            [(PORTS, "15430"), (PORTS, "1,65536"), (DECLARED_PORTS, "80,"), (GRACE, "-1"), (GRACE, "5s")]
+        {
             vars.insert(name, wrong.into());
             assert!(SidecarEnv::from_env(&|name| vars.get(name).cloned()).is_err(), "{name}={wrong}");
             vars.remove(name);
