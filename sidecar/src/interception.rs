@@ -236,6 +236,9 @@ mod tests {
                 service: vec!["10.96.0.1:443".parse().unwrap()],
                 endpoints: vec!["192.0.2.1:8443".parse().unwrap()],
             },
+            ports: podwitness_core::inject::SidecarPorts::default(),
+            declared_ports: vec![],
+            grace_period: podwitness_core::inject::GRACE_PERIOD,
         }
     }
 

@@ -15,12 +15,14 @@ mod container;
 mod debug;
 mod decide;
 mod dirs;
+mod ephemeral_storage;
 mod labelled;
 mod metrics;
 mod mutate;
 mod namespaces;
 mod patch;
 mod pod;
+mod ports;
 pub(crate) mod quantity;
 mod refusal;
 mod resources;
@@ -30,8 +32,11 @@ mod server;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod token_volume;
 mod tuning;
+mod volume_lists;
 mod volumes;
+mod windows;
 mod world;
 
 pub use mutate::mutate;

@@ -27,6 +27,8 @@ admit:
   PODWITNESS_SIDECAR_IMAGE       image of the injected sidecar (required)
   PODWITNESS_IMAGE_PULL_SECRETS  names of pull secrets to add to injected pods, separated by commas
   PODWITNESS_SPOOL_SIZE          size limit of the spool volume, of which half is used [512Mi]
+  PODWITNESS_NODE_TUN            always, or never where every node's kernel has WireGuard: whether sidecars mount the
+                                 node's /dev/net (hostPath), which WireGuard in user space needs [always]
 control:
   PODWITNESS_LISTEN              address of the control API [[::]:8444]
   PODWITNESS_SIDECAR_IMAGE       images of sidecars that may enrol, separated by commas; tags do not matter (required)
@@ -64,6 +66,8 @@ pub struct AdmitConfig {
     pub pull_secrets: Vec<String>,
     /// Size limit of the spool volume in bytes.
     pub spool_size: u64,
+    /// Whether sidecars get the node's `/dev/net`, for WireGuard in user space.
+    pub node_tun: bool,
 }
 
 /// Settings of `control`.
@@ -97,6 +101,11 @@ impl AdmitConfig {
             read.or("PODWITNESS_IMAGE_PULL_SECRETS", "names separated by commas", Vec::new(), names);
         let spool_size =
             read.or("PODWITNESS_SPOOL_SIZE", "a size of at least 1Mi, such as 512Mi", 512 << 20, spool);
+        let node_tun = read.or("PODWITNESS_NODE_TUN", "always or never", true, |text| match text {
+            "always" => Some(true),
+            "never" => Some(false),
+            _ => None,
+        });
         let complete = (|| {
             Some(Self {
                 common: common?,
@@ -104,6 +113,7 @@ impl AdmitConfig {
                 image: image?,
                 pull_secrets: pull_secrets?,
                 spool_size: spool_size?,
+                node_tun: node_tun?,
             })
         })();
         read.finish(complete)
@@ -191,6 +201,7 @@ mod tests {
         let config = AdmitConfig::read(&env(&[("PODWITNESS_SIDECAR_IMAGE", "r.example/s:1")])).unwrap();
         assert_eq!(config.common.namespace, SYSTEM_NAMESPACE);
         assert_eq!((config.listen.port(), config.image.as_str()), (8443, "r.example/s:1"));
+        assert!(config.node_tun);
     }
 
     #[test]
@@ -214,10 +225,11 @@ mod tests {
             ("PODWITNESS_LOG_FORMAT", "xml"),
             ("PODWITNESS_IMAGE_PULL_SECRETS", "a,,b"),
             ("PODWITNESS_SPOOL_SIZE", "1Ki"),
+            ("PODWITNESS_NODE_TUN", "no"),
             ("PODWITNESS_EVICTION_RESERVE", "10"),
             ("PODWITNESS_API_SERVERS", "10.0.0.0/8"),
         ]);
-        assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 7);
+        assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 8);
         assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 8);
     }
 }

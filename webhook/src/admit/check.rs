@@ -4,14 +4,17 @@
 //! A mark on a packet exempts it from interception, and setting one takes NET_ADMIN or NET_RAW: that nobody but the
 //! sidecar has them is the boundary. A pod that already carries the sidecar is checked like any other.
 
-use podwitness_core::inject::{CONTAINER, Credentials, Inject, Profile, TOKEN_AUDIENCE, UID, VOLUME_PREFIX};
+use podwitness_core::{
+    inject::{CONTAINER, Credentials, Inject, Profile, TOKEN_AUDIENCE, UID, VOLUME_PREFIX},
+    labels,
+};
 use serde_json::Value;
 
 use super::{
     Settings, baseline,
     pod::{self, flag, items, others, text},
     refusal::{Reason, Refusal},
-    resources,
+    resources, windows,
 };
 
 /// Applies every rule; gives the items of the namespace's annotation that the pod makes use of.
@@ -44,8 +47,12 @@ fn available(settings: &Settings) -> Result<(), Refusal> {
 
 /// What no sidecar can be put into.
 fn injectable(pod: &Value) -> Result<(), Refusal> {
-    if pod.pointer("/spec/os/name").and_then(Value::as_str) == Some("windows") {
-        return Err(Reason::Windows.because("the sidecar needs Linux; this pod is for Windows"));
+    if let Some(field) = windows::chosen_by(pod) {
+        return Err(Reason::Windows.because(format!(
+            "the sidecar needs Linux, and this pod is for Windows ({field}): leave it out by the Namespace's annotation {}, \
+             or run it in a namespace without the label",
+            labels::EXEMPT
+        )));
     }
     if flag(pod.pointer("/spec"), "hostNetwork") {
         let message =

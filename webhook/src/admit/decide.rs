@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Settings, mutate,
     namespaces::Namespace,
-    pod,
+    pod, ports,
     refusal::{Reason, Refusal},
     tuning,
 };
@@ -85,7 +85,8 @@ pub(super) fn skipped(pod: &Value, namespace: &Namespace) -> Option<&'static str
 pub(super) fn decide(pod: &Value, settings: Result<Settings, Refusal>, inject: Inject) -> Verdict {
     let injected = settings.and_then(|settings| {
         let patch = mutate(pod, &settings)?;
-        Ok(Verdict::Injected { patch, warnings: tuning::warnings(pod, &settings) })
+        let warnings = [tuning::warnings(pod, &settings), ports::warnings(pod)].concat();
+        Ok(Verdict::Injected { patch, warnings })
     });
     injected.unwrap_or_else(|refusal| Verdict::failed(refusal, inject))
 }

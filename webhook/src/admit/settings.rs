@@ -26,6 +26,8 @@ pub struct Settings {
     pub pull_secrets: Vec<String>,
     /// Size limit of the spool volume in bytes.
     pub spool_size: u64,
+    /// Whether the sidecar gets the node's `/dev/net`.
+    pub node_tun: bool,
     /// The control API.
     pub control: ControlAddress,
     /// PEM roots under which the control API's certificate stands.

@@ -19,6 +19,7 @@ pub(super) fn settings(inject: Inject) -> Settings {
         image: "podwitness.dev/sidecar:dev".into(),
         pull_secrets: vec![],
         spool_size: 512 << 20,
+        node_tun: true,
         control: ControlAddress {
             name: "podwitness-control.podwitness-system.svc".into(),
             port: 8444,

@@ -158,6 +158,7 @@ impl World {
             image: self.config.image.clone(),
             pull_secrets: self.config.pull_secrets.clone(),
             spool_size: self.config.spool_size,
+            node_tun: self.config.node_tun,
             control,
             control_ca: roots.to_string(),
             api_server: self.api_server.addresses(),

@@ -115,6 +115,11 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
             "EventsDropped",
             "API events of this pod found no room while they waited for a recorder, and are lost: the metric podwitness_events_dropped counts them",
         ),
+        Notice::CredentialsOutdated => (
+            EventType::Warning,
+            "CredentialsOutdated",
+            "the witness cannot bring the files of a service-account volume up to date: containers go on with those that they have, whose token expires; it is tried again every 5 s, and the log of container podwitness says why",
+        ),
         Notice::Recorder(Taking::Refusing) => (
             EventType::Warning,
             "RecorderRefusing",
@@ -194,8 +199,8 @@ mod tests {
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
         use Notice::{
-            Bypassed, CertificateRefused, EventsDropped, NoGrant, SpoolShareFull, SpoolTampered,
-            SteppedAside, TooManyRecordings,
+            Bypassed, CertificateRefused, CredentialsOutdated, EventsDropped, NoGrant, SpoolShareFull,
+            SpoolTampered, SteppedAside, TooManyRecordings,
         };
         let of_recorders = Taking::ALL.map(Notice::Recorder);
         let unknown =
@@ -210,6 +215,7 @@ mod tests {
             SpoolShareFull,
             TooManyRecordings,
             EventsDropped,
+            CredentialsOutdated,
         ];
         for notice in of_pods.into_iter().chain(of_recorders) {
             let (_, reason, note) = in_words(notice);
