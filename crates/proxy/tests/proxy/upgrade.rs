@@ -9,17 +9,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::*;
 
-const EXEC: &str = "/api/v1/namespaces/n/pods/p/exec?command=sh&stdout=1";
+pub const EXEC: &str = "/api/v1/namespaces/n/pods/p/exec?command=sh&stdout=1";
 const ATTACH: &str = "/api/v1/namespaces/n/pods/p/attach?stdout=1";
 
 /// Sessions that were refused because they could not be recorded.
 const REFUSED: &str = "session_ended_total{outcome=\"refused\",end=\"never\"}";
 
-fn upgrade(path: &str, protocol: &str, more: &str) -> String {
+pub fn upgrade(path: &str, protocol: &str, more: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n{more}\r\n")
 }
 
-fn websocket(path: &str) -> String {
+pub fn websocket(path: &str) -> String {
     let more = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
                 Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
     upgrade(path, "websocket", more)
@@ -27,7 +27,7 @@ fn websocket(path: &str) -> String {
 
 /// A server that switches protocols, says a first word in the same breath, then repeats what it hears in capitals;
 /// its answer shows the request's head. Reviews and other requests get an empty answer.
-fn switching() -> Server {
+pub fn switching() -> Server {
     Server::raw(|mut stream| async move {
         let head = read_head(&mut stream).await;
         if !head.contains("Upgrade:") {
@@ -56,21 +56,21 @@ fn switching() -> Server {
 }
 
 /// An unmasked binary frame.
-fn frame(payload: &[u8]) -> Vec<u8> {
+pub fn frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x82, u8::try_from(payload.len()).unwrap()];
     frame.extend_from_slice(payload);
     frame
 }
 
 /// A masked binary frame with a mask of zeros.
-fn masked(payload: &[u8]) -> Vec<u8> {
+pub fn masked(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x82, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
     frame.extend_from_slice(payload);
     frame
 }
 
 /// Says `head` and the first bytes of a session in one breath; the answer's head and what follows it.
-async fn converse(pod: &Pod, head: &str) -> (String, Tls) {
+pub async fn converse(pod: &Pod, head: &str) -> (String, Tls) {
     let mut tls = pod.tls(&[]).await;
     let mut first = head.as_bytes().to_vec();
     first.extend_from_slice(&masked(b"\0early"));
@@ -78,7 +78,7 @@ async fn converse(pod: &Pod, head: &str) -> (String, Tls) {
     (read_head(&mut tls).await, tls)
 }
 
-async fn hear(tls: &mut Tls, expected: &[u8]) {
+pub async fn hear(tls: &mut Tls, expected: &[u8]) {
     let mut heard = vec![0; expected.len()];
     tls.read_exact(&mut heard).await.unwrap();
     assert_eq!(heard, expected);

@@ -5,6 +5,7 @@
 //! was recorded; the client, who refused it. Where a pod without a sidecar runs the command in the same way, the way is a
 //! real one.
 
+mod begun;
 mod held;
 mod rows;
 mod run;
