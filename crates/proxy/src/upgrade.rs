@@ -106,6 +106,8 @@ pub(crate) async fn session(
             let on_upgrade = (on_upgrade, flight.clone());
             return relay::switch(proxy, on_upgrade, answer, &session, decision, witness);
         }
+        // Whatever the kubelet offers there may answer without an upgrade.
+        Ok(answer) if session.is_of_unknown_kind() => answered(proxy, &session, answer, decision).await,
         Ok(answer) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Declined);
             forward::relayed(answer.map(streamed))

@@ -129,7 +129,10 @@ async fn a_session_that_no_grant_wants_passes_as_it_is_and_is_counted() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_followed_passes_under_fail_open_and_is_refused_under_fail_closed() {
     for (head, purpose, outcome) in [
-        (websocket("/api/v1/nodes/x/proxy/cri/exec/token"), "Node", "Unrecorded"),
+        // What the kubelet may offer there is recorded as it stands, too.
+        (websocket("/api/v1/nodes/x/proxy/cri/exec/token"), "Node", "Recorded"),
+        (upgrade("/api/v1/nodes/x/proxy/./cri/attach/token", "SPDY/3.1", ""), "Node", "Recorded"),
+        (websocket("/api/v1/nodes/x/proxy/exec/n/p"), "Node", "Recorded"),
         // Of a command the server's bytes are recorded as they stand.
         (upgrade(EXEC, "websocket", "Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n"), "Exec", "Recorded"),
         (upgrade(ATTACH, "h2c", ""), "Attach", "Recorded"),
@@ -205,6 +208,27 @@ async fn a_command_run_through_a_node_is_held_to_the_policy_too() {
         hear(&mut tls, b"uid=0").await;
     }
     assert_eq!(open.metric("upgrades_total{purpose=\"Node\",outcome=\"Recorded\"}"), 2);
+}
+
+/// Whether an upgrade was asked for or not, and whatever the status.
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_kubelet_to_what_is_not_known_is_recorded() {
+    let ask = "POST /api/v1/nodes/x/proxy/cri/exec/token HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+    let upgraded = ask.replace("\r\n\r\n", "\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n");
+    for head in [ask.to_owned(), upgraded] {
+        let server = || Server::new(|_| async { Response::new(full("uid=0")) }).http1();
+        let closed = Setup::new(server()).grants(&[grant(true)]).start();
+        let mut tls = closed.tls(&[]).await;
+        tls.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 403 "));
+        assert_eq!(closed.server.connections(), 0);
+        let open = Setup::new(server()).grants(&[grant(false)]).start();
+        let mut tls = open.tls(&[]).await;
+        tls.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 200 "));
+        hear(&mut tls, b"uid=0").await;
+        assert_eq!(open.metric("upgrades_total{purpose=\"Node\",outcome=\"Recorded\"}"), 1, "{head}");
+    }
 }
 
 /// Spellings of one path that the API server cleans before it asks the kubelet.
