@@ -119,7 +119,7 @@ impl Proxy {
         } = wiring;
         let config = Arc::new(config);
         let metrics = Metrics::register(registry);
-        let answers = Answers::new(upstream_roots.clone(), Arc::clone(&dial));
+        let answers = Answers::new(upstream_roots.clone(), Arc::clone(&dial))?;
         let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), metrics.clone())?;
         let sessions = Arc::new(Sessions::new(
             Arc::clone(&config),

@@ -30,7 +30,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::Dial;
+use crate::{Dial, ca::CaError};
 
 /// How long a server has for its certificate.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -69,20 +69,33 @@ pub(crate) struct Answers {
     turns: Semaphore,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
+    /// That of every handshake, but for what looks at the certificate.
+    tls: ClientConfig,
     dial: Arc<dyn Dial>,
 }
 
 impl Answers {
     /// For API servers whose certificates stand under `roots`.
-    pub(crate) fn new(roots: RootCertStore, dial: Arc<dyn Dial>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Where the TLS library refuses its configuration.
+    pub(crate) fn new(roots: RootCertStore, dial: Arc<dyn Dial>) -> Result<Self, CaError> {
+        let provider = Arc::new(default_provider());
+        let mut tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        // A resumed session shows no certificate.
+        tls.resumption = Resumption::disabled();
+        Ok(Self {
             known: Cache::builder().max_capacity(MAX_ANSWERS).time_to_live(FRESH).build(),
             found: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
             roots: Arc::new(roots),
-            provider: Arc::new(default_provider()),
+            provider,
+            tls,
             dial,
-        }
+        })
     }
 
     /// What answers at `to` to a client that asks for `name`; `names` are those of the API server.
@@ -156,12 +169,8 @@ impl Answers {
     }
 
     async fn connect(&self, to: SocketAddr, name: ServerName<'static>, seen: Arc<Seen>) -> io::Result<()> {
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let mut config = config.dangerous().with_custom_certificate_verifier(seen).with_no_client_auth();
-        // A resumed session shows no certificate.
-        config.resumption = Resumption::disabled();
+        let mut config = self.tls.clone();
+        config.dangerous().set_certificate_verifier(seen);
         let stream = self.dial.dial(to).await?;
         let mut tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         tls.shutdown().await
