@@ -92,7 +92,9 @@ impl Passing {
         match (self.why, &self.asked) {
             (Upgrade::NoGrant, Some(asked)) => {
                 let obligation = asked.obligation(proxy, netmap).await?;
-                Some(enforce::on_late_grant(&obligation))
+                // A grant without a recorder is how somebody is left out.
+                let records = obligation.enforce || !obligation.recorders.is_empty();
+                records.then(|| enforce::on_late_grant(&obligation))
             }
             (Upgrade::NoSession, _) => None,
             _ => match enforce::on_unreadable(netmap, proxy.config.until_netmap, &self.name) {
