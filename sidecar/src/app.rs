@@ -45,7 +45,7 @@ use crate::{
     ending::{deadline, drain_after},
     enrol,
     interception::Interception,
-    kernel::{Kernel, KernelError, selftest::Probe},
+    kernel::{Kernel, KernelError, rules::MovedPort, selftest::Probe},
     listen::{CONNECTIONS, ListenError, Listener, Sockets},
     log_socket::{LogSocket, LogSocketError, SetFilter},
     memory,
@@ -138,10 +138,10 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let proxy = admin.registry.with(|registry| Proxy::new(proxy_config, wiring, registry))?;
     let readiness = admin.readiness.clone();
     let limiter = ConnectionLimiter::new("intercepted", CONNECTIONS, &admin.registry);
-    let admin_server = admin.bind(admin_addresses(config.env.ports)).await?;
+    let admin_server = admin.bind_elsewhere(admin_addresses(config.env.ports)).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
-    let (netmap, port) = (agent.netmap.clone(), listener.port());
-    let interception = Interception::new(&config.env, kernel, port, own, netmap, metrics.clone());
+    let (netmap, ports) = (agent.netmap.clone(), (listener.port(), moved_ports(&admin_server, config.env.ports)));
+    let interception = Interception::new(&config.env, kernel, ports, own, netmap, metrics.clone());
     let interception = install(interception, config.env.inject).await?;
     let interception = interception.map(|interception| (interception, readiness.block("interception")));
     let credentials = (credentials, readiness.block("credentials"), told);
@@ -232,6 +232,17 @@ async fn install(interception: Interception, inject: Inject) -> Result<Option<In
 fn admin_addresses(ports: SidecarPorts) -> AdminAddresses {
     let any = |port| (Ipv6Addr::UNSPECIFIED, port).into();
     AdminAddresses { admin: any(ports.admin), health: Some(any(ports.probe)) }
+}
+
+/// Ports that a program of the pod holds, which ran while no sidecar did.
+fn moved_ports(admin: &admin::Bound, ports: SidecarPorts) -> Vec<MovedPort> {
+    let ports = [(ports.admin, Some(admin.addr)), (ports.probe, admin.health)];
+    let moved = ports.into_iter().filter_map(|(from, at)| Some(MovedPort { from, to: at?.port() }));
+    let moved: Vec<_> = moved.filter(|port| port.from != port.to).collect();
+    for MovedPort { from, to } in &moved {
+        tracing::warn!(port = from, instead = to, "a program of the pod holds a port of the sidecar");
+    }
+    moved
 }
 
 fn proxy_config(

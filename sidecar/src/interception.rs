@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     kernel::{
         Kernel, KernelError,
-        rules::{Rules, Targets},
+        rules::{MovedPort, Rules, Targets},
         selftest::Probe,
     },
     metrics::Metrics,
@@ -62,12 +62,13 @@ pub struct Interception {
 }
 
 impl Interception {
-    /// Redirects to `listener`, a port, what goes to the API server's addresses `own`, as the pod knows them.
+    /// Redirects to `listener`, a port, what goes to the API server's addresses `own`, as the pod knows them; and to us
+    /// what goes to ports that were `moved`.
     #[must_use]
     pub fn new(
         env: &SidecarEnv,
         kernel: Kernel,
-        listener: u16,
+        (listener, moved): (u16, Vec<MovedPort>),
         own: Vec<SocketAddr>,
         netmap: watch::Receiver<Option<Arc<Netmap>>>,
         metrics: Metrics,
@@ -77,6 +78,7 @@ impl Interception {
             uid: rustix::process::geteuid().as_raw(),
             listener,
             dead_man: dead_man(env.inject),
+            moved,
         };
         let probe = Arc::default();
         let begun = Instant::now();

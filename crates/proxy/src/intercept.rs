@@ -5,13 +5,13 @@
 //! other addresses what asks for the API server by name is terminated, and so is what an API server answers; the rest is
 //! spliced raw, which is counted.
 
-mod answer;
 mod distrust;
 mod raw;
+mod server_probe;
 mod sniff;
 
-pub(crate) use answer::Answers;
 pub(crate) use distrust::Distrust;
+pub(crate) use server_probe::ServerProbe;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -38,8 +38,8 @@ use crate::{
     stream::{Bulk, Lenient, Rewound, TOGETHER},
     target::Target,
 };
-use answer::Answer;
-use raw::Raw;
+use raw::RawConnection;
+use server_probe::ServerKind;
 use sniff::Opening;
 
 /// How long a client of the API server may take for its first message and for its handshake.
@@ -64,7 +64,7 @@ struct Judged<'a> {
     opening: &'a Opening,
     to: SocketAddr,
     /// What answers there, where that is not known without asking.
-    answer: Option<&'a Answer>,
+    answer: Option<&'a ServerKind>,
     /// Interception steps aside for its user.
     distrusted: bool,
 }
@@ -118,7 +118,7 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
                 proxy.metrics.connection(Connection::NoMemory);
                 return;
             }
-            if let Err(error) = (Raw { why, seen, to }).splice(proxy, stream).await {
+            if let Err(error) = (RawConnection { why, seen, to }).splice(proxy, stream).await {
                 tracing::debug!(%to, %error, "raw connection ended");
             }
         }
@@ -139,7 +139,12 @@ fn bypass_left(netmap: Option<&Netmap>, now: i64) -> Option<Duration> {
 }
 
 /// Asks what answers where that is not known, unless it makes no difference.
-async fn ask(proxy: &Proxy, opening: &Opening, to: SocketAddr, netmap: Option<&Netmap>) -> Option<Answer> {
+async fn ask(
+    proxy: &Proxy,
+    opening: &Opening,
+    to: SocketAddr,
+    netmap: Option<&Netmap>,
+) -> Option<ServerKind> {
     let name = match opening {
         Opening::Tls(name) => name.as_deref(),
         Opening::Other(_) | Opening::Silent => None,
@@ -148,7 +153,7 @@ async fn ask(proxy: &Proxy, opening: &Opening, to: SocketAddr, netmap: Option<&N
     if proxy.targets.is_known(to, netmap) || proxy.targets.is_name(name) {
         return None;
     }
-    Some(proxy.answers.ask(to, name, || proxy.targets.names(netmap)).await)
+    Some(proxy.server_probe.ask(to, name, || proxy.targets.names(netmap)).await)
 }
 
 /// What becomes of a connection while recording is not suspended.
@@ -162,7 +167,7 @@ fn judge(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
 fn way(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
     let to = judged.to;
     let found = match judged.answer {
-        Some(Answer::ApiServer(name)) => Some(name),
+        Some(ServerKind::ApiServer(name)) => Some(name),
         _ => None,
     };
     let known = found.is_some() || proxy.targets.is_known(to, netmap);
@@ -178,7 +183,7 @@ fn way(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
         (Opening::Silent, _) if known => Way::Close(Connection::Silent, Some(HelloError::Unfinished)),
         (Opening::Other(error), _) if known => Way::Close(Connection::Plain, Some(*error)),
         // A server that knows no TLS is none for clients that speak it, and one that is slow may be an API server.
-        (Opening::Tls(_), Some(Answer::NoTls)) | (_, Some(Answer::Unclear)) => {
+        (Opening::Tls(_), Some(ServerKind::NoTls)) | (_, Some(ServerKind::Unclear)) => {
             unread(proxy, netmap, Connection::Unclear)
         }
         // Without a netmap it is not known whether this is an API server.
@@ -204,7 +209,7 @@ async fn terminate(
     netmap: Option<&Netmap>,
     connection: podwitness_runtime::connection::ConnectionHandle,
 ) -> io::Result<()> {
-    let addresses = [proxy.targets.addresses(netmap), proxy.answers.found()].concat();
+    let addresses = [proxy.targets.addresses(netmap), proxy.server_probe.found()].concat();
     let tls = match proxy.leaves.serving(&addresses, proxy.clock.now_unix()) {
         Ok(tls) => tls,
         Err(error) => {

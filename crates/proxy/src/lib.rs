@@ -45,7 +45,7 @@ use tokio::sync::{mpsc, watch};
 use ca::{CaError, Leaves};
 use events::Events;
 use identity::Identities;
-use intercept::{Answers, Distrust};
+use intercept::{Distrust, ServerProbe};
 use memory::Memory;
 use metrics::Metrics;
 use notices::Notices;
@@ -90,7 +90,7 @@ pub struct Proxy {
     events: Events,
     refusals: Refusals,
     distrust: Distrust,
-    answers: Answers,
+    server_probe: ServerProbe,
     notices: Notices,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     drain: drain::Watch,
@@ -119,7 +119,7 @@ impl Proxy {
         } = wiring;
         let config = Arc::new(config);
         let metrics = Metrics::register(registry);
-        let answers = Answers::new(upstream_roots.clone(), Arc::clone(&dial));
+        let server_probe = ServerProbe::new(upstream_roots.clone(), Arc::clone(&dial))?;
         let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), metrics.clone())?;
         let sessions = Arc::new(Sessions::new(
             Arc::clone(&config),
@@ -150,7 +150,7 @@ impl Proxy {
             events,
             refusals: Refusals::new(),
             distrust: Distrust::new(config.inject, owners),
-            answers,
+            server_probe,
             notices: Notices::new(notices),
             netmap,
             drain,

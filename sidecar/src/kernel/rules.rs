@@ -9,6 +9,8 @@
 //!                    a port that is held, new, not our mark    drop
 //! ingress filter  0  iifname podwitness0, not established      drop
 //! transit filter  0  in or out of podwitness0                  drop
+//! arrival nat  -101  a port of ours that somebody else holds   dnat to the one that we have instead; only where there
+//!                                                              is such a port, and in output for what leaves by lo
 //! ```
 //!
 //! Invariants: other tables are never touched; a second installation replaces the first without a gap; where
@@ -36,6 +38,7 @@ const OUTPUT: &str = "output";
 const EGRESS: &str = "egress";
 const INGRESS: &str = "ingress";
 const TRANSIT: &str = "transit";
+const ARRIVAL: &str = "arrival";
 const API_V4: &str = "api4";
 const API_V6: &str = "api6";
 const PORTS: &str = "ports";
@@ -44,6 +47,8 @@ const LOOPBACK: &str = "lo";
 
 /// One before the priority of everyone else's destination NAT (`NF_IP_PRI_NAT_DST`).
 const BEFORE_OTHERS: i32 = -101;
+/// `NF_INET_PRE_ROUTING`.
+const PRE_ROUTING: u32 = 0;
 /// `NF_INET_LOCAL_IN`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT`.
 const LOCAL_IN: u32 = 1;
 const FORWARD: u32 = 2;
@@ -62,6 +67,17 @@ pub struct Rules {
     pub listener: u16,
     /// After how long an unrenewed redirect opens; never if `None`.
     pub dead_man: Option<Duration>,
+    /// Ports at which we are looked for and somebody else listens.
+    pub moved: Vec<MovedPort>,
+}
+
+/// A port of ours that somebody else holds, and the one on which we listen instead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MovedPort {
+    /// Where we are looked for.
+    pub from: u16,
+    /// Where we listen.
+    pub to: u16,
 }
 
 /// Rules that the kernel did not take.
@@ -93,6 +109,7 @@ impl Rules {
         self.sets(&mut batch);
         elements(&mut batch, targets);
         self.redirect(&mut batch);
+        self.lead_on(&mut batch);
         self.guard(&mut batch);
         batch.commit(socket).map_err(RulesError::Refused)?;
         frames::install(self, socket, targets);
@@ -143,6 +160,21 @@ impl Rules {
             let to = SocketAddr::new(family.loopback(), self.listener);
             batch.rule(OUTPUT, |e| e.family_is(family).tcp().destination_in(family, set).redirect_to(to));
             batch.rule(OUTPUT, |e| e.family_is(family).tcp().port_in(PORTS).redirect_to(to));
+        }
+    }
+
+    /// What comes from outside is to find us, and what the pod's own programs send to us.
+    fn lead_on(&self, batch: &mut Batch) {
+        if self.moved.is_empty() {
+            return;
+        }
+        batch.chain(
+            ARRIVAL,
+            &Hook { kind: "nat", number: PRE_ROUTING, priority: BEFORE_OTHERS, devices: &[] },
+        );
+        for MovedPort { from, to } in &self.moved {
+            batch.rule(ARRIVAL, |e| e.tcp().port_is(*from).port_to(*to));
+            batch.rule(OUTPUT, |e| e.leaves_by(LOOPBACK).tcp().port_is(*from).port_to(*to));
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::io::AsyncRead;
 
 use super::pace::Pace;
 use crate::{
-    journal::{Budget, Share},
+    journal::{Budget, BudgetShare},
     stream::{TOGETHER, poll_gather},
 };
 
@@ -45,7 +45,7 @@ pub(super) struct Ahead<R> {
     queued: usize,
     spare: BytesMut,
     limit: usize,
-    share: Share,
+    share: BudgetShare,
     /// Something was read, or the end, since [`Ahead::news`] was asked last.
     news: bool,
     ended: bool,
@@ -62,7 +62,7 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
             queued: 0,
             spare: BytesMut::new(),
             limit,
-            share: Share::of(memory),
+            share: BudgetShare::of(memory),
             news: false,
             ended: false,
         }

@@ -30,7 +30,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::Dial;
+use crate::{Dial, ca::CaError};
 
 /// How long a server has for its certificate.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -38,8 +38,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_secs(60);
 /// How long it holds that there was none in time.
 const UNCLEAR_FOR: Duration = Duration::from_secs(5);
-/// Answers remembered; the least used give way.
-const MAX_ANSWERS: u64 = 1024;
+/// Servers remembered; the least used give way.
+const MAX_KNOWN: u64 = 1024;
 /// Servers asked at a time; who has to wait for longer than [`LIMIT`] has no answer.
 const AT_ONCE: usize = 16;
 /// Addresses found to be the API server's for which leaves are made.
@@ -51,7 +51,7 @@ const API_NAME: &str = "kubernetes.default.svc";
 
 /// What answers at an address.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Answer {
+pub(super) enum ServerKind {
     /// An API server of this cluster, whose certificate bears this name.
     ApiServer(ServerName<'static>),
     /// A server with another certificate.
@@ -63,26 +63,39 @@ pub(super) enum Answer {
 }
 
 /// Asks servers, and remembers what they answered.
-pub(crate) struct Answers {
-    known: Cache<(SocketAddr, Option<String>), (Answer, Instant)>,
+pub(crate) struct ServerProbe {
+    known: Cache<(SocketAddr, Option<String>), (ServerKind, Instant)>,
     found: Mutex<Vec<IpAddr>>,
     turns: Semaphore,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
+    /// That of every handshake, but for what looks at the certificate.
+    tls: ClientConfig,
     dial: Arc<dyn Dial>,
 }
 
-impl Answers {
+impl ServerProbe {
     /// For API servers whose certificates stand under `roots`.
-    pub(crate) fn new(roots: RootCertStore, dial: Arc<dyn Dial>) -> Self {
-        Self {
-            known: Cache::builder().max_capacity(MAX_ANSWERS).time_to_live(FRESH).build(),
+    ///
+    /// # Errors
+    /// Where the TLS library refuses its configuration.
+    pub(crate) fn new(roots: RootCertStore, dial: Arc<dyn Dial>) -> Result<Self, CaError> {
+        let provider = Arc::new(default_provider());
+        let mut tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        // A resumed session shows no certificate.
+        tls.resumption = Resumption::disabled();
+        Ok(Self {
+            known: Cache::builder().max_capacity(MAX_KNOWN).time_to_live(FRESH).build(),
             found: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
             roots: Arc::new(roots),
-            provider: Arc::new(default_provider()),
+            provider,
+            tls,
             dial,
-        }
+        })
     }
 
     /// What answers at `to` to a client that asks for `name`; `names` are those of the API server.
@@ -91,18 +104,19 @@ impl Answers {
         to: SocketAddr,
         name: Option<&str>,
         names: impl FnOnce() -> Vec<ServerName<'static>>,
-    ) -> Answer {
+    ) -> ServerKind {
         let name = name.filter(|name| name.len() <= MAX_NAME).map(str::to_ascii_lowercase);
         let asking = async {
             let answer = self.look(to, name.as_deref(), names()).await;
             tracing::debug!(%to, name, ?answer, "a server was asked for its certificate");
-            if matches!(answer, Answer::ApiServer(_)) {
+            if matches!(answer, ServerKind::ApiServer(_)) {
                 self.remember(to.ip());
             }
             (answer, Instant::now())
         };
-        let is_old =
-            |(answer, at): &(Answer, Instant)| *answer == Answer::Unclear && at.elapsed() > UNCLEAR_FOR;
+        let is_old = |(answer, at): &(ServerKind, Instant)| {
+            *answer == ServerKind::Unclear && at.elapsed() > UNCLEAR_FOR
+        };
         let entry = self.known.entry((to, name.clone())).or_insert_with_if(asking, is_old);
         Box::pin(entry).await.into_value().0
     }
@@ -119,9 +133,11 @@ impl Answers {
         }
     }
 
-    async fn look(&self, to: SocketAddr, name: Option<&str>, names: Vec<ServerName<'static>>) -> Answer {
+    async fn look(&self, to: SocketAddr, name: Option<&str>, names: Vec<ServerName<'static>>) -> ServerKind {
         let deadline = Instant::now() + LIMIT;
-        let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else { return Answer::Unclear };
+        let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else {
+            return ServerKind::Unclear;
+        };
         let names: Arc<[ServerName<'static>]> = names.into();
         let nameless = || ServerName::from(to.ip());
         let asked = name.and_then(|name| ServerName::try_from(name.to_owned()).ok()).unwrap_or_else(nameless);
@@ -130,7 +146,7 @@ impl Answers {
             self.handshake(to, asked, &names, deadline),
             self.handshake(to, own, &names, deadline)
         );
-        if matches!(own, Answer::ApiServer(_)) { own } else { asked }
+        if matches!(own, ServerKind::ApiServer(_)) { own } else { asked }
     }
 
     async fn handshake(
@@ -139,8 +155,8 @@ impl Answers {
         name: ServerName<'static>,
         names: &Arc<[ServerName<'static>]>,
         deadline: Instant,
-    ) -> Answer {
-        let seen = Arc::new(Seen {
+    ) -> ServerKind {
+        let seen = Arc::new(CertificateObserver {
             names: Arc::clone(names),
             roots: Arc::clone(&self.roots),
             provider: Arc::clone(&self.provider),
@@ -150,18 +166,19 @@ impl Answers {
         let answer = seen.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A certificate counts however the handshake ended.
         answer.unwrap_or(match outcome {
-            Ok(_) => Answer::NoTls,
-            Err(_) => Answer::Unclear,
+            Ok(_) => ServerKind::NoTls,
+            Err(_) => ServerKind::Unclear,
         })
     }
 
-    async fn connect(&self, to: SocketAddr, name: ServerName<'static>, seen: Arc<Seen>) -> io::Result<()> {
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let mut config = config.dangerous().with_custom_certificate_verifier(seen).with_no_client_auth();
-        // A resumed session shows no certificate.
-        config.resumption = Resumption::disabled();
+    async fn connect(
+        &self,
+        to: SocketAddr,
+        name: ServerName<'static>,
+        seen: Arc<CertificateObserver>,
+    ) -> io::Result<()> {
+        let mut config = self.tls.clone();
+        config.dangerous().set_certificate_verifier(seen);
         let stream = self.dial.dial(to).await?;
         let mut tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         tls.shutdown().await
@@ -170,29 +187,29 @@ impl Answers {
 
 /// Looks at a certificate and accepts it: nothing is said on this connection.
 #[derive(Debug)]
-struct Seen {
+struct CertificateObserver {
     names: Arc<[ServerName<'static>]>,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
-    answer: Mutex<Option<Answer>>,
+    answer: Mutex<Option<ServerKind>>,
 }
 
-impl Seen {
-    fn judge(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> Answer {
-        let Ok(certificate) = ParsedCertificate::try_from(own) else { return Answer::Other };
+impl CertificateObserver {
+    fn judge(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> ServerKind {
+        let Ok(certificate) = ParsedCertificate::try_from(own) else { return ServerKind::Other };
         let algorithms = self.provider.signature_verification_algorithms.all;
         let chain =
             verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, others, now, algorithms);
         // What is wrong with an API server's certificate in another way, such as its age, makes it no other server.
         if matches!(chain, Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))) {
-            return Answer::Other;
+            return ServerKind::Other;
         }
         let named = self.names.iter().find(|name| verify_server_name(&certificate, name).is_ok());
-        named.map_or(Answer::Other, |name| Answer::ApiServer(name.clone()))
+        named.map_or(ServerKind::Other, |name| ServerKind::ApiServer(name.clone()))
     }
 }
 
-impl ServerCertVerifier for Seen {
+impl ServerCertVerifier for CertificateObserver {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
