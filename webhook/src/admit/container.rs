@@ -13,19 +13,18 @@ use super::{
     dirs::Dir,
     patch::{Patch, path},
     pod::{self, items, text},
-    resources,
     tuning::Tuning,
 };
 
 /// The sidecar of this pod.
-pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Value {
+pub(super) fn sidecar(settings: &Settings, tuning: &Tuning, resources: &Value, dirs: &[Dir<'_>]) -> Value {
     json!({
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
         "env": env(settings, tuning, dirs),
-        "resources": resources::of(pod, tuning),
+        "resources": resources,
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
