@@ -2,8 +2,8 @@
 //! would be recorded.
 //!
 //! The core is [`mutate()`], a pure function of the pod and its [`Settings`]. Around it: what is known of the cluster
-//! (`world`), the verdict on a pod (`decide`), reviews (`review`) and the server. Nothing here has side effects:
-//! a dry run is answered like any other review.
+//! (`world`), the verdict on a pod (`decide`), reviews (`review`) and the server. What has a side effect,
+//! the Event on a pod that is let through (`events`), is left out of a dry run, which is answered like any other review.
 
 mod api_server;
 mod baseline;
@@ -16,6 +16,7 @@ mod container;
 mod debug;
 mod decide;
 mod dirs;
+mod events;
 mod fit;
 mod labelled;
 mod metrics;

@@ -7,6 +7,7 @@ mod crowd;
 mod evasion;
 mod events;
 mod failure;
+mod fitting;
 mod forward;
 mod grants;
 mod injection;

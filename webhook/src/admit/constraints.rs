@@ -62,3 +62,18 @@ impl Constraints {
         self.quotas.within(namespace).iter().map(|quota| Quota::clone(quota)).collect()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use kube::runtime::watcher::Event;
+
+    use super::*;
+
+    impl Constraints {
+        /// Learns of two objects, as by watch.
+        pub(in crate::admit) fn learn(&self, range: LimitRange, quota: ResourceQuota) {
+            self.ranges.take(Event::Apply(range), Ranges::read);
+            self.quotas.take(Event::Apply(quota), Quota::read);
+        }
+    }
+}

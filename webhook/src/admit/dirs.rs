@@ -41,7 +41,8 @@ pub(super) fn plan(pod: &Value) -> Result<Vec<Dir<'_>>, Refusal> {
     }
     if dirs.len() > MAX_SERVICE_ACCOUNT_DIRS {
         let message = format!(
-            "the pod mounts {ROOT_CA_CONFIG_MAP} {} times; at most {MAX_SERVICE_ACCOUNT_DIRS} are kept",
+            "the pod mounts {ROOT_CA_CONFIG_MAP} {} times; at most {MAX_SERVICE_ACCOUNT_DIRS} are kept: mount it \
+             less often",
             dirs.len()
         );
         return Err(Reason::Directories.because(message));
@@ -107,7 +108,8 @@ fn original<'a>(pod: &'a Value, container: &Container<'a>, name: &'a str) -> Res
         .filter(|original| holds_root_ca(pod, original))
         .ok_or_else(|| {
             let message = format!(
-                "container {} mounts volume {name}; names that begin with {VOLUME_PREFIX} are the sidecar's",
+                "container {} mounts volume {name}; names that begin with {VOLUME_PREFIX} are the \
+                 sidecar's: choose another",
                 container.name()
             );
             Reason::Volume.because(message)
