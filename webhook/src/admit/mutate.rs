@@ -96,4 +96,6 @@ fn digest(sidecar: &Value) -> String {
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod meshes;
+#[cfg(test)]
 mod tests;
