@@ -140,7 +140,8 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let limiter = ConnectionLimiter::new("intercepted", CONNECTIONS, &admin.registry);
     let admin_server = admin.bind_elsewhere(admin_addresses(config.env.ports)).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
-    let (netmap, ports) = (agent.netmap.clone(), (listener.port(), moved_ports(&admin_server, config.env.ports)));
+    let (netmap, ports) =
+        (agent.netmap.clone(), (listener.port(), moved_ports(&admin_server, config.env.ports)));
     let interception = Interception::new(&config.env, kernel, ports, own, netmap, metrics.clone());
     let interception = install(interception, config.env.inject).await?;
     let interception = interception.map(|interception| (interception, readiness.block("interception")));

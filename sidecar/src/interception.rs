@@ -22,7 +22,7 @@ use crate::{
     kernel::{
         Kernel, KernelError,
         rules::{MovedPort, Rules, Targets},
-        selftest::Probe,
+        selftest::{Probe, SelftestError},
     },
     metrics::Metrics,
     netmap,
@@ -30,10 +30,9 @@ use crate::{
 
 /// Life of an element that nobody renews.
 const DEAD_MAN: Duration = Duration::from_secs(10);
-/// How often elements with a life are renewed; two renewals may fail.
+/// How often elements with a life are renewed, of which two renewals may fail; and how often rules are looked after, which an
+/// init container of a mesh may change, or somebody may flush.
 const RENEW: Duration = Duration::from_secs(3);
-/// How often rules without a life are looked after, in case somebody flushed them.
-const LOOK_AFTER: Duration = Duration::from_secs(30);
 /// Pause between proofs that fail.
 const PROVE_AGAIN: Duration = Duration::from_millis(250);
 /// How long an `optional` pod waits for a proof before it starts without.
@@ -59,6 +58,8 @@ pub struct Interception {
     metrics: Metrics,
     begun: Instant,
     told: String,
+    /// Whether connections did not come here although the rules were put in place anew.
+    is_lost: bool,
 }
 
 impl Interception {
@@ -93,6 +94,7 @@ impl Interception {
             metrics,
             begun,
             told: String::new(),
+            is_lost: false,
         }
     }
 
@@ -131,6 +133,9 @@ impl Interception {
                 () = sleep(PROVE_AGAIN), if block.is_some() => continue,
             }
             self.renew().await?;
+            if block.is_none() {
+                self.prove_again().await?;
+            }
         }
         drop(block);
         std::future::pending().await
@@ -152,6 +157,43 @@ impl Interception {
                 self.tell(&error);
                 Proof::NotYet
             }
+        }
+    }
+
+    /// Puts the rules in place anew where connections no longer land here: somebody has taken some of them away, which a
+    /// renewal does not see. Where that does not help, something else stands in front.
+    async fn prove_again(&mut self) -> Result<(), KernelError> {
+        let Some(to) = self.own.first().copied() else { return Ok(()) };
+        let Err(error) = self.land(to).await else { return Ok(()) };
+        // What stands in front stays there for long; it is told once.
+        if !self.is_lost {
+            self.metrics.rules_repaired.inc();
+            tracing::warn!(%error, "connections no longer come here; the rules are put in place anew");
+        }
+        match self.install().await {
+            Ok(()) => {}
+            Err(KernelError::Stopped) => return Err(KernelError::Stopped),
+            Err(error) => self.tell(&error),
+        }
+        if let Err(error) = self.land(to).await {
+            self.metrics.interception.set(0);
+            if !std::mem::replace(&mut self.is_lost, true) {
+                tracing::warn!(%error, "connections still do not come here; something stands in front of the rules");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a connection lands here. One that is ended at once says nothing: all places may be taken.
+    async fn land(&mut self, to: SocketAddr) -> Result<(), SelftestError> {
+        match self.probe.run(to).await {
+            Ok(()) => {
+                self.metrics.interception.set(1);
+                self.is_lost = false;
+                Ok(())
+            }
+            Err(SelftestError::Ended(_)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -181,7 +223,7 @@ impl Interception {
     }
 
     fn renewals(&self) -> Interval {
-        let mut renewals = interval(if self.rules.dead_man.is_some() { RENEW } else { LOOK_AFTER });
+        let mut renewals = interval(RENEW);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The rules were put in place just now.
         renewals.reset();

@@ -2,8 +2,8 @@
 //! would be recorded.
 //!
 //! The core is [`mutate()`], a pure function of the pod and its [`Settings`]. Around it: what is known of the cluster
-//! (`world`), the verdict on a pod (`decide`), reviews (`review`) and the server. Nothing here has side effects:
-//! a dry run is answered like any other review.
+//! (`world`), the verdict on a pod (`decide`), reviews (`review`) and the server. What has a side effect,
+//! the Event on a pod that is let through (`events`), is left out of a dry run, which is answered like any other review.
 
 mod api_server;
 mod baseline;
@@ -11,11 +11,14 @@ mod body;
 mod cache;
 mod capabilities;
 mod check;
+mod constraints;
 mod container;
 mod debug;
 mod decide;
 mod dirs;
 mod ephemeral_storage;
+mod events;
+mod fit;
 mod labelled;
 mod metrics;
 mod mutate;
@@ -24,6 +27,8 @@ mod patch;
 mod pod;
 mod ports;
 pub(crate) mod quantity;
+mod quota;
+mod ranges;
 mod refusal;
 mod resources;
 mod review;
@@ -33,6 +38,7 @@ mod settings;
 #[cfg(test)]
 mod testing;
 mod token_volume;
+mod totals;
 mod tuning;
 mod volume_lists;
 mod volumes;
@@ -40,6 +46,9 @@ mod windows;
 mod world;
 
 pub use mutate::mutate;
+pub use quota::Quota;
+pub use ranges::{BothBounds, Bounds, Ranges};
 pub use refusal::{Reason, Refusal};
 pub use run::{AdmitError, run};
 pub use settings::Settings;
+pub use tuning::{Amount, Amounts};

@@ -1,6 +1,7 @@
 //! The pod's network rules: one nftables table `inet podwitness`, written in one netlink transaction.
 //!
 //! ```text
+//! inbound nat  -101  ports of ours on the pod's address  keep the destination, too
 //! output  nat  -101  our mark and uid            keep the destination: ends translation, no mesh can loop it
 //!                    API server's address . port  dnat to our loopback listener
 //!                    API server's own port        dnat to our loopback listener
@@ -12,6 +13,8 @@
 //! arrival nat  -101  a port of ours that somebody else holds   dnat to the one that we have instead; only where there
 //!                                                              is such a port, and in output for what leaves by lo
 //! ```
+//!
+//! A mesh redirects what comes to the pod as well: metrics and the kubelet's probe of the sidecar stay reachable past it.
 //!
 //! Invariants: other tables are never touched; a second installation replaces the first without a gap; where
 //! `dead_man` is set, elements that nobody renews vanish, so that a dead sidecar opens instead of refusing.
@@ -34,6 +37,7 @@ use expr::Family;
 
 pub use targets::{MAX_ADDRESSES, MAX_PORTS, Targets};
 
+const INBOUND: &str = "inbound";
 const OUTPUT: &str = "output";
 const EGRESS: &str = "egress";
 const INGRESS: &str = "ingress";
@@ -43,13 +47,13 @@ const API_V4: &str = "api4";
 const API_V6: &str = "api6";
 const PORTS: &str = "ports";
 const HELD: &str = "held";
+const OWN: &str = "own";
 const LOOPBACK: &str = "lo";
 
 /// One before the priority of everyone else's destination NAT (`NF_IP_PRI_NAT_DST`).
 const BEFORE_OTHERS: i32 = -101;
-/// `NF_INET_PRE_ROUTING`.
+/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT`.
 const PRE_ROUTING: u32 = 0;
-/// `NF_INET_LOCAL_IN`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT`.
 const LOCAL_IN: u32 = 1;
 const FORWARD: u32 = 2;
 const LOCAL_OUT: u32 = 3;
@@ -147,9 +151,17 @@ impl Rules {
         batch.set(API_V6, SetKind::V6, self.dead_man);
         batch.set(PORTS, SetKind::Port, self.dead_man);
         batch.set(HELD, SetKind::HeldPort, self.dead_man);
+        batch.set(OWN, SetKind::OwnPort, None);
     }
 
     fn redirect(&self, batch: &mut Batch) {
+        batch.chain(
+            INBOUND,
+            &Hook { kind: "nat", number: PRE_ROUTING, priority: BEFORE_OTHERS, devices: &[] },
+        );
+        for family in [Family::V4, Family::V6] {
+            batch.rule(INBOUND, |e| e.family_is(family).tcp().port_in(OWN).keep_destination(family));
+        }
         batch.chain(OUTPUT, &Hook { kind: "nat", number: LOCAL_OUT, priority: BEFORE_OTHERS, devices: &[] });
         for family in [Family::V4, Family::V6] {
             batch.rule(OUTPUT, |e| {
@@ -207,6 +219,8 @@ fn elements(batch: &mut Batch, targets: &Targets) {
     batch.elements(PORTS, ports.into_iter());
     let held: Vec<_> = targets.held.iter().map(|port| port.to_be_bytes().to_vec()).collect();
     batch.elements(HELD, held.into_iter());
+    let own = [inject::ADMIN_PORT, inject::PROBE_PORT].map(|port| port.to_be_bytes().to_vec());
+    batch.elements(OWN, own.into_iter());
 }
 
 fn address_elements(batch: &mut Batch, targets: &Targets) {

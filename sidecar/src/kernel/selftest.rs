@@ -12,7 +12,12 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{net::TcpSocket, sync::oneshot, time::timeout};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpSocket, TcpStream},
+    sync::oneshot,
+    time::timeout,
+};
 
 /// How long a connection may take to land.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,6 +50,11 @@ pub enum SelftestError {
          socketLB.hostNamespaceOnly; Calico eBPF: disable connect-time load balancing)?"
     )]
     Bypassed(SocketAddr),
+    /// It ended before it was known where it landed.
+    #[error(
+        "a connection to {0} was ended before it was proven to land here; are all connections of the sidecar taken?"
+    )]
+    Ended(SocketAddr),
 }
 
 impl Probe {
@@ -60,9 +70,13 @@ impl Probe {
         self.expect(Some(Expected { port, landed }));
         let connected = timeout(PATIENCE, socket.connect(to)).await;
         let outcome = match connected {
-            Ok(Ok(_stream)) => match timeout(PATIENCE, arrival).await {
-                Ok(Ok(_)) => Ok(()),
-                _ => Err(SelftestError::Bypassed(to)),
+            Ok(Ok(stream)) => tokio::select! {
+                biased;
+                arrived = timeout(PATIENCE, arrival) => match arrived {
+                    Ok(Ok(())) => Ok(()),
+                    _ => Err(SelftestError::Bypassed(to)),
+                },
+                () = ended(stream) => Err(SelftestError::Ended(to)),
             },
             Ok(Err(source)) => Err(failed(source)),
             Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
@@ -86,6 +100,12 @@ impl Probe {
     fn expect(&self, expected: Option<Expected>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = expected;
     }
+}
+
+/// Until the other side ends the connection, or fails. What it says first does not matter.
+async fn ended(mut stream: TcpStream) {
+    let mut buffer = [0; 64];
+    while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
 }
 
 fn bound(to: SocketAddr) -> io::Result<TcpSocket> {
@@ -125,6 +145,16 @@ mod tests {
         assert!(probe.claims(peer, elsewhere, here));
         assert!(!probe.claims(peer, elsewhere, here), "only once");
         running.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_ended_at_once_proves_nothing_and_refutes_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let probe = Arc::new(Probe::default());
+        let to = listener.local_addr().unwrap();
+        let running = tokio::spawn(async move { probe.run(to).await });
+        drop(listener.accept().await.unwrap());
+        assert!(matches!(running.await.unwrap(), Err(SelftestError::Ended(_))));
     }
 
     #[tokio::test]

@@ -44,22 +44,22 @@ use crate::{
 };
 
 /// A pod's volumes and, while it runs, its sidecar.
-struct Pod {
-    lab: Lab,
+pub struct Pod {
+    pub lab: Lab,
     cluster: Cluster,
     volumes: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
 /// A sidecar that runs until it is stopped or dropped.
-struct Running {
+pub struct Running {
     _runtime: Runtime,
     stop: oneshot::Sender<()>,
     ended: mpsc::Receiver<Result<(), String>>,
 }
 
 impl Pod {
-    fn new(netmap: Netmap) -> Self {
+    pub fn new(netmap: Netmap) -> Self {
         tls::install_provider();
         let turn = tunnel_turn();
         let lab = Lab::wired();
@@ -116,7 +116,7 @@ impl Pod {
     }
 
     /// Starts a sidecar and waits until it is ready.
-    fn start(&self, inject: Inject) -> Running {
+    pub fn start(&self, inject: Inject) -> Running {
         self.start_with(self.config(inject))
     }
 
@@ -145,7 +145,7 @@ impl Pod {
     }
 
     /// What a program in the pod reads from the API server at `to`, trusting the bundle that it finds.
-    fn get(&self, to: &str, path: &str) -> Result<String, String> {
+    pub fn get(&self, to: &str, path: &str) -> Result<String, String> {
         let bundle = fs::read(self.volume("serviceaccount/ca.crt")).unwrap();
         self.lab.pod.run(|| {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -155,7 +155,7 @@ impl Pod {
 }
 
 impl Running {
-    fn stop(self) {
+    pub fn stop(self) {
         self.stop.send(()).unwrap();
         self.ended.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
     }
@@ -176,7 +176,7 @@ async fn get(to: SocketAddr, path: &str, bundle: &[u8]) -> anyhow::Result<String
     Ok(answer)
 }
 
-fn netmap(generation: u64) -> Netmap {
+pub fn netmap(generation: u64) -> Netmap {
     let api_servers = [SERVICE, ENDPOINT].map(|address| address.parse().unwrap()).into();
     Netmap { generation, cluster: "c".into(), api_servers, ..Netmap::default() }
 }

@@ -8,6 +8,7 @@ mod draining;
 mod evasion;
 mod events;
 mod failure;
+mod fitting;
 mod forward;
 mod grants;
 mod injection;

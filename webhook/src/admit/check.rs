@@ -25,10 +25,10 @@ pub(super) fn pod(pod: &Value, settings: &Settings) -> Result<Vec<String>, Refus
     available(settings)?;
     injectable(pod)?;
     reserved(pod)?;
+    resources::check(pod)?;
     if settings.inject == Inject::Optional {
         return Ok(Vec::new());
     }
-    resources::check(pod)?;
     baseline::pod(pod, &settings.allow)
 }
 
@@ -61,9 +61,8 @@ fn injectable(pod: &Value) -> Result<(), Refusal> {
     }
     let namesake = others(pod).find(|container| container.name() == CONTAINER);
     match namesake {
-        Some(_) => {
-            Err(Reason::Container.because("the container name podwitness is reserved for the sidecar"))
-        }
+        Some(_) => Err(Reason::Container
+            .because("the container name podwitness is the sidecar's; name the container otherwise")),
         None => Ok(()),
     }
 }
@@ -80,7 +79,8 @@ fn reserved(pod: &Value) -> Result<(), Refusal> {
         if !ours && audiences(volume).any(|audience| audience == TOKEN_AUDIENCE) {
             let name = text(volume, "name");
             let message = format!(
-                "volume {name} projects a token of audience {TOKEN_AUDIENCE}, which is the sidecar's"
+                "volume {name} projects a token of audience {TOKEN_AUDIENCE}, which is the sidecar's: \
+                 choose another audience"
             );
             return Err(Reason::Audience.because(message));
         }
@@ -98,7 +98,9 @@ fn audiences(volume: &Value) -> impl Iterator<Item = &str> {
 fn runs_as_sidecar(context: Option<&Value>, who: &str) -> Result<(), Refusal> {
     let user = context.and_then(|context| context.get("runAsUser")).and_then(Value::as_u64);
     if user == Some(u64::from(UID)) {
-        return Err(Reason::User.because(format!("{who} runs as user {UID}, which is the sidecar's")));
+        return Err(
+            Reason::User.because(format!("{who} runs as user {UID}, which is the sidecar's: choose another"))
+        );
     }
     Ok(())
 }

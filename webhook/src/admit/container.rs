@@ -14,13 +14,18 @@ use super::{
     ephemeral_storage,
     patch::{Patch, path},
     pod::{self, items, text},
-    ports, resources,
+    ports,
     tuning::Tuning,
 };
 
 /// The sidecar of this pod.
-pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &Dirs<'_>) -> Value {
-    let mut resources = resources::of(pod, tuning);
+pub(super) fn sidecar(
+    pod: &Value,
+    settings: &Settings,
+    tuning: &Tuning,
+    mut resources: Value,
+    dirs: &Dirs<'_>,
+) -> Value {
     ephemeral_storage::add(pod, spool_limit(settings), &mut resources);
     let ports = ports::of(pod);
     json!({

@@ -60,7 +60,8 @@ pub(super) fn plan(pod: &Value) -> Result<Dirs<'_>, Refusal> {
     dirs.name_mount_points();
     if dirs.volumes.len() > MAX_SERVICE_ACCOUNT_DIRS {
         let message = format!(
-            "the pod mounts {} volumes with {ROOT_CA_CONFIG_MAP}; at most {MAX_SERVICE_ACCOUNT_DIRS} are kept",
+            "the pod mounts {} volumes with {ROOT_CA_CONFIG_MAP}; at most {MAX_SERVICE_ACCOUNT_DIRS} are kept: mount \
+             fewer",
             dirs.volumes.len()
         );
         return Err(Reason::Directories.because(message));
@@ -167,7 +168,7 @@ fn replaced<'a>(pod: &'a Value, container: &Container<'_>, name: &str) -> Result
     let original = number.and_then(|number| stood_for(pod, number)).and_then(|name| with_root_ca(pod, &name));
     original.map(Some).ok_or_else(|| {
         let message = format!(
-            "container {} mounts volume {name}; names that begin with {VOLUME_PREFIX} are the sidecar's",
+            "container {} mounts volume {name}; names that begin with {VOLUME_PREFIX} are the sidecar's: choose another",
             container.name()
         );
         Reason::Volume.because(message)

@@ -12,7 +12,7 @@ use super::{
     patch::{Patch, path},
     pod::{self, items, others, text},
     refusal::Refusal,
-    tuning, volume_lists, volumes,
+    resources, tuning, volume_lists, volumes,
 };
 
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -28,7 +28,8 @@ pub fn mutate(pod: &Value, settings: &Settings) -> Result<Vec<PatchOperation>, R
     let allowed = check::pod(pod, settings)?;
     let tuning = tuning::of(pod, settings)?;
     let dirs = dirs::plan(pod)?;
-    let sidecar = container::sidecar(pod, settings, &tuning, &dirs);
+    let resources = resources::of(pod, &tuning, settings)?;
+    let sidecar = container::sidecar(pod, settings, &tuning, resources, &dirs);
     let volumes = volumes::all(settings, &dirs);
     let mut patch = Patch::default();
     annotate(pod, &status(settings, &sidecar, &allowed), &volumes, &mut patch);
@@ -94,5 +95,7 @@ fn digest(sidecar: &Value) -> String {
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod meshes;
 #[cfg(test)]
 mod tests;

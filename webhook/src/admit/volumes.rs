@@ -33,8 +33,9 @@ pub(super) fn place(pod: &Value, wanted: &[Value], patch: &mut Patch) -> Result<
             Some(wanted) => patch.replace(&at, wanted.clone()),
             None if injected && may_go(name) => gone.push(at),
             None => {
-                let message =
-                    format!("volume {name}: names that begin with {VOLUME_PREFIX} are the sidecar's");
+                let message = format!(
+                    "volume {name}: names that begin with {VOLUME_PREFIX} are the sidecar's: choose another"
+                );
                 return Err(Reason::Volume.because(message));
             }
         }

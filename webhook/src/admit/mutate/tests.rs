@@ -343,6 +343,39 @@ fn what_could_undo_recording_is_refused_where_it_is_required() {
 }
 
 #[test]
+fn every_refusal_says_what_to_change() {
+    let ways = [
+        "choose another",
+        "otherwise",
+        "run the pod",
+        "must be",
+        labels::ALLOW,
+        labels::EXEMPT,
+        "mount",
+        "use ",
+    ];
+    let all = never().into_iter().chain(not_where_required());
+    for (pod, ..) in all.filter(|(_, reason, _)| !matches!(reason, Reason::Malformed | Reason::Windows)) {
+        let message = required(&pod).unwrap_err().message;
+        assert!(ways.iter().any(|way| message.contains(way)), "{message}");
+    }
+}
+
+#[test]
+fn what_has_no_item_names_how_the_pod_is_left_out() {
+    let labelled =
+        |labels: Value| with(with(pod(), "/spec/hostPID", json!(true)), "/metadata/labels", labels);
+    for (labels, term) in [
+        (json!({"app": "agent", "app.kubernetes.io/name": "exporter"}), "app.kubernetes.io/name=exporter"),
+        (json!({"app": "agent", "tier": "node"}), "app=agent"),
+        (json!({"tier": "node"}), "LABEL=VALUE"),
+    ] {
+        let message = required(&labelled(labels)).unwrap_err().message;
+        assert!(message.contains(&format!("podwitness.dev/exempt={term} on the Namespace")), "{message}");
+    }
+}
+
+#[test]
 fn a_container_added_to_an_injected_pod_is_checked_too() {
     let mut more = injected(pod());
     let bad = json!({"name": "more", "image": "i", "securityContext": {"privileged": true}});
