@@ -55,7 +55,7 @@ pub(super) struct Passing {
 struct Asked {
     target: Arc<Target>,
     credential: Credential,
-    /// Those by which its caller is found; `None` where they are too large to be kept, and anybody may have asked.
+    /// Those by which its caller is found; `None` where they are too large to be kept: any caller may be the one.
     headers: Option<HeaderMap>,
     info: RequestInfo,
 }

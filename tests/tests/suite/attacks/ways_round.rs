@@ -40,8 +40,6 @@ enum Pass {
 }
 
 impl Pass {
-    const ALL: [Self; 4] = [Self::Direct, Self::Open, Self::Closed, Self::Refusing];
-
     const fn name(self) -> &'static str {
         match self {
             Self::Direct => "no sidecar",

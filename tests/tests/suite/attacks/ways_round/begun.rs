@@ -94,7 +94,7 @@ async fn outlived(
     } else if tried.stderr.contains("podwitness: session ended") {
         Verdict::Refused("refused, ended")
     } else {
-        Verdict::Unclear("nobody has said why it ended".to_owned())
+        Verdict::Unclear("nothing says why it ended".to_owned())
     };
     Ok((verdict, tried))
 }

@@ -47,7 +47,8 @@ pub(super) async fn try_one(arena: &Arena<'_>, pass: Pass, mark: &str, script: &
 /// The line in which `speak` says it.
 fn issuer(run: &Run) -> Result<String> {
     let line = run.stderr.lines().find(|line| line.starts_with("peer certified by"));
-    line.map(ToOwned::to_owned).ok_or_else(|| anyhow::anyhow!("nobody certifies the peer: {run:?}"))
+    line.map(ToOwned::to_owned)
+        .ok_or_else(|| anyhow::anyhow!("the certificate of the peer is not shown: {run:?}"))
 }
 
 async fn suspend(ns: &Namespace, until: Option<&str>) -> Result<()> {
