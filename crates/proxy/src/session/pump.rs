@@ -16,7 +16,10 @@ use podwitness_wire::{
     channel::{Farewell, Source},
     session::{Direction, SessionError, Unit},
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    sync::Notify,
+};
 
 use super::{ahead::Ahead, pongs::Pongs, tap::Tap};
 use crate::{
@@ -30,6 +33,8 @@ pub(super) struct Live {
     pub(super) tap: Mutex<Tap>,
     pub(super) journal: Journal,
     pub(super) pongs: Pongs,
+    /// The server takes nothing more. What it has said may still be on its way to the client.
+    pub(super) server_left: Notify,
 }
 
 /// Why a direction has come to its end.
@@ -106,7 +111,40 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     pub(super) async fn run(&mut self, live: &Live) -> Stop {
         match self.pass_all(live).await {
             Ok(()) => Stop::Ended,
+            Err(Stop::Unwanted) if self.source == Source::Client => {
+                live.server_left.notify_one();
+                self.listen(live).await;
+                Stop::Unwanted
+            }
             Err(stop) => stop,
+        }
+    }
+
+    /// Reads on where what is said is not wanted any more, until the client ends: its pings are answered for as long as output
+    /// is left for it.
+    async fn listen(&mut self, live: &Live) {
+        self.pending = Bytes::new();
+        self.from.take(std::mem::take(&mut self.ready));
+        loop {
+            let front = self.from.front();
+            match self.direction.peek(front) {
+                Ok(Some(unit)) => {
+                    self.note_ping(unit, front.get(..unit.len).unwrap_or_default(), live);
+                    self.direction.gone_on(unit);
+                    self.from.take(unit.len);
+                }
+                Ok(None) if self.from.refill() => {}
+                Ok(None) if !self.from.ended() => self.from.news().await,
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn note_ping(&self, unit: Unit, bytes: &[u8], live: &Live) {
+        if unit.control
+            && let Some(pong) = self.direction.pong(bytes)
+        {
+            live.pongs.put(pong);
         }
     }
 
@@ -208,11 +246,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
             Err(error) => return self.stop_decoding(live, error),
         };
         let bytes = front.get(..unit.len).unwrap_or_default();
-        if unit.control
-            && let Some(pong) = self.direction.pong(bytes)
-        {
-            live.pongs.put(pong);
-        }
+        self.note_ping(unit, bytes, live);
         match live.with_tap(|tap| self.direction.feed(bytes, |event| tap.see(event))) {
             Ok(()) => Ok(Front::Unit(unit, !unit.control)),
             Err(error) => self.stop_decoding(live, error),

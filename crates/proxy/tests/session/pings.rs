@@ -67,6 +67,34 @@ async fn a_client_is_answered_while_the_recording_holds_its_output_back() {
     session.ends(SUCCESS).await;
 }
 
+/// A command that is over has said everything, of which much may be left for the client.
+#[tokio::test(start_paused = true)]
+async fn a_client_is_answered_although_the_server_has_left() {
+    let pod = Pod::new();
+    let _recorder = pod.recorder(ONE);
+    let mut session = pod.session(meta(), open()).await;
+    let output = output(64);
+    session.server.write_all(&output).await.unwrap();
+    session.is_left_by_the_server().await;
+    let mut heard = vec![];
+    for part in output.chunks(100_000) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        session.client.write_all(&ping(b"now")).await.unwrap();
+        let mut more = vec![0; part.len()];
+        session.client.read_exact(&mut more).await.unwrap();
+        heard.extend(more);
+    }
+    let rest = session.last_words().await;
+    heard.extend(rest);
+    let mut answers = 0;
+    while heard.windows(5).any(|bytes| bytes == pong(b"now")) {
+        heard = without(&heard, &pong(b"now")).1;
+        answers += 1;
+    }
+    assert!(answers >= 10, "{answers} answers");
+    assert!(heard == output);
+}
+
 #[tokio::test(start_paused = true)]
 async fn within_a_frame_no_answer_stands() {
     let pod = Pod::new();
