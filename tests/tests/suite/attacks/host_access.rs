@@ -26,8 +26,6 @@ enum Edit {
     Init(Value),
     /// A volume, mounted by container `app`, and whether read-only.
     Volume(Value, bool),
-    /// Annotations.
-    Annotations(Value),
 }
 
 fn fields<'a>(object: &'a mut Value, pointer: &str) -> Result<&'a mut serde_json::Map<String, Value>> {
@@ -67,11 +65,6 @@ fn edited(mut pod: Value, edit: &Edit) -> Result<Value> {
             push(fields(&mut pod, "/spec")?, "volumes", volume)?;
             let mount = json!({"name": "extra", "mountPath": "/extra", "readOnly": read_only});
             push(fields(&mut pod, "/spec/containers/0")?, "volumeMounts", mount)?;
-        }
-        Edit::Annotations(more) => {
-            let meta = fields(&mut pod, "/metadata")?;
-            meta.entry("annotations").or_insert_with(|| json!({}));
-            merge(fields(&mut pod, "/metadata/annotations")?, more)?;
         }
     }
     Ok(pod)
