@@ -91,7 +91,8 @@ fn mesh_init() -> Value {
 fn privileged_init(restart: Option<&str>) -> Edit {
     Edit::Init(
         json!({"name": "sysctl", "image": "podwitness.dev/search:1", "imagePullPolicy": "IfNotPresent",
-        "restartPolicy": restart, "securityContext": {"privileged": true, "runAsUser": 0}}),
+        "restartPolicy": restart,
+        "securityContext": {"privileged": true, "runAsUser": 0, "capabilities": {"drop": ["NET_RAW"]}}}),
     )
 }
 
