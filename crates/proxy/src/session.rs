@@ -8,7 +8,7 @@ mod answer;
 mod ledger;
 mod meta;
 mod pace;
-mod pongs;
+mod pending_pong;
 mod pump;
 mod relay;
 mod sums;

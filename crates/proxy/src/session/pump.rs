@@ -23,7 +23,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{ahead::Ahead, pongs::Pongs, tap::Tap};
+use super::{ahead::Ahead, pending_pong::PendingPong, tap::Tap};
 use crate::{
     enforce,
     journal::{Budget, Journal},
@@ -34,7 +34,7 @@ use crate::{
 pub(super) struct Live {
     pub(super) tap: Mutex<Tap>,
     pub(super) journal: Journal,
-    pub(super) pongs: Pongs,
+    pub(super) pending_pong: PendingPong,
     /// The server takes nothing more. What it has said may still be on its way to the client.
     pub(super) server_left: Notify,
 }
@@ -62,12 +62,12 @@ pub(super) struct Pump<R, W> {
     ready: usize,
     /// What is being written.
     pending: Bytes,
-    progress: Arc<Progress>,
+    progress: Arc<DirectionProgress>,
 }
 
-/// How far a direction has come, for whoever watches it.
+/// How far a direction has come, for the relay of both.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct DirectionProgress {
     /// Bytes that were written.
     passed: AtomicU64,
     /// Something waits for the other side to take it.
@@ -82,7 +82,7 @@ enum Front {
     Nothing,
 }
 
-impl Progress {
+impl DirectionProgress {
     /// Bytes that were written so far.
     pub(super) fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
@@ -125,7 +125,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     }
 
     /// How far it has come.
-    pub(super) fn progress(&self) -> Arc<Progress> {
+    pub(super) fn progress(&self) -> Arc<DirectionProgress> {
         Arc::clone(&self.progress)
     }
 
@@ -166,7 +166,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
         if unit.control
             && let Some(pong) = self.direction.pong(bytes)
         {
-            live.pongs.put(pong);
+            live.pending_pong.put(pong);
         }
     }
 
@@ -219,7 +219,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
                 tokio::select! {
                     biased;
                     room = &mut room => Some(room),
-                    () = live.pongs.news(), if answers => None,
+                    () = live.pending_pong.news(), if answers => None,
                 }
             });
             if let Some(room) = waited.await {
@@ -245,7 +245,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     async fn answer_ping(&mut self, live: &Live) -> Result<(), Stop> {
         if self.answers_pings()
             && self.direction.takes_control_frame()
-            && let Some(pong) = live.pongs.take()
+            && let Some(pong) = live.pending_pong.take()
         {
             self.pending = pong.into();
             self.write().await.map_err(|_| Stop::Unwanted)?;
@@ -256,7 +256,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     /// Nothing waited until now: the API server's own answer is among what comes next.
     fn forget_ping(&self, live: &Live) {
         if self.answers_pings() {
-            live.pongs.take();
+            live.pending_pong.take();
         }
     }
 

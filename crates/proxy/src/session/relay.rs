@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Open, Recording,
     ahead::{self, LEAST},
-    pongs::Pongs,
+    pending_pong::PendingPong,
     pump::{Live, Pump, Stop},
     tap::{Summary, Tap},
 };
@@ -55,7 +55,8 @@ async fn session<C: Stream, S: Stream>(client: C, server: S, language: Language,
     if language == Language::Undecoded {
         tap.stop_decoding("the protocol is not known");
     }
-    let live = Live { tap: tap.into(), journal, pongs: Pongs::default(), server_left: Notify::new() };
+    let live =
+        Live { tap: tap.into(), journal, pending_pong: PendingPong::default(), server_left: Notify::new() };
     let (client_read, client_write) = split(client);
     let (server_read, server_write) = split(server);
     let memory = &open.budgets.memory;

@@ -92,7 +92,7 @@ impl Upload {
         progress: &mut Progress,
     ) -> Result<End, UploadError> {
         let mut cursor = journal.acked();
-        let mut taken = Taken::default();
+        let mut unconfirmed = UnconfirmedPlaces::default();
         self.send(Chunk::Lines(progress.next_part(cursor, false)?.into())).await?;
         loop {
             let next = tokio::select! {
@@ -106,7 +106,7 @@ impl Upload {
                     if !lines.is_empty() {
                         self.send(Chunk::Lines(lines)).await?;
                     }
-                    if let Some(place) = taken.note(cursor) {
+                    if let Some(place) = unconfirmed.note(cursor) {
                         journal.ack(place);
                     }
                 }
@@ -156,9 +156,9 @@ impl Upload {
 
 /// Places in the journal that the connection has taken.
 #[derive(Default)]
-struct Taken(VecDeque<u64>);
+struct UnconfirmedPlaces(VecDeque<u64>);
 
-impl Taken {
+impl UnconfirmedPlaces {
     /// Notes the end of what was taken last, and tells up to where all counts as recorded from now on.
     fn note(&mut self, place: u64) -> Option<u64> {
         let places = &mut self.0;
@@ -207,7 +207,7 @@ mod tests {
         fn the_last_bytes_are_not_believed_and_few_places_are_kept(
             lengths in prop::collection::vec(1u64..200_000, 0..200)
         ) {
-            let (mut taken, mut place, mut believed, mut places) = (Taken::default(), 0, 0, vec![0]);
+            let (mut taken, mut place, mut believed, mut places) = (UnconfirmedPlaces::default(), 0, 0, vec![0]);
             for length in lengths {
                 place += length;
                 places.push(place);

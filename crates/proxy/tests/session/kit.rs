@@ -304,7 +304,7 @@ impl Session {
         self.relay.await.unwrap();
     }
 
-    /// The API server leaves, and the client's next frame, a pong, which asks for no answer, finds nobody.
+    /// The API server leaves, and the client's next frame, a pong, which asks for no answer, finds it gone.
     pub async fn is_left_by_the_server(&mut self) {
         self.server = duplex(1).0;
         self.client.write_all(&[0x8a, 0x80, 1, 2, 3, 4]).await.unwrap();

@@ -12,12 +12,12 @@ use tokio::sync::Notify;
 
 /// The pong to the newest ping, which is all that has to be answered (RFC 6455 §5.5.3).
 #[derive(Default)]
-pub(super) struct Pongs {
+pub(super) struct PendingPong {
     newest: Mutex<Option<Vec<u8>>>,
     news: Notify,
 }
 
-impl Pongs {
+impl PendingPong {
     /// Takes note of the frame that answers a ping.
     pub(super) fn put(&self, pong: Vec<u8>) {
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(pong);
