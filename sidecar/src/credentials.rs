@@ -116,7 +116,7 @@ impl Credentials {
 
     /// Copies whatever there is, then every change, for as long as it runs. Readiness is held back until all
     /// directories were written once. An error is logged when it is new, not at each attempt; where copies fail for
-    /// longer, `notices` is told. Nobody waits for that: where it is full, it is told later.
+    /// longer, `notices` is told. Copying does not wait for that: where it is full, it is told later.
     pub async fn follow(mut self, block: BlockReady, notices: mpsc::Sender<Notice>) {
         let (mut block, mut failure) = (Some(block), Failure::default());
         loop {

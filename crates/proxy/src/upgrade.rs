@@ -259,8 +259,8 @@ async fn subject(
     subject::find(&asker, (&meta.namespace, &meta.pod), &meta.container).await
 }
 
-/// Who asks, by a credential and headers, and what the grants ask of that; nobody is asked who it is where no grant could
-/// apply.
+/// Who asks, by a credential and headers, and what the grants ask of that. The API server is not asked who it is where
+/// no grant could apply.
 async fn obligation(
     proxy: &Proxy,
     target: &Arc<Target>,

@@ -57,9 +57,9 @@ async fn credentials_are_read_again_and_never_printed() {
 }
 
 /// An answer as the crate hands it on.
-fn answered(status: u16, code: &str) -> Error {
+fn answered(status: u16, code: &str, more: &str) -> Error {
     let source = format!(
-        "Server returned non-2xx status code: {status} Some Words: <?xml version=\"1.0\"?>\n<Error><Code>{code}</Code></Error>"
+        "Server returned non-2xx status code: {status} Some Words: <?xml version=\"1.0\"?>\n<Error><Code>{code}</Code>{more}</Error>"
     )
     .into();
     match status {
@@ -92,20 +92,16 @@ fn what_a_server_refuses_is_told_by_its_code_where_the_status_misleads() {
         (500, "InternalError", Class::Server),
         (404, "NoSuchBucket", Class::NoBucket),
     ] {
-        let error = BucketError::new("put", "k", &answered(status, code));
+        let error = BucketError::new("put", "k", &answered(status, code, ""));
         assert_eq!(error.class(), class, "{status} {code}");
         let said = format!("({status} {code})").replace(" )", ")");
         assert!(error.to_string().ends_with(&said), "{error}");
     }
 }
 
-/// An answer of S3 with more than its code.
+/// The reason that is told of an answer.
 fn refused(status: u16, code: &str, more: &str) -> String {
-    let source = format!(
-        "Server returned non-2xx status code: {status} Some Words: <?xml version=\"1.0\"?><Error><Code>{code}</Code>{more}</Error>"
-    );
-    let error = Error::Generic { store: "S3", source: source.into() };
-    BucketError::new("put", "k", &error).reason()
+    BucketError::new("put", "k", &answered(status, code, more)).reason()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Writing one generation of files the way the kubelet does (`pkg/volume/util/atomic_writer.go`): into a directory of
 //! its own, to which the link `..data` is then swapped by rename; the visible names are links through `..data`.
 //!
-//! Invariant: whoever resolves `..data` once sees one whole generation. Permissions are those that admission found the
+//! Invariant: a reader that resolves `..data` once sees one whole generation. Permissions are those that admission found the
 //! kubelet to give. The group is that of this process, root, unless the volume's directory hands on another (`fsGroup`:
 //! the kubelet sets its set-group-ID bit). What did not change is a link to the file of the generation before, so that a
 //! renewal takes no more room than what it renews.

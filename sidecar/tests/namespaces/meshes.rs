@@ -85,7 +85,7 @@ fn the_api_servers_traffic_is_ours_beside_every_mesh_in_either_order() {
     }
 }
 
-/// Answers one word to whoever connects to a port of the pod.
+/// Answers one word to each client of a port of the pod.
 fn answer(lab: &Lab, port: u16, word: &'static str) {
     let listener = lab.pod.run(|| TcpListener::bind(("0.0.0.0", port))).unwrap();
     thread::spawn(move || {

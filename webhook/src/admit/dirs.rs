@@ -3,8 +3,8 @@
 //!
 //! The volume is recognised by what it projects (ConfigMap `kube-root-ca.crt`), not by its name, so that hand-made
 //! ones count like `kube-api-access-*`. One directory stands for one volume, however often that is mounted. In a pod that
-//! was injected before, a mount of ours is traced back to the volume it stands for by what the sidecar was told. Nobody
-//! gains by forging that: whoever writes it could as well have written the pod with that volume.
+//! was injected before, a mount of ours is traced back to the volume it stands for by what the sidecar was told. To
+//! forge that gains nothing: its author could as well have written the pod with that volume.
 
 use podwitness_core::inject::{
     ENV_SERVICE_ACCOUNTS, MAX_SERVICE_ACCOUNT_DIRS, MOUNT_SERVICE_ACCOUNT, MOUNT_SOURCE, ROOT_CA_CONFIG_MAP,
