@@ -28,7 +28,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    BoxedStream, Intercepted, Proxy, Stream, enforce,
+    BoxedStream, Intercepted, Proxy, ServerNames, Stream, enforce,
     memory::{
         CONNECTION,
         meter::{Meter, Metered},
@@ -204,8 +204,8 @@ async fn terminate(
     netmap: Option<&Netmap>,
     connection: podwitness_runtime::connection::ConnectionHandle,
 ) -> io::Result<()> {
-    let addresses = [proxy.targets.addresses(netmap), proxy.answers.found()].concat();
-    let tls = match proxy.leaves.serving(&addresses, proxy.clock.now_unix()) {
+    let addresses = proxy.targets.addresses(netmap).into_iter().chain(proxy.answers.found());
+    let tls = match proxy.leaves.serving(&addresses.collect::<ServerNames>(), proxy.clock.now_unix()) {
         Ok(tls) => tls,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no certificate to serve");

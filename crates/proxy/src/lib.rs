@@ -19,6 +19,7 @@ mod notices;
 mod question;
 mod refusal;
 mod serve;
+pub mod server_names;
 pub mod session;
 pub mod settings;
 mod sha256;
@@ -31,6 +32,7 @@ mod upstream;
 pub use ca::PodCa;
 pub use dial::{BoxedStream, Dial, Intercepted, Owners, Stream};
 pub use journal::{SealError, Seals};
+pub use server_names::ServerNames;
 pub use settings::{PodIdentity, ProxyConfig, Spool};
 pub use target::api_names;
 

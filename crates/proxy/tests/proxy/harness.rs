@@ -226,7 +226,7 @@ pub fn roots(ca: &PodCa) -> RootCertStore {
 
 /// TLS of a server with a certificate of this CA.
 pub fn server_config(ca: &PodCa, alpn: &[&[u8]]) -> Arc<ServerConfig> {
-    let leaf = ca.mint(&[service().ip()], now()).unwrap();
+    let leaf = ca.mint(&[service().ip()].into_iter().collect(), now()).unwrap();
     let mut config = ServerConfig::builder_with_provider(default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()
