@@ -169,6 +169,12 @@ impl Proxy {
         intercept::serve(self, intercepted).await;
     }
 
+    /// Names and addresses of the API server's own certificate, as they are now or were within a minute; `None` where it
+    /// does not show one within a second.
+    pub async fn server_names(&self) -> Option<Arc<ServerNames>> {
+        intercept::server_names(self).await
+    }
+
     /// The newest netmap.
     fn netmap(&self) -> Option<Arc<Netmap>> {
         self.netmap.borrow().clone()

@@ -1,7 +1,7 @@
 //! Where an intercepted connection was meant to go, and whether that is the API server.
 //!
-//! Known are the Service's address and what the netmap lists. Everything else that the rules caught is somebody
-//! else's, unless its client asks for the API server by one of its names.
+//! Known are the Service's address and what the netmap lists. Of everything else that the rules caught the certificate
+//! tells whose it is; names do not, because all clusters have the same.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -71,17 +71,28 @@ impl Targets {
             || netmap.is_some_and(|map| map.api_servers.iter().any(|api| canonical(*api) == to))
     }
 
-    /// Whether a client that asks for `server_name` wants the API server, wherever that may be.
+    /// Whether `to` is the address of the Service, which the API server's certificate bears, with every name of it.
+    #[must_use]
+    pub fn is_service(&self, to: SocketAddr) -> bool {
+        to == self.api_server
+    }
+
+    /// Whether this is a name of the fixed set, loopback's among them, which every leaf bears.
+    #[must_use]
+    pub fn is_fixed(&self, server_name: &str) -> bool {
+        self.names.iter().any(|name| name.eq_ignore_ascii_case(server_name))
+    }
+
+    /// Whether this is a name of the Service. Other clusters have the same.
     #[must_use]
     pub fn is_name(&self, server_name: Option<&str>) -> bool {
-        server_name.is_some_and(|name| self.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
+        server_name.is_some_and(|name| !name.eq_ignore_ascii_case(LOCALHOST) && self.is_fixed(name))
     }
 
     /// The API server at `to`, for a client that asks for `server_name`.
     #[must_use]
     pub fn api(&self, to: SocketAddr, server_name: Option<&str>) -> Arc<Target> {
-        let named =
-            server_name.filter(|name| self.is_name(Some(name)) && !name.eq_ignore_ascii_case(LOCALHOST));
+        let named = server_name.filter(|name| self.is_name(Some(name)));
         let name = named.and_then(|name| ServerName::try_from(name.to_ascii_lowercase()).ok());
         Arc::new(Target { to, name: name.unwrap_or_else(|| ServerName::from(to.ip())) })
     }

@@ -20,6 +20,7 @@ mod proxies;
 mod recorders;
 mod recording;
 mod secrets;
+mod stepping_aside;
 mod storage;
 mod unknown;
 mod verbs;

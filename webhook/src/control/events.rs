@@ -83,7 +83,7 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
         Notice::SteppedAside => (
             EventType::Warning,
             "PassesUnrecorded",
-            "a client does not trust the certificate of this pod's witness, so that everything its user sends passes unrecorded for 10 minutes: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, or label the namespace podwitness.dev/inject=required",
+            "a client does not trust the certificate of this pod's witness, so that what it sends to this address of the API server passes unrecorded for 10 minutes: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, or label the namespace podwitness.dev/inject=required",
         ),
         Notice::NoGrant => (
             EventType::Normal,

@@ -15,4 +15,6 @@ mod raw;
 #[expect(dead_code, reason = "the tests of sessions use more of it")]
 #[path = "../session/recorder.rs"]
 mod recorder;
+mod server_names;
+mod stepping_aside;
 mod upgrade;
