@@ -30,7 +30,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use crate::{
     api_server::ResolveError,
@@ -39,7 +39,7 @@ use crate::{
     enrol,
     interception::Interception,
     kernel::{Kernel, KernelError, selftest::Probe},
-    listen::{CONNECTIONS, ListenError, Listener, Sockets},
+    listen::{ListenError, Listener, Sockets},
     log_socket::{LogSocket, LogSocketError, SetFilter},
     memory,
     metrics::Metrics,
@@ -49,6 +49,8 @@ use crate::{
 
 /// A drain has no deadline of ours: the kubelet's grace period is one, and it ends the process.
 const GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long it stands that there are too many connections, before it is said again.
+const EXHAUSTED_AGAIN: Duration = Duration::from_secs(600);
 
 /// Why the sidecar does not start, or ends.
 #[derive(Debug, Error)]
@@ -129,9 +131,10 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     };
     let seals = Arc::new(Seals::load_or_create(state)?);
     let proxy_config = proxy_config(&config, api_server, &listener, seals);
+    let places = memory::places(proxy_config.connections_memory);
     let proxy = admin.registry.with(|registry| Proxy::new(proxy_config, wiring, registry))?;
     let readiness = admin.readiness.clone();
-    let limiter = ConnectionLimiter::new("intercepted", CONNECTIONS, &admin.registry);
+    let limiter = ConnectionLimiter::new("intercepted", places, &admin.registry);
     let admin_server = admin.bind(admin_addresses()).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
     let (netmap, port) = (agent.netmap.clone(), listener.port());
@@ -178,6 +181,7 @@ impl Bound {
         tasks.spawn(self.driver.run());
         tasks.spawn(self.tunnel.run());
         tasks.spawn(show_link(self.agent.link, self.metrics));
+        tasks.spawn(tell_exhausted(self.limiter.clone(), Arc::clone(&self.proxy)));
         let Some((interception, protected)) = self.interception else {
             drain_after(shutdown, self.signal).await;
             return Ok(());
@@ -206,6 +210,19 @@ async fn serve(
         async move { proxy.serve(intercepted).await }
     };
     listener.serve(limiter, probe, over, handle).await;
+}
+
+/// Says that the pod's clients have more connections than there are places for, once in a while.
+async fn tell_exhausted(limiter: ConnectionLimiter, proxy: Arc<Proxy>) {
+    loop {
+        limiter.exhausted().await;
+        tracing::warn!(
+            open = limiter.open_connections(),
+            "every place for a connection of the pod's clients is taken: idle ones are ended for new ones; does a client leak connections?"
+        );
+        proxy.tell_exhausted();
+        sleep(EXHAUSTED_AGAIN).await;
+    }
 }
 
 async fn drain_after(shutdown: impl Future<Output = ()>, signal: drain::Signal) {

@@ -65,6 +65,10 @@ pub enum Notice {
     SpoolShareFull,
     /// So many recordings are open or wait for a recorder that a session passes unrecorded, or is refused.
     TooManyRecordings,
+    /// Clients have so many connections that idle ones are ended for new ones, or new ones and requests are refused.
+    ConnectionsExhausted,
+    /// Requests are refused because all connections to the API server are in use, or all of one credential.
+    UpstreamExhausted,
     /// API events found no room and are lost.
     EventsDropped,
     /// Connections pass unrecorded to a server of which it could not be found out whether it is the API server.

@@ -82,7 +82,7 @@ enum Way {
 pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: Intercepted<S>) {
     let Intercepted { stream, client, original, connection } = intercepted;
     if proxy.memory.hold(&connection, CONNECTION).is_err() {
-        proxy.metrics.connection(Connection::NoMemory);
+        no_memory(proxy);
         return;
     }
     let mut stream: BoxedStream = Box::new(stream);
@@ -116,12 +116,11 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
                 proxy.notices.give(Notice::UnknownServer(to));
             }
             tracing::debug!(%to, ?why, "connection passed on raw");
-            let _busy = connection.busy();
             if proxy.memory.hold(&connection, SPLICED).is_err() {
-                proxy.metrics.connection(Connection::NoMemory);
+                no_memory(proxy);
                 return;
             }
-            if let Err(error) = (Raw { why, seen, to }).splice(proxy, stream).await {
+            if let Err(error) = (Raw { why, seen, to }).splice(proxy, stream, &connection).await {
                 tracing::debug!(%to, %error, "raw connection ended");
             }
         }
@@ -133,6 +132,11 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
             }
         }
     }
+}
+
+fn no_memory(proxy: &Proxy) {
+    proxy.metrics.connection(Connection::NoMemory);
+    proxy.notices.give(Notice::ConnectionsExhausted);
 }
 
 /// How long recording is still suspended by the netmap.

@@ -54,7 +54,7 @@ use notices::Notices;
 use session::{SessionWiring, Sessions};
 use target::Targets;
 use upgrade::Refusals;
-use upstream::Upstream;
+use upstream::{PoolLimits, Upstream};
 
 /// What a proxy is connected to.
 pub struct Wiring {
@@ -122,7 +122,8 @@ impl Proxy {
         let config = Arc::new(config);
         let metrics = Metrics::register(registry);
         let answers = Answers::new(upstream_roots.clone(), Arc::clone(&dial));
-        let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), metrics.clone())?;
+        let limits = PoolLimits::of_memory(config.connections_memory);
+        let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), limits, metrics.clone())?;
         let sessions = Arc::new(Sessions::new(
             Arc::clone(&config),
             SessionWiring {
@@ -173,6 +174,11 @@ impl Proxy {
     /// does not show one within a second.
     pub async fn server_names(&self) -> Option<Arc<ServerNames>> {
         intercept::server_names(self).await
+    }
+
+    /// Tells that clients of the pod have more connections than there are places for.
+    pub fn tell_exhausted(&self) {
+        self.notices.give(Notice::ConnectionsExhausted);
     }
 
     /// The newest netmap.

@@ -16,10 +16,13 @@ pub struct Metrics {
     upgrades: Family<ByUpgrade, Counter>,
     reviews: Family<ByReview, Counter>,
     oversize: Counter,
+    idle_ended: Counter,
     memory: QuotaMetrics,
     /// Open connections to the API server.
     pub(crate) upstream_open: Gauge,
     upstream_opened: Family<ByOpened, Counter>,
+    upstream_evicted: Counter,
+    upstream_refused: Counter,
 }
 
 /// What became of an intercepted connection.
@@ -153,9 +156,12 @@ impl Metrics {
             upgrades,
             reviews,
             oversize,
+            idle_ended,
             memory,
             upstream_open,
             upstream_opened,
+            upstream_evicted,
+            upstream_refused,
         } = metrics.clone();
         let registry = registry.sub_registry_with_prefix("podwitness_proxy");
         registry.register("connections", "Intercepted connections by what became of them", connections);
@@ -172,6 +178,11 @@ impl Metrics {
             "Requests refused for the length of their target or head",
             oversize,
         );
+        registry.register(
+            "idle_connections_ended",
+            "Connections of clients that were ended after 90 s without a request",
+            idle_ended,
+        );
         let QuotaMetrics { used, revoked, refused_total, refused_per_key: _ } = memory;
         registry.register("memory_bytes", "Memory that connections and requests may take by now", used);
         registry.register(
@@ -182,6 +193,16 @@ impl Metrics {
         registry.register("memory_refused", "How often no memory was found for one", refused_total);
         registry.register("upstream_connections", "Open connections to the API server", upstream_open);
         registry.register("upstream_connects", "Attempts to connect to the API server", upstream_opened);
+        registry.register(
+            "upstream_evicted",
+            "Idle connections to the API server that were ended for those of other credentials",
+            upstream_evicted,
+        );
+        registry.register(
+            "upstream_refused",
+            "Requests refused because all connections to the API server were in use",
+            upstream_refused,
+        );
         metrics
     }
 
@@ -213,6 +234,18 @@ impl Metrics {
 
     pub(crate) fn oversize(&self) {
         self.oversize.inc();
+    }
+
+    pub(crate) fn idle_ended(&self) {
+        self.idle_ended.inc();
+    }
+
+    pub(crate) fn upstream_evicted(&self) {
+        self.upstream_evicted.inc();
+    }
+
+    pub(crate) fn upstream_refused(&self) {
+        self.upstream_refused.inc();
     }
 
     pub(crate) fn opened(&self, outcome: Opened) {

@@ -9,7 +9,8 @@ use podwitness_sidecar::{
         rules::Rules,
         selftest::{Probe, SelftestError},
     },
-    listen::{CONNECTIONS, Listener},
+    listen::Listener,
+    memory::places,
 };
 use tokio::runtime::Builder;
 
@@ -30,7 +31,7 @@ fn prove(lab: &Lab, redirected: bool) -> Result<(), SelftestError> {
                 let rules = Rules { mark: kernel.mark(), listener: listener.port(), ..rules() };
                 kernel.install(Arc::new(rules), Arc::new(targets(&[SERVICE]))).await.unwrap();
             }
-            let limiter = ConnectionLimiter::with(CONNECTIONS, QuotaMetrics::default());
+            let limiter = ConnectionLimiter::with(places(0), QuotaMetrics::default());
             let handle = |_| std::future::ready(());
             tokio::select! {
                 protected = probe.run(SERVICE.parse().unwrap()) => protected,

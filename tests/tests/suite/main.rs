@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod forward;
 mod grants;
+mod idle_connections;
 mod injection;
 mod interop;
 mod isolation;

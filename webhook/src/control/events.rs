@@ -110,6 +110,16 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
             "TooManyRecordings",
             "4096 recordings of this pod are open or wait for a recorder: under fail open further sessions pass unrecorded, under fail closed they are refused",
         ),
+        Notice::ConnectionsExhausted => (
+            EventType::Warning,
+            "ConnectionsExhausted",
+            "clients of this pod have more connections to the API server open than its witness has places or memory for: idle ones are ended for new ones, and where all are in use new ones and requests are refused; a client may leak connections, or the pod needs podwitness.dev/memory-limit",
+        ),
+        Notice::UpstreamExhausted => (
+            EventType::Warning,
+            "UpstreamExhausted",
+            "requests of this pod are refused with 503, because all connections of its witness to the API server are in use, or all that one credential may have; their number grows with podwitness.dev/memory-limit",
+        ),
         Notice::EventsDropped => (
             EventType::Warning,
             "EventsDropped",
@@ -194,8 +204,8 @@ mod tests {
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
         use Notice::{
-            Bypassed, CertificateRefused, EventsDropped, NoGrant, SpoolShareFull, SpoolTampered,
-            SteppedAside, TooManyRecordings,
+            Bypassed, CertificateRefused, ConnectionsExhausted, EventsDropped, NoGrant, SpoolShareFull,
+            SpoolTampered, SteppedAside, TooManyRecordings, UpstreamExhausted,
         };
         let of_recorders = Taking::ALL.map(Notice::Recorder);
         let unknown =
@@ -209,6 +219,8 @@ mod tests {
             SpoolTampered,
             SpoolShareFull,
             TooManyRecordings,
+            ConnectionsExhausted,
+            UpstreamExhausted,
             EventsDropped,
         ];
         for notice in of_pods.into_iter().chain(of_recorders) {

@@ -7,6 +7,7 @@ mod eviction;
 mod harness;
 mod http;
 mod identity;
+mod idle;
 mod intercept;
 mod limits;
 mod memory;
