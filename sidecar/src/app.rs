@@ -39,10 +39,11 @@ use crate::{
     enrol,
     interception::Interception,
     kernel::{Kernel, KernelError, selftest::Probe},
-    listen::{ListenError, Listener, Sockets},
+    listen::{ListenError, Listener},
     log_socket::{LogSocket, LogSocketError, SetFilter},
     memory,
     metrics::Metrics,
+    sockets::Sockets,
     state::{self, StateError},
     tunnel::Keeper,
 };
@@ -107,7 +108,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     // A program of the pod may be running: what it could take is held first.
     let listener = Listener::bind(&kernel).await?;
     let own = config.api_server.own(&config.env.api_server).await?;
-    let api_server = *own.first().ok_or(AppError::NoAddress)?;
+    let (api_server, endpoints) = own.split_first().ok_or(AppError::NoAddress)?;
     let (state, admin) = (&config.paths.state, Admin::default());
     let metrics = Metrics::register(&admin.registry);
     let pod_ca = PodCa::load_or_create(state, &api_names(&config.cluster_domain), SystemClock.now_unix())?;
@@ -130,7 +131,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         clock: Arc::new(SystemClock),
     };
     let seals = Arc::new(Seals::load_or_create(state)?);
-    let proxy_config = proxy_config(&config, api_server, &listener, seals);
+    let proxy_config = proxy_config(&config, (*api_server, endpoints.to_vec()), &listener, seals);
     let places = memory::places(proxy_config.connections_memory);
     let proxy = admin.registry.with(|registry| Proxy::new(proxy_config, wiring, registry))?;
     let readiness = admin.readiness.clone();
@@ -253,7 +254,7 @@ fn admin_addresses() -> AdminAddresses {
 
 fn proxy_config(
     config: &Config,
-    api_server: SocketAddr,
+    (api_server, api_servers): (SocketAddr, Vec<SocketAddr>),
     listener: &Listener,
     seals: Arc<Seals>,
 ) -> ProxyConfig {
@@ -269,6 +270,7 @@ fn proxy_config(
             seals: Some(seals),
         }),
         api_server,
+        api_servers,
         listeners: listener.addresses().to_vec(),
         cluster_domain: config.cluster_domain.clone(),
     }

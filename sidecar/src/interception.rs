@@ -5,6 +5,13 @@
 //! grants say, because a pod can make its own sidecar die. Where injection is `optional`, their elements expire when
 //! this loop stops renewing them. An `optional` pod in which interception cannot be proven is left alone, because half
 //! of it would only break connections.
+//!
+//! Where the node translates Service addresses in the socket, as load balancers by eBPF do, connections to the API
+//! server's Service go to one of its endpoints before they meet any rule. Those that admission wrote into the pod and the
+//! netmap's are redirected as they are; one that is neither is learned from the proof, and looked for until there is a
+//! netmap.
+
+mod own;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,11 +29,12 @@ use crate::{
     kernel::{
         Kernel, KernelError,
         rules::{Rules, Targets},
-        selftest::Probe,
+        selftest::{Probe, SelftestError},
     },
     metrics::Metrics,
     netmap,
 };
+use own::OwnAddresses;
 
 /// Life of an element that nobody renews.
 const DEAD_MAN: Duration = Duration::from_secs(10);
@@ -42,6 +50,8 @@ const STEP_ASIDE: Duration = Duration::from_secs(10);
 /// What a proof came to.
 enum Proof {
     Holds,
+    /// Not yet, and another address has to be redirected first.
+    Learned,
     NotYet,
     StepAside,
 }
@@ -50,7 +60,7 @@ enum Proof {
 pub struct Interception {
     kernel: Kernel,
     rules: Arc<Rules>,
-    own: Vec<SocketAddr>,
+    own: OwnAddresses,
     /// Ports to which nothing else may be connected before there is a netmap.
     held: Vec<u16>,
     inject: Inject,
@@ -83,7 +93,7 @@ impl Interception {
         Self {
             kernel,
             rules: Arc::new(rules),
-            own,
+            own: OwnAddresses::new(own),
             held: held(env),
             inject: env.inject,
             netmap,
@@ -119,9 +129,15 @@ impl Interception {
             if block.is_some() {
                 match self.prove().await {
                     Proof::Holds => drop(block.take()),
+                    Proof::Learned => {
+                        self.renew().await?;
+                        continue;
+                    }
                     Proof::NotYet => {}
                     Proof::StepAside => break self.kernel.remove().await?,
                 }
+            } else if self.own.are_translated() && self.netmap.borrow().is_none() {
+                self.look_further().await;
             }
             tokio::select! {
                 _ = renewals.tick() => {}
@@ -136,12 +152,14 @@ impl Interception {
 
     async fn prove(&mut self) -> Proof {
         let Some(to) = self.own.first() else { return Proof::NotYet };
-        match self.probe.run(*to).await {
-            Ok(()) => {
+        match self.probe.run(to).await {
+            Ok(original) => {
                 self.metrics.interception.set(1);
-                tracing::info!(api_server = %to, after = ?self.begun.elapsed(), "interception is proven");
+                self.own.landed(original);
+                tracing::info!(api_server = %to, %original, after = ?self.begun.elapsed(), "interception is proven");
                 Proof::Holds
             }
+            Err(error) if self.learn(&error) => Proof::Learned,
             Err(error) if self.inject == Inject::Optional && self.begun.elapsed() > STEP_ASIDE => {
                 tracing::warn!(%error, "nothing is intercepted; injection is optional, so the pod starts without");
                 Proof::StepAside
@@ -151,6 +169,29 @@ impl Interception {
                 Proof::NotYet
             }
         }
+    }
+
+    /// Another connection may go to another endpoint.
+    async fn look_further(&mut self) {
+        let Some(to) = self.own.first() else { return };
+        match self.probe.run(to).await {
+            Ok(original) => self.own.landed(original),
+            Err(error) => {
+                self.learn(&error);
+            }
+        }
+    }
+
+    /// Whether an address has to be redirected that was not known.
+    fn learn(&mut self, error: &SelftestError) -> bool {
+        let Some(translated) = error.translated().filter(|translated| self.own.learn(*translated)) else {
+            return false;
+        };
+        tracing::info!(
+            %translated,
+            "the node translates the API server's address in the socket; connections to what it makes of it are redirected, too"
+        );
+        true
     }
 
     async fn renew(&mut self) -> Result<(), KernelError> {
@@ -174,7 +215,7 @@ impl Interception {
 
     fn targets(&self) -> Arc<Targets> {
         let netmap = self.netmap.borrow();
-        let targets = netmap::targets(&self.own, netmap.as_deref());
+        let targets = netmap::targets(self.own.all(), netmap.as_deref());
         Arc::new(if netmap.is_none() { targets.holding(self.held.iter().copied()) } else { targets })
     }
 

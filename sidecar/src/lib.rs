@@ -16,5 +16,6 @@ pub mod log_socket;
 pub mod memory;
 pub mod metrics;
 pub mod netmap;
+pub mod sockets;
 pub mod state;
 pub mod tunnel;

@@ -6,10 +6,6 @@
 //! the pod's own containers; above the cap the one that is idle for the longest time is ended for the next, and where all
 //! are busy, the next is closed. A connection that was not redirected has the listener itself as its destination.
 
-mod owner;
-
-pub use owner::Sockets;
-
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

@@ -94,6 +94,7 @@ async fn main() -> anyhow::Result<()> {
         connections_memory: 1 << 30,
         spool: Some(spool),
         api_server: api_server.parse().context("API-SERVER")?,
+        api_servers: vec![],
         listeners: vec![listen],
         cluster_domain: "cluster.local".into(),
     };

@@ -1,6 +1,6 @@
 //! Where an intercepted connection was meant to go, and whether that is the API server.
 //!
-//! Known are the Service's address and what the netmap lists. Of everything else that the rules caught the certificate
+//! Known are the Service's address, what the pod was given, and what the netmap lists. Of everything else that the rules caught the certificate
 //! tells whose it is; names do not, because all clusters have the same.
 
 use std::{
@@ -27,6 +27,7 @@ pub struct Target {
 #[derive(Clone, Debug)]
 pub struct Targets {
     api_server: SocketAddr,
+    api_servers: Vec<SocketAddr>,
     listeners: Vec<SocketAddr>,
     names: Vec<String>,
 }
@@ -51,6 +52,7 @@ impl Targets {
     pub fn new(config: &ProxyConfig) -> Self {
         Self {
             api_server: config.api_server,
+            api_servers: config.api_servers.iter().copied().map(canonical).collect(),
             listeners: config.listeners.clone(),
             names: api_names(&config.cluster_domain),
         }
@@ -68,6 +70,7 @@ impl Targets {
     #[must_use]
     pub fn is_known(&self, to: SocketAddr, netmap: Option<&Netmap>) -> bool {
         to == self.api_server
+            || self.api_servers.contains(&to)
             || netmap.is_some_and(|map| map.api_servers.iter().any(|api| canonical(*api) == to))
     }
 
@@ -109,7 +112,11 @@ impl Targets {
     #[must_use]
     pub fn addresses(&self, netmap: Option<&Netmap>) -> Vec<IpAddr> {
         let listed = netmap.map(|map| map.api_servers.as_slice()).unwrap_or_default();
-        std::iter::once(&self.api_server).chain(listed).map(|api| api.ip().to_canonical()).collect()
+        std::iter::once(&self.api_server)
+            .chain(&self.api_servers)
+            .chain(listed)
+            .map(|api| api.ip().to_canonical())
+            .collect()
     }
 }
 
@@ -132,6 +139,7 @@ mod tests {
     fn targets() -> Targets {
         Targets {
             api_server: "10.96.0.1:443".parse().unwrap(),
+            api_servers: vec!["172.18.0.7:6443".parse().unwrap()],
             listeners: vec!["127.0.0.1:15443".parse().unwrap(), "[::1]:15443".parse().unwrap()],
             names: api_names("cluster.local"),
         }
@@ -151,9 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn known_are_the_service_and_what_the_netmap_lists() {
+    fn known_are_the_service_what_the_pod_was_given_and_what_the_netmap_lists() {
         let map = Netmap { api_servers: vec![at("[::ffff:172.18.0.2]:6443")], ..Netmap::default() };
         assert!(targets().is_known(at("10.96.0.1:443"), None));
+        assert!(targets().is_known(at("172.18.0.7:6443"), None));
         assert!(!targets().is_known(at("172.18.0.2:6443"), None));
         assert!(targets().is_known(at("172.18.0.2:6443"), Some(&map)));
         assert!(!targets().is_known(at("172.18.0.2:443"), Some(&map)));

@@ -220,6 +220,7 @@ fn config(
         connections_memory,
         spool: Some(spool),
         api_server: service(),
+        api_servers: vec![],
         listeners: vec!["127.0.0.1:15443".parse().unwrap()],
         cluster_domain: "cluster.local".into(),
     }
