@@ -45,7 +45,7 @@ impl Owners for Sockets {
 /// The first socket that is wanted.
 fn find(wanted: impl Fn(&Row) -> bool) -> Option<Row> {
     // A socket of IPv6 may speak IPv4.
-    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|table| {
+    ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"].into_iter().find_map(|table| {
         let lines = BufReader::new(File::open(table).ok()?).lines().map_while(Result::ok);
         lines.skip(1).take(MAX_SOCKETS).filter_map(|line| row(&line)).find(&wanted)
     })

@@ -43,22 +43,22 @@ use crate::{
 };
 
 /// A pod's volumes and, while it runs, its sidecar.
-struct Pod {
-    lab: Lab,
+pub struct Pod {
+    pub lab: Lab,
     cluster: Cluster,
     volumes: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
 /// A sidecar that runs until it is stopped or dropped.
-struct Running {
+pub struct Running {
     _runtime: Runtime,
     stop: oneshot::Sender<()>,
     ended: mpsc::Receiver<Result<(), String>>,
 }
 
 impl Pod {
-    fn new(netmap: Netmap) -> Self {
+    pub fn new(netmap: Netmap) -> Self {
         tls::install_provider();
         let turn = tunnel_turn();
         let lab = Lab::wired();
@@ -79,7 +79,7 @@ impl Pod {
         self.volumes.path().join(name)
     }
 
-    fn config(&self, inject: Inject) -> Config {
+    pub fn config(&self, inject: Inject) -> Config {
         let control: SocketAddr = CONTROL.parse().unwrap();
         let text = |name: &str| self.volume(name).to_str().unwrap().to_owned();
         Config {
@@ -120,7 +120,7 @@ impl Pod {
         self.start_with(self.config(inject))
     }
 
-    fn start_with(&self, config: Config) -> Running {
+    pub fn start_with(&self, config: Config) -> Running {
         // Threads of the runtime, and the privileged one, are made here and so are in the pod.
         let (runtime, kernel) = self.lab.pod.run(|| {
             let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -145,7 +145,7 @@ impl Pod {
     }
 
     /// What a program in the pod reads from the API server at `to`, trusting the bundle that it finds.
-    fn get(&self, to: &str, path: &str) -> Result<String, String> {
+    pub fn get(&self, to: &str, path: &str) -> Result<String, String> {
         let bundle = fs::read(self.volume("serviceaccount/ca.crt")).unwrap();
         self.lab.pod.run(|| {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -155,7 +155,7 @@ impl Pod {
 }
 
 impl Running {
-    fn stop(self) {
+    pub fn stop(self) {
         self.stop.send(()).unwrap();
         self.ended.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
     }
