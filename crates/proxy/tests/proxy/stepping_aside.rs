@@ -95,10 +95,9 @@ async fn where_injection_is_required_or_a_grant_enforces_nothing_passes() {
     }
 }
 
-/// A server of another cluster at the same port is none of the API server's, so that nothing has to step aside for it,
-/// and nothing of what goes to it tells whom our certificate suits.
+/// What a client was let pass for says nothing of whether it takes our certificate.
 #[tokio::test(start_paused = true)]
-async fn what_passes_to_another_server_makes_nothing_step_aside() {
+async fn a_client_that_passes_for_another_reason_makes_nothing_step_aside() {
     let mut setup = Setup::new(Server::new(|_| async { Response::new(full("api")) }));
     setup.inject = Inject::Optional;
     let held = Arc::new(Mutex::new(Vec::new()));
