@@ -1,9 +1,10 @@
 //! A bucket of object storage: what is put there is never replaced and never removed by us, so that a bucket whose
 //! objects are locked serves as well as any.
 //!
-//! Errors say what to do about them by their [`Class`]; what a server says beside its code is not repeated, because it
-//! may hold parts of a signature.
+//! Errors say what to do about them by their [`Class`] and the server's code; what a server says beside its code and the
+//! region or endpoint that it names is not repeated, because it may hold parts of a signature.
 
+mod answer;
 pub mod credentials;
 mod error;
 pub mod open;

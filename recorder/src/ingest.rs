@@ -247,8 +247,7 @@ impl Ingest {
             Ok(upload) => {
                 // A task of its own, so that a client that goes away leaves an end in the metadata.
                 let run = tokio::spawn(Arc::clone(self).run(upload, request.into_body(), Acks::none()));
-                let stored = run.await.is_ok_and(|outcome| outcome == Outcome::Complete);
-                empty(if stored { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR })
+                empty(run.await.map_or(StatusCode::INTERNAL_SERVER_ERROR, status))
             }
             Err(response) => response,
         }
@@ -352,6 +351,16 @@ impl Ingest {
         log(&owner, from, (version, encoding), &report);
         drop((counted, open, guard));
         report.outcome
+    }
+}
+
+/// What a client of version 1 is told of its upload.
+const fn status(outcome: Outcome) -> StatusCode {
+    match outcome {
+        Outcome::Complete => StatusCode::OK,
+        Outcome::Refused | Outcome::Lost => StatusCode::BAD_REQUEST,
+        Outcome::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
+        Outcome::Failed | Outcome::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

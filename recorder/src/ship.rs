@@ -20,6 +20,7 @@ mod part;
 mod retire;
 pub mod segment;
 pub mod status;
+mod stray;
 
 pub use follow::Shipment;
 pub use part::{PartShip, ShipError};

@@ -13,7 +13,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use podwitness_agent::{Agent, Driver, Link};
-use podwitness_core::inject::{ADMIN_PORT, Inject, PROBE_PORT};
+use podwitness_core::{
+    control::Notice,
+    inject::{Inject, SidecarPorts},
+};
 use podwitness_proxy::{
     BoxedStream, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring, api_names, ca::CaError,
 };
@@ -30,15 +33,20 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
+};
 
 use crate::{
     api_server::ResolveError,
     config::Config,
     credentials::Credentials,
+    ending::{deadline, drain_after},
     enrol,
     interception::Interception,
-    kernel::{Kernel, KernelError, selftest::Probe},
+    kernel::{Kernel, KernelError, rules::MovedPort, selftest::Probe},
     listen::{ListenError, Listener},
     log_socket::{LogSocket, LogSocketError, SetFilter},
     memory,
@@ -48,8 +56,6 @@ use crate::{
     tunnel::Keeper,
 };
 
-/// A drain has no deadline of ours: the kubelet's grace period is one, and it ends the process.
-const GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long it stands that there are too many connections, before it is said again.
 const EXHAUSTED_AGAIN: Duration = Duration::from_secs(600);
 
@@ -92,12 +98,13 @@ pub struct Bound {
     limiter: ConnectionLimiter,
     proxy: Arc<Proxy>,
     interception: Option<(Interception, BlockReady)>,
-    credentials: (Credentials, BlockReady),
+    credentials: (Credentials, BlockReady, mpsc::Sender<Notice>),
     agent: Agent,
     driver: Driver,
     tunnel: Keeper,
     metrics: Metrics,
     signal: drain::Signal,
+    deadline: Duration,
 }
 
 /// Opens everything, the rules last, so that nothing is ever redirected to where nobody listens.
@@ -106,7 +113,7 @@ pub struct Bound {
 /// The first thing that cannot be had.
 pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Result<Bound, AppError> {
     // A program of the pod may be running: what it could take is held first.
-    let listener = Listener::bind(&kernel).await?;
+    let listener = Listener::bind(&kernel, config.env.declared_ports.clone()).await?;
     let own = config.api_server.own(&config.env.api_server).await?;
     let (api_server, endpoints) = own.split_first().ok_or(AppError::NoAddress)?;
     let (state, admin) = (&config.paths.state, Admin::default());
@@ -118,6 +125,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let (agent, driver, notices) = enrol::agent(&config, key.public(), &kernel)?;
     let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
     let (signal, watch) = Drain::new();
+    let told = notices.clone();
     let wiring = Wiring {
         pod_ca,
         upstream_roots: cluster_roots(&config.paths.cluster_ca)?,
@@ -136,13 +144,14 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let proxy = admin.registry.with(|registry| Proxy::new(proxy_config, wiring, registry))?;
     let readiness = admin.readiness.clone();
     let limiter = ConnectionLimiter::new("intercepted", places, &admin.registry);
-    let admin_server = admin.bind(admin_addresses()).await?;
+    let admin_server = admin.bind_elsewhere(admin_addresses(config.env.ports)).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
-    let (netmap, port) = (agent.netmap.clone(), listener.port());
-    let interception = Interception::new(&config.env, kernel, port, own, netmap, metrics.clone());
+    let (netmap, ports) =
+        (agent.netmap.clone(), (listener.port(), moved_ports(&admin_server, config.env.ports)));
+    let interception = Interception::new(&config.env, kernel, ports, own, netmap, metrics.clone());
     let interception = install(interception, config.env.inject).await?;
     let interception = interception.map(|interception| (interception, readiness.block("interception")));
-    let credentials = (credentials, readiness.block("credentials"));
+    let credentials = (credentials, readiness.block("credentials"), told);
     Ok(Bound {
         admin: admin_server.addr,
         readiness,
@@ -158,6 +167,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         tunnel,
         metrics,
         signal,
+        deadline: deadline(config.env.grace_period),
     })
 }
 
@@ -175,8 +185,8 @@ impl Bound {
     /// Where interception cannot be kept up any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
         let mut tasks = JoinSet::new();
-        let (credentials, written) = self.credentials;
-        tasks.spawn(credentials.follow(written));
+        let (credentials, written, notices) = self.credentials;
+        tasks.spawn(credentials.follow(written, notices));
         tasks.spawn(self.admin_server.run(self.signal.watch()));
         tasks.spawn(self.log_socket.run());
         tasks.spawn(self.driver.run());
@@ -184,14 +194,14 @@ impl Bound {
         tasks.spawn(show_link(self.agent.link, self.metrics));
         tasks.spawn(tell_exhausted(self.limiter.clone(), Arc::clone(&self.proxy)));
         let Some((interception, protected)) = self.interception else {
-            drain_after(shutdown, self.signal).await;
+            drain_after(shutdown, self.signal, self.deadline).await;
             return Ok(());
         };
         let listener = (self.listener, self.limiter);
         tasks.spawn(serve(listener, self.proxy, interception.probe(), self.signal.watch()));
         tokio::select! {
             Err(error) = interception.keep(protected) => Err(error.into()),
-            () = drain_after(shutdown, self.signal) => Ok(()),
+            () = drain_after(shutdown, self.signal, self.deadline) => Ok(()),
         }
     }
 }
@@ -226,13 +236,6 @@ async fn tell_exhausted(limiter: ConnectionLimiter, proxy: Arc<Proxy>) {
     }
 }
 
-async fn drain_after(shutdown: impl Future<Output = ()>, signal: drain::Signal) {
-    shutdown.await;
-    tracing::info!("draining");
-    let outcome = signal.drain(GRACE).await;
-    tracing::info!(?outcome, "drained");
-}
-
 /// Steps aside where injection is optional and the kernel cannot do it.
 async fn install(interception: Interception, inject: Inject) -> Result<Option<Interception>, AppError> {
     match interception.install().await {
@@ -247,9 +250,20 @@ async fn install(interception: Interception, inject: Inject) -> Result<Option<In
 }
 
 /// Where health and metrics are, in both families where the pod has IPv6.
-fn admin_addresses() -> AdminAddresses {
+fn admin_addresses(ports: SidecarPorts) -> AdminAddresses {
     let any = |port| (Ipv6Addr::UNSPECIFIED, port).into();
-    AdminAddresses { admin: any(ADMIN_PORT), health: Some(any(PROBE_PORT)) }
+    AdminAddresses { admin: any(ports.admin), health: Some(any(ports.probe)) }
+}
+
+/// Ports that a program of the pod holds, which ran while no sidecar did.
+fn moved_ports(admin: &admin::Bound, ports: SidecarPorts) -> Vec<MovedPort> {
+    let ports = [(ports.admin, Some(admin.addr)), (ports.probe, admin.health)];
+    let moved = ports.into_iter().filter_map(|(from, at)| Some(MovedPort { from, to: at?.port() }));
+    let moved: Vec<_> = moved.filter(|port| port.from != port.to).collect();
+    for MovedPort { from, to } in &moved {
+        tracing::warn!(port = from, instead = to, "a program of the pod holds a port of the sidecar");
+    }
+    moved
 }
 
 fn proxy_config(

@@ -140,11 +140,7 @@ mod tests {
         "search shop.svc.example.net svc.example.net example.net\nnameserver 10.96.0.10\n";
 
     fn vars() -> HashMap<String, String> {
-        let dir = |n: u8| ServiceAccountDir {
-            container: "app".into(),
-            source: format!("/s/{n}"),
-            target: "/t".into(),
-        };
+        let dir = |n: u8| ServiceAccountDir::new("app", format!("/s/{n}"), "/t".into());
         let env = SidecarEnv {
             control: ControlAddress {
                 name: "c".into(),
@@ -160,6 +156,9 @@ mod tests {
             log_level: "info".into(),
             spool_limit: 1,
             api_server: ApiServerAddresses::default(),
+            ports: inject::SidecarPorts::default(),
+            declared_ports: vec![],
+            grace_period: inject::GRACE_PERIOD,
         };
         let mut vars: HashMap<_, _> =
             [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")]

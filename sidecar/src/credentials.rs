@@ -3,7 +3,8 @@
 //!
 //! Invariant: a reader sees one whole generation of files (room `atomic`); every bundle that names the cluster's CA
 //! still does so, so that a client which is not intercepted goes on working. Tokens with another audience, and
-//! whatever else a volume holds, are copied as they are.
+//! whatever else a volume holds, are copied as they are, with the permissions that the kubelet would give. A copy that
+//! fails is tried again until it succeeds; one that goes on failing is an Event on the pod, because tokens expire.
 
 mod atomic;
 mod bundle;
@@ -15,16 +16,24 @@ use std::{
     time::Duration,
 };
 
-use podwitness_core::inject::ServiceAccountDir;
+use podwitness_core::{control::Notice, inject::ServiceAccountDir};
 use podwitness_runtime::readiness::BlockReady;
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+
+use atomic::Content;
 
 /// How often the kubelet's originals are looked at; the kubelet itself takes up to a minute.
 const PERIOD: Duration = Duration::from_secs(5);
 /// The same, until all directories were written once.
 const FIRST_PERIOD: Duration = Duration::from_millis(200);
+/// How long copies fail before it is told, and for how long that stands.
+const TOLD_AFTER: Duration = Duration::from_secs(10);
+const TOLD_AGAIN: Duration = Duration::from_secs(600);
 /// Name under which a bundle with the cluster's CA lies in a service-account volume.
 const CA_FILE: &str = "ca.crt";
 
@@ -32,7 +41,9 @@ const CA_FILE: &str = "ca.crt";
 #[derive(Debug, Error)]
 pub enum CredentialsError {
     /// The original cannot be read.
-    #[error("cannot read the credentials of container {container} in {path}")]
+    #[error(
+        "cannot read the credentials of container {container} in {path}; has the kubelet set up its volume?"
+    )]
     Read {
         /// Whose they are.
         container: String,
@@ -43,7 +54,9 @@ pub enum CredentialsError {
         source: io::Error,
     },
     /// The copy cannot be written.
-    #[error("cannot write the credentials of container {container} to {path}")]
+    #[error(
+        "cannot write the credentials of container {container} to {path}; is its volume full, or the sidecar's memory?"
+    )]
     Write {
         /// Whose they are.
         container: String,
@@ -64,6 +77,36 @@ pub struct Credentials {
     copied: Option<Vec<PathBuf>>,
 }
 
+/// Copies that fail, and when that was told.
+#[derive(Debug, Default)]
+struct Failure {
+    since: Option<Instant>,
+    told: Option<Instant>,
+    logged: String,
+}
+
+impl Failure {
+    /// Takes note of an outcome: logs an error when it is new, and says whether the pod's Event is due.
+    fn note(&mut self, outcome: &Result<(), CredentialsError>) -> bool {
+        let Err(error) = outcome else {
+            *self = Self { told: self.told, ..Self::default() };
+            return false;
+        };
+        let text = chain(error);
+        if text != self.logged {
+            tracing::warn!("credentials are not up to date: {text}");
+            self.logged = text;
+        }
+        let now = Instant::now();
+        let lasts = now.duration_since(*self.since.get_or_insert(now)) >= TOLD_AFTER;
+        let due = lasts && self.told.is_none_or(|told| now.duration_since(told) >= TOLD_AGAIN);
+        if due {
+            self.told = Some(now);
+        }
+        due
+    }
+}
+
 impl Credentials {
     /// The directories, and the in-pod CA in PEM.
     #[must_use]
@@ -72,9 +115,10 @@ impl Credentials {
     }
 
     /// Copies whatever there is, then every change, for as long as it runs. Readiness is held back until all
-    /// directories were written once. An error is told when it is new, not at each attempt.
-    pub async fn follow(mut self, block: BlockReady) {
-        let (mut block, mut told) = (Some(block), String::new());
+    /// directories were written once. An error is logged when it is new, not at each attempt; where copies fail for
+    /// longer, `notices` is told. Nobody waits for that: where it is full, it is told later.
+    pub async fn follow(mut self, block: BlockReady, notices: mpsc::Sender<Notice>) {
+        let (mut block, mut failure) = (Some(block), Failure::default());
         loop {
             // The task fails only if the runtime is going down.
             let work = tokio::task::spawn_blocking(move || {
@@ -83,12 +127,12 @@ impl Credentials {
             });
             let Ok((this, outcome)) = work.await else { return };
             self = this;
-            let now =
-                outcome.map(|()| drop(block.take())).map_or_else(|error| chain(&error), |()| String::new());
-            if !now.is_empty() && now != told {
-                tracing::warn!("credentials are not up to date: {now}");
+            if failure.note(&outcome) && notices.try_send(Notice::CredentialsOutdated).is_err() {
+                failure.told = None;
             }
-            told = now;
+            if outcome.is_ok() {
+                drop(block.take());
+            }
             sleep(if block.is_some() { FIRST_PERIOD } else { PERIOD }).await;
         }
     }
@@ -121,10 +165,8 @@ impl Credentials {
             let is_ca = name.file_name().is_some_and(|name| name == CA_FILE);
             bundle::put_first(content, &self.pod_ca, |certificate| is_ca || cluster.contains(certificate));
         }
-        atomic::write(dir.target.as_ref(), &files).map_err(|source| CredentialsError::Write {
-            container: container(),
-            path: dir.target.clone().into(),
-            source,
+        atomic::write(dir.target.as_ref(), &Content { files: &files, dir }).map_err(|source| {
+            CredentialsError::Write { container: container(), path: dir.target.clone().into(), source }
         })
     }
 

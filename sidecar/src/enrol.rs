@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::{config::Config, kernel::Kernel, state};
 
-/// Notices that wait for the control plane; there are four kinds.
+/// Notices that wait for the control plane; each kind is given once in a while.
 const NOTICES: usize = 8;
 
 /// Prepares the agent, which takes notices; nothing is dialled before its driver runs.

@@ -8,8 +8,7 @@
 //!
 //! Where the node translates Service addresses in the socket, as load balancers by eBPF do, connections to the API
 //! server's Service go to one of its endpoints before they meet any rule. Those that admission wrote into the pod and the
-//! netmap's are redirected as they are; one that is neither is learned from the proof, and looked for until there is a
-//! netmap.
+//! netmap's are redirected as they are; one that is neither is learned from a proof.
 
 mod own;
 
@@ -28,7 +27,7 @@ use tokio::{
 use crate::{
     kernel::{
         Kernel, KernelError,
-        rules::{Rules, Targets},
+        rules::{MovedPort, Rules, Targets},
         selftest::{Probe, SelftestError},
     },
     metrics::Metrics,
@@ -38,10 +37,9 @@ use own::OwnAddresses;
 
 /// Life of an element that nobody renews.
 const DEAD_MAN: Duration = Duration::from_secs(10);
-/// How often elements with a life are renewed; two renewals may fail.
+/// How often elements with a life are renewed, of which two renewals may fail; and how often rules are looked after, which an
+/// init container of a mesh may change, or somebody may flush.
 const RENEW: Duration = Duration::from_secs(3);
-/// How often rules without a life are looked after, in case somebody flushed them.
-const LOOK_AFTER: Duration = Duration::from_secs(30);
 /// Pause between proofs that fail.
 const PROVE_AGAIN: Duration = Duration::from_millis(250);
 /// How long an `optional` pod waits for a proof before it starts without.
@@ -69,15 +67,18 @@ pub struct Interception {
     metrics: Metrics,
     begun: Instant,
     told: String,
+    /// Whether connections did not come here although the rules were put in place anew.
+    is_lost: bool,
 }
 
 impl Interception {
-    /// Redirects to `listener`, a port, what goes to the API server's addresses `own`, as the pod knows them.
+    /// Redirects to `listener`, a port, what goes to the API server's addresses `own`, as the pod knows them; and to us
+    /// what goes to ports that were `moved`.
     #[must_use]
     pub fn new(
         env: &SidecarEnv,
         kernel: Kernel,
-        listener: u16,
+        (listener, moved): (u16, Vec<MovedPort>),
         own: Vec<SocketAddr>,
         netmap: watch::Receiver<Option<Arc<Netmap>>>,
         metrics: Metrics,
@@ -87,6 +88,7 @@ impl Interception {
             uid: rustix::process::geteuid().as_raw(),
             listener,
             dead_man: dead_man(env.inject),
+            moved,
         };
         let probe = Arc::default();
         let begun = Instant::now();
@@ -101,6 +103,7 @@ impl Interception {
             metrics,
             begun,
             told: String::new(),
+            is_lost: false,
         }
     }
 
@@ -136,8 +139,6 @@ impl Interception {
                     Proof::NotYet => {}
                     Proof::StepAside => break self.kernel.remove().await?,
                 }
-            } else if self.own.are_translated() && self.netmap.borrow().is_none() {
-                self.look_further().await;
             }
             tokio::select! {
                 _ = renewals.tick() => {}
@@ -145,6 +146,9 @@ impl Interception {
                 () = sleep(PROVE_AGAIN), if block.is_some() => continue,
             }
             self.renew().await?;
+            if block.is_none() {
+                self.prove_again().await?;
+            }
         }
         drop(block);
         std::future::pending().await
@@ -155,7 +159,6 @@ impl Interception {
         match self.probe.run(to).await {
             Ok(original) => {
                 self.metrics.interception.set(1);
-                self.own.landed(original);
                 tracing::info!(api_server = %to, %original, after = ?self.begun.elapsed(), "interception is proven");
                 Proof::Holds
             }
@@ -171,22 +174,53 @@ impl Interception {
         }
     }
 
-    /// Another connection may go to another endpoint.
-    async fn look_further(&mut self) {
-        let Some(to) = self.own.first() else { return };
-        match self.probe.run(to).await {
-            Ok(original) => self.own.landed(original),
-            Err(error) => {
-                self.learn(&error);
+    /// Puts the rules in place anew where connections no longer land here: somebody has taken some of them away, which a
+    /// renewal does not see. Where that does not help, something else stands in front.
+    async fn prove_again(&mut self) -> Result<(), KernelError> {
+        let Some(to) = self.own.first() else { return Ok(()) };
+        let Some(error) = self.misses(to).await? else { return Ok(()) };
+        // What stands in front stays there for long; it is told once.
+        if !self.is_lost {
+            self.metrics.rules_repaired.inc();
+            tracing::warn!(%error, "connections no longer come here; the rules are put in place anew");
+        }
+        match self.install().await {
+            Ok(()) => {}
+            Err(KernelError::Stopped) => return Err(KernelError::Stopped),
+            Err(error) => self.tell(&error),
+        }
+        if let Some(error) = self.misses(to).await? {
+            self.metrics.interception.set(0);
+            if !std::mem::replace(&mut self.is_lost, true) {
+                tracing::warn!(%error, "connections still do not come here; something stands in front of the rules");
             }
         }
+        Ok(())
     }
 
-    /// Whether an address has to be redirected that was not known.
+    /// Why a connection does not land here, if the rules are to blame. They are not where the node makes an address of
+    /// the destination that they do not have yet: that is redirected from now on. One that is ended at once says nothing: all
+    /// places may be taken.
+    async fn misses(&mut self, to: SocketAddr) -> Result<Option<SelftestError>, KernelError> {
+        match self.probe.run(to).await {
+            Ok(_) => {
+                self.metrics.interception.set(1);
+                self.is_lost = false;
+            }
+            Err(error) if self.learn(&error) => self.renew().await?,
+            Err(SelftestError::Ended { .. }) => {}
+            Err(error) => return Ok(Some(error)),
+        }
+        Ok(None)
+    }
+
+    /// Whether an address has to be redirected that is not yet.
     fn learn(&mut self, error: &SelftestError) -> bool {
-        let Some(translated) = error.translated().filter(|translated| self.own.learn(*translated)) else {
+        let Some(translated) = error.translated() else { return false };
+        if self.targets().redirects(translated) {
             return false;
-        };
+        }
+        self.own.learn(translated);
         tracing::info!(
             %translated,
             "the node translates the API server's address in the socket; connections to what it makes of it are redirected, too"
@@ -220,7 +254,7 @@ impl Interception {
     }
 
     fn renewals(&self) -> Interval {
-        let mut renewals = interval(if self.rules.dead_man.is_some() { RENEW } else { LOOK_AFTER });
+        let mut renewals = interval(RENEW);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The rules were put in place just now.
         renewals.reset();
@@ -277,6 +311,9 @@ mod tests {
                 service: vec!["10.96.0.1:443".parse().unwrap()],
                 endpoints: vec!["192.0.2.1:8443".parse().unwrap()],
             },
+            ports: podwitness_core::inject::SidecarPorts::default(),
+            declared_ports: vec![],
+            grace_period: podwitness_core::inject::GRACE_PERIOD,
         }
     }
 

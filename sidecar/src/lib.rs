@@ -8,6 +8,7 @@ pub mod api_server;
 pub mod app;
 pub mod config;
 pub mod credentials;
+mod ending;
 pub mod enrol;
 pub mod interception;
 pub mod kernel;

@@ -28,7 +28,7 @@ use crate::kernel::{Kernel, KernelError, selftest::Probe};
 const BUFFER: usize = 128 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Ports that are tried, where one is free in one family only.
+/// Ports that are tried, where one is free in one family only, or declared by a container.
 const ATTEMPTS: usize = 32;
 
 /// The open sockets.
@@ -57,13 +57,14 @@ pub enum ListenError {
 }
 
 impl Listener {
-    /// Opens both sockets on one port that the kernel draws; that of IPv6 only where the pod has IPv6.
+    /// Opens both sockets on one port that the kernel draws and no container has `declared`; that of IPv6 only where the
+    /// pod has IPv6.
     ///
     /// # Errors
     /// Where the kernel gives no port that is free in both families.
-    pub async fn bind(kernel: &Kernel) -> Result<Self, ListenError> {
+    pub async fn bind(kernel: &Kernel, declared: Vec<u16>) -> Result<Self, ListenError> {
         let mark = kernel.mark();
-        let (v4, v6) = kernel.run(move |_| bind_both(mark)).await??;
+        let (v4, v6) = kernel.run(move |_| bind_both(mark, &declared)).await??;
         Self::adopt(v4, v6).map_err(failed(Ipv4Addr::LOCALHOST.into()))
     }
 
@@ -120,13 +121,16 @@ impl Listener {
     }
 }
 
-/// One port in both families.
-fn bind_both(mark: u32) -> Result<(Socket, Option<Socket>), ListenError> {
+/// One port in both families. Should all that are drawn be declared, the last one has to do.
+fn bind_both(mark: u32, declared: &[u16]) -> Result<(Socket, Option<Socket>), ListenError> {
     let mut attempts = 1..=ATTEMPTS;
     loop {
         let last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
         let v4 = bind(Ipv4Addr::LOCALHOST.into(), 0, mark)?;
         let port = port_of(&v4).map_err(failed(Ipv4Addr::LOCALHOST.into()))?;
+        if declared.contains(&port) && !last {
+            continue;
+        }
         match bind(Ipv6Addr::LOCALHOST.into(), port, mark) {
             Ok(v6) => return Ok((v4, Some(v6))),
             Err(ListenError::Socket { source, .. }) if is_without_ipv6(&source) => {

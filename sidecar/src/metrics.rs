@@ -16,6 +16,8 @@ pub struct Metrics {
     pub control: Gauge<i64, AtomicI64>,
     /// Renewals of the rules that the kernel refused.
     pub rules_failures: Counter,
+    /// Times that they were put in place anew, because connections no longer came here.
+    pub rules_repaired: Counter,
 }
 
 impl Metrics {
@@ -40,6 +42,11 @@ impl Metrics {
                 "podwitness_rules_failures",
                 "Renewals of the network rules that the kernel refused",
                 metrics.rules_failures.clone(),
+            );
+            registry.register(
+                "podwitness_rules_repaired",
+                "Times that the network rules were put in place anew, because connections no longer came here",
+                metrics.rules_repaired.clone(),
             );
         });
         metrics

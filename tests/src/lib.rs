@@ -22,6 +22,7 @@ pub mod replicas;
 pub mod report;
 pub mod schedule;
 pub mod stage;
+pub mod table;
 pub mod wait;
 
 pub use counting::Counting;
@@ -30,6 +31,7 @@ pub use forward::Forward;
 pub use kubectl::{Kubectl, Run};
 pub use namespace::Namespace;
 pub use recordings::{Recording, Viewer};
+pub use table::Table;
 pub use wait::eventually;
 
 /// Image with a shell and kubectl.

@@ -143,6 +143,19 @@ pub async fn installed() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The same pod on the control plane node, where the API server answers on every address of the node.
+///
+/// # Errors
+/// Where there is no such node.
+pub async fn on_control_plane(mut pod: Value) -> Result<Value> {
+    let nodes = Kubectl::default().get(&["nodes", "-l", "node-role.kubernetes.io/control-plane"]).await?;
+    let node = nodes.pointer("/items/0/metadata/name").context("no control plane node")?;
+    let spec = pod.pointer_mut("/spec").and_then(Value::as_object_mut).context("no spec")?;
+    spec.insert("nodeName".into(), node.clone());
+    spec.insert("tolerations".into(), json!([{"operator": "Exists"}]));
+    Ok(pod)
+}
+
 /// A pod that sees every process of the node on which another one runs, and may end it.
 ///
 /// # Errors

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 const FOLDER: &str = "PODWITNESS_E2E_REPORTS";
 /// File in it of how long which test took: seconds, its begin in seconds since the epoch, its name.
 const TIMES: &str = "times";
+/// Folder in it of what tests show also where they pass, a file each.
+const SHOWN: &str = "shown";
 /// Most lines of an error that are printed.
 const LINES: usize = 20;
 /// Most bytes of each of them.
@@ -47,6 +49,17 @@ pub(crate) fn took(since: Instant) {
     let began = ago.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // What cannot be noted is missing in a table.
     let _ = append(&folder().join(TIMES), &format!("{seconds:.1}\t{began}\t{}\n", name()));
+}
+
+/// Shows something of the test on this thread, also where it passes: the runner keeps what a test prints to itself, and
+/// hack/test prints the files of this folder at its end.
+pub fn show(title: &str, text: &str) {
+    let text = format!("{title}\n{text}\n");
+    println!("{text}");
+    let file = folder().join(SHOWN).join(format!("{}.txt", name().replace("::", "-")));
+    if let Err(error) = append(&file, &text) {
+        println!("it is not in {}: {error}", file.display());
+    }
 }
 
 fn folder() -> PathBuf {

@@ -11,7 +11,10 @@ use podwitness_runtime::{
     config::{Mistakes, Reader, Strings, parse},
 };
 
-use crate::control::addresses::{self, Given};
+use crate::{
+    admit::{Amount, Amounts},
+    control::addresses::{self, Given},
+};
 
 /// What `--help` says about the environment.
 pub const HELP: &str = "\
@@ -27,6 +30,11 @@ admit:
   PODWITNESS_SIDECAR_IMAGE       image of the injected sidecar (required)
   PODWITNESS_IMAGE_PULL_SECRETS  names of pull secrets to add to injected pods, separated by commas
   PODWITNESS_SPOOL_SIZE          size limit of the spool volume, of which half is used [512Mi]
+  PODWITNESS_NODE_TUN            always, or never where every node's kernel has WireGuard: whether sidecars mount the
+                                 node's /dev/net (hostPath), which WireGuard in user space needs [always]
+  PODWITNESS_SIDECAR_CPU_REQUEST, PODWITNESS_SIDECAR_CPU_LIMIT, PODWITNESS_SIDECAR_MEMORY_REQUEST,
+  PODWITNESS_SIDECAR_MEMORY_LIMIT  what a sidecar has where no annotation of its pod or Namespace says otherwise
+                                 [20m, none, 32Mi, 128Mi; limits at least 100m and 64Mi]
 control:
   PODWITNESS_LISTEN              address of the control API [[::]:8444]
   PODWITNESS_SIDECAR_IMAGE       images of sidecars that may enrol, separated by commas; tags do not matter (required)
@@ -64,6 +72,10 @@ pub struct AdmitConfig {
     pub pull_secrets: Vec<String>,
     /// Size limit of the spool volume in bytes.
     pub spool_size: u64,
+    /// Whether sidecars get the node's `/dev/net`, for WireGuard in user space.
+    pub node_tun: bool,
+    /// What a sidecar has where no annotation says otherwise.
+    pub amounts: Amounts,
 }
 
 /// Settings of `control`.
@@ -97,13 +109,21 @@ impl AdmitConfig {
             read.or("PODWITNESS_IMAGE_PULL_SECRETS", "names separated by commas", Vec::new(), names);
         let spool_size =
             read.or("PODWITNESS_SPOOL_SIZE", "a size of at least 1Mi, such as 512Mi", 512 << 20, spool);
+        let node_tun = read.or("PODWITNESS_NODE_TUN", "always or never", true, |text| match text {
+            "always" => Some(true),
+            "never" => Some(false),
+            _ => None,
+        });
+        let amounts = amounts(&mut read);
         let complete = (|| {
             Some(Self {
+                amounts: amounts?,
                 common: common?,
                 listen: listen?,
                 image: image?,
                 pull_secrets: pull_secrets?,
                 spool_size: spool_size?,
+                node_tun: node_tun?,
             })
         })();
         read.finish(complete)
@@ -169,6 +189,29 @@ fn unspecified(port: u16) -> SocketAddr {
     (std::net::Ipv6Addr::UNSPECIFIED, port).into()
 }
 
+fn amounts(read: &mut Reader<'_>) -> Option<Amounts> {
+    let default = Amounts::default();
+    let names = ["PODWITNESS_SIDECAR_CPU_REQUEST", "PODWITNESS_SIDECAR_CPU_LIMIT"];
+    let what = ["a CPU quantity of at least 1m", "none, or a CPU quantity of at least 100m and its request"];
+    let cpu = amount(read, names, what, default.cpu, Amount::of_cpu);
+    let names = ["PODWITNESS_SIDECAR_MEMORY_REQUEST", "PODWITNESS_SIDECAR_MEMORY_LIMIT"];
+    let what = ["a size of at least 16Mi", "a size of at least 64Mi and its request"];
+    let memory = amount(read, names, what, default.memory, Amount::of_memory);
+    Some(Amounts { cpu: cpu?, memory: memory? })
+}
+
+fn amount(
+    read: &mut Reader<'_>,
+    [request_name, limit_name]: [&'static str; 2],
+    [request_what, limit_what]: [&'static str; 2],
+    default: Amount,
+    said: impl Fn(Option<&str>, Option<&str>) -> Option<Amount>,
+) -> Option<Amount> {
+    let request = read.optional(request_name, request_what, parse::text)?;
+    let alone = read.or(request_name, request_what, default, |request| said(Some(request), None))?;
+    read.or(limit_name, limit_what, alone, |limit| said(request.as_deref(), Some(limit)))
+}
+
 fn names(text: &str) -> Option<Vec<String>> {
     let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
     names.iter().all(|name| !name.is_empty()).then_some(names)
@@ -191,6 +234,7 @@ mod tests {
         let config = AdmitConfig::read(&env(&[("PODWITNESS_SIDECAR_IMAGE", "r.example/s:1")])).unwrap();
         assert_eq!(config.common.namespace, SYSTEM_NAMESPACE);
         assert_eq!((config.listen.port(), config.image.as_str()), (8443, "r.example/s:1"));
+        assert!(config.node_tun);
     }
 
     #[test]
@@ -206,6 +250,30 @@ mod tests {
     }
 
     #[test]
+    fn an_installation_says_what_its_sidecars_have() {
+        let read = |pairs: &'static [(&'static str, &'static str)]| {
+            let all = [&[("PODWITNESS_SIDECAR_IMAGE", "s")][..], pairs].concat();
+            let find =
+                |name: &str| all.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            AdmitConfig::read(&find).map(|config| config.amounts)
+        };
+        let Amounts { cpu, memory } = read(&[]).unwrap();
+        assert_eq!((cpu.request, cpu.limit, cpu.explicit), (20, None, false));
+        assert_eq!((memory.request, memory.limit, memory.explicit), (32 << 20, Some(128 << 20), false));
+        let Amounts { cpu, memory } = read(&[
+            ("PODWITNESS_SIDECAR_CPU_REQUEST", "50m"),
+            ("PODWITNESS_SIDECAR_CPU_LIMIT", "1"),
+            ("PODWITNESS_SIDECAR_MEMORY_REQUEST", "200Mi"),
+        ])
+        .unwrap();
+        assert_eq!((cpu.request, cpu.limit, cpu.explicit), (50, Some(1000), true));
+        assert_eq!((memory.request, memory.limit), (200 << 20, Some(200 << 20)));
+        let crossed = &[("PODWITNESS_SIDECAR_CPU_REQUEST", "2"), ("PODWITNESS_SIDECAR_CPU_LIMIT", "1")];
+        assert_eq!(read(crossed).unwrap_err().0.len(), 1);
+        assert_eq!(read(&[("PODWITNESS_SIDECAR_CPU_LIMIT", "none")]).unwrap().cpu.limit, None);
+    }
+
+    #[test]
     fn every_mistake_is_reported_at_once() {
         let strings = env(&[
             ("PODWITNESS_LISTEN", "8443"),
@@ -214,10 +282,13 @@ mod tests {
             ("PODWITNESS_LOG_FORMAT", "xml"),
             ("PODWITNESS_IMAGE_PULL_SECRETS", "a,,b"),
             ("PODWITNESS_SPOOL_SIZE", "1Ki"),
+            ("PODWITNESS_NODE_TUN", "no"),
+            ("PODWITNESS_SIDECAR_CPU_REQUEST", "much"),
+            ("PODWITNESS_SIDECAR_MEMORY_LIMIT", "63Mi"),
             ("PODWITNESS_EVICTION_RESERVE", "10"),
             ("PODWITNESS_API_SERVERS", "10.0.0.0/8"),
         ]);
-        assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 7);
+        assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 10);
         assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 8);
     }
 }

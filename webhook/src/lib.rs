@@ -9,6 +9,7 @@ pub mod app;
 pub mod certs;
 pub mod config;
 pub mod control;
+mod events;
 mod failures;
 pub mod grants;
 pub mod recorders;

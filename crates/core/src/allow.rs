@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `capability:NAME` | any container adds this capability |
 //! | `init:NAME:IMAGE-PREFIX` | an init container that is no native sidecar and has such an image adds it |
+//! | `init:privileged:IMAGE-PREFIX` | such an init container is privileged |
 //! | `hostPath:PATH` | volumes of the node at or below this path, mounted read-only |
 //! | `hostPath:PATH:rw` | the same, mounted in any way |
 //! | `hostPort:NUMBER` | this port of the node |
@@ -17,7 +18,7 @@
 //! | `probeHost:HOST` | probes and lifecycle handlers that the kubelet sends to this host |
 //! | `seccomp:Unconfined`, `apparmor:Unconfined`, `procMount:Unmasked` | these values |
 //!
-//! What undoes interception outright (privileged containers, the node's namespaces, all capabilities at once) has no
+//! What undoes interception outright (other privileged containers, the node's namespaces, all capabilities at once) has no
 //! item: such pods are left out by [`labels::EXEMPT`](crate::labels::EXEMPT). The same grammar stands, as regular
 //! expressions, in `manifests/policies`.
 
@@ -25,6 +26,9 @@ use std::fmt;
 
 /// Cap on items; those behind it are not understood.
 pub const MAX_ITEMS: usize = 64;
+
+/// In an item `init:…`: all of them, and the node's devices. Programs that set the node's kernel parameters ask for it.
+pub const PRIVILEGED: &str = "privileged";
 
 /// Capabilities with which a process can leave the sidecar, reach into it, or reach into the node.
 const UNDOING: [&str; 15] = [
@@ -54,9 +58,9 @@ pub struct Allow(Vec<Allowance>);
 pub enum Allowance {
     /// Any container may add this capability.
     Capability(String),
-    /// An init container that ends may add a capability.
+    /// An init container that ends may add a capability, or be privileged.
     Init {
-        /// The capability.
+        /// The capability, or [`PRIVILEGED`].
         capability: String,
         /// Prefix of its image, see [`has_prefix`].
         images: String,
@@ -122,7 +126,8 @@ impl Allowance {
             "capability" => Self::Capability(capability(value)?),
             "init" => {
                 let (name, images) = value.split_once(':')?;
-                Self::Init { capability: capability(name)?, images: word(images)? }
+                let name = if name == PRIVILEGED { Some(name.to_owned()) } else { capability(name) };
+                Self::Init { capability: name?, images: word(images)? }
             }
             "hostPath" => {
                 let (path, writable) = value.strip_suffix(":rw").map_or((value, false), |path| (path, true));
@@ -162,6 +167,9 @@ impl Allowance {
     #[must_use]
     pub fn effect(&self) -> &'static str {
         match self {
+            Self::Init { capability, .. } if capability == PRIVILEGED => {
+                "who uses it is root on the node, and reaches the recordings of every pod there"
+            }
             Self::Capability(name) | Self::Init { capability: name, .. }
                 if UNDOING.contains(&name.as_str()) =>
             {
@@ -251,6 +259,7 @@ mod tests {
         let items = [
             "capability:SYS_TIME",
             "init:NET_ADMIN:registry.example:5000/mesh/init",
+            "init:privileged:registry.example/search",
             "hostPath:/var/log",
             "hostPath:/var/lib/collector:rw",
             "hostPort:8080",
@@ -301,6 +310,10 @@ mod tests {
             "procMount:Default",
             "privileged",
             "privileged:true",
+            "capability:privileged",
+            "init:privileged",
+            "init:privileged:",
+            "init:PRIVILEGED_:a b",
             "hostPID:true",
         ] {
             assert_eq!(Allow::parse(item), (Allow::default(), vec![item.to_owned()]), "{item}");
@@ -343,6 +356,7 @@ mod tests {
             ("capability:SYS_TIME", "capability:SYS_TIME"),
             ("capability:NET_ADMIN", "init:NET_ADMIN:any/image:1"),
             ("init:NET_ADMIN:mesh/init", "init:NET_ADMIN:mesh/init:1.2"),
+            ("init:privileged:mesh/init", "init:privileged:mesh/init:1.2"),
             ("hostPath:/var/log", "hostPath:/var/log/pods"),
             ("hostPath:/var/log:rw", "hostPath:/var/log"),
             ("hostPath:/var/log:rw", "hostPath:/var/log:rw"),
@@ -354,6 +368,9 @@ mod tests {
             ("capability:SYS_TIME", "capability:SYS_TTY_CONFIG"),
             ("init:NET_ADMIN:mesh/init", "capability:NET_ADMIN"),
             ("init:NET_ADMIN:mesh/init", "init:NET_RAW:mesh/init"),
+            ("init:NET_ADMIN:mesh/init", "init:privileged:mesh/init"),
+            ("init:privileged:mesh/init", "init:NET_ADMIN:mesh/init"),
+            ("init:privileged:mesh/init", "init:privileged:mesh/other"),
             ("init:NET_ADMIN:mesh/init", "init:NET_ADMIN:mesh/init-evil:1"),
             ("hostPath:/var/log", "hostPath:/var/log:rw"),
             ("hostPath:/var/log", "hostPath:/var/logs"),

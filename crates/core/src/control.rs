@@ -71,6 +71,8 @@ pub enum Notice {
     UpstreamExhausted,
     /// API events found no room and are lost.
     EventsDropped,
+    /// Files of a service-account volume cannot be brought up to date; they are tried again.
+    CredentialsOutdated,
     /// Connections pass unrecorded to a server of which it could not be found out whether it is the API server.
     UnknownServer(SocketAddr),
     /// What a replica of a recorder takes: said when it connects, when it changes, and now and then.

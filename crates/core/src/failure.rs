@@ -1,4 +1,4 @@
-//! The failure policy: four total functions with truth tables, the only place where it is decided.
+//! The failure policy: five total functions with truth tables, the only place where it is decided.
 //!
 //! Whoever calls them has to act on the answer; each type is `#[must_use]`.
 
@@ -176,6 +176,14 @@ pub fn on_unknown(policy: &Policy, what: &str) -> OnUnknown {
     }
 }
 
+/// Ends a session that began while no grant asked for a recording, once these do: what was said in it is not recorded, and
+/// what may still be said would not be either.
+#[must_use]
+pub fn on_late_grant(grants: &[String]) -> Status {
+    let name = name(grants);
+    Status::internal(format!("podwitness: session ended, {name} asks for a recording by now; begin it again"))
+}
+
 /// Who asks again in a while finds out.
 fn unknown() -> Status {
     Status::unavailable(
@@ -256,6 +264,17 @@ mod tests {
         assert_eq!(of(lead(1, 3, 20)), InSession::Wait);
         assert!(matches!(of(lead(101, 0, 21)), InSession::End(_)));
         assert_eq!(in_session(&Policy::Open, lead(u64::MAX, 99, 99), Recorders::Unknown), InSession::Relay);
+    }
+
+    #[test]
+    fn what_began_without_a_grant_ends_with_its_name() {
+        let status = on_late_grant(&["pci".into()]);
+        assert_eq!(status.code, 500);
+        assert!(
+            status.message.starts_with("podwitness: session ended, Grant \"pci\" asks"),
+            "{}",
+            status.message
+        );
     }
 
     #[test]

@@ -7,10 +7,13 @@ mod env;
 
 pub use env::{
     EnvError, EnvSource, EnvVar, INJECT as ENV_INJECT, NODE_NAME, POD_FIELDS, POD_NAME, POD_NAMESPACE,
-    POD_SERVICE_ACCOUNT, POD_UID, PREFIX as ENV_PREFIX, SidecarEnv,
+    POD_SERVICE_ACCOUNT, POD_UID, PREFIX as ENV_PREFIX, SERVICE_ACCOUNTS as ENV_SERVICE_ACCOUNTS, SidecarEnv,
 };
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +25,8 @@ pub const UID: u32 = 64321;
 pub const ADMIN_PORT: u16 = 15430;
 /// TCP port on the pod address: health of the sidecar, for the kubelet's probe.
 pub const PROBE_PORT: u16 = 15431;
+/// Seconds between a pod's end and the kill of what still runs in it, where the pod says nothing else.
+pub const GRACE_PERIOD: u32 = 30;
 /// WireGuard interface inside the pod.
 pub const INTERFACE: &str = "podwitness0";
 /// nftables table of family `inet` inside the pod.
@@ -40,6 +45,8 @@ pub const VOLUME_SPOOL: &str = "podwitness-spool";
 pub const VOLUME_TUN: &str = "podwitness-tun";
 /// Prefix of the volumes that stand in for service-account volumes, followed by a number.
 pub const VOLUME_SERVICE_ACCOUNT: &str = "podwitness-serviceaccount-";
+/// Prefix of the volumes from which the sidecar reads what it puts into those that stand in, followed by the same number.
+pub const VOLUME_SOURCE: &str = "podwitness-source-";
 /// Mount of [`VOLUME_IDENTITY`]; the token is the file `token` in it.
 pub const MOUNT_IDENTITY: &str = "/var/run/podwitness/identity";
 /// Mount of [`VOLUME_STATE`].
@@ -50,7 +57,7 @@ pub const MOUNT_WIREGUARD: &str = "/var/run/wireguard";
 pub const MOUNT_SPOOL: &str = "/var/spool/podwitness";
 /// Mount of [`VOLUME_TUN`].
 pub const MOUNT_TUN: &str = "/dev/net";
-/// Parent of the mounts from which the sidecar reads the volumes that it stands in for, followed by a number.
+/// Parent of the mounts of [`VOLUME_SOURCE`], followed by a number.
 pub const MOUNT_SOURCE: &str = "/var/run/podwitness/source/";
 /// Parent of the mounts through which the sidecar writes the directories that other containers read.
 pub const MOUNT_SERVICE_ACCOUNT: &str = "/var/run/podwitness/serviceaccount/";
@@ -73,6 +80,9 @@ pub const NEVER_INJECTED: [&str; 2] = ["kube-system", "kube-node-lease"];
 pub const MAX_STAMPED_ADDRESSES: usize = 32;
 /// Cap on service-account directories of one pod; a pod with more is refused.
 pub const MAX_SERVICE_ACCOUNT_DIRS: usize = 64;
+
+/// Cap on ports of other containers that the sidecar is told of.
+pub const MAX_DECLARED_PORTS: usize = 512;
 
 /// Value of the namespace label [`crate::labels::INJECT`].
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -118,6 +128,21 @@ pub enum UntilNetmap {
     ClosedToAll,
 }
 
+/// TCP ports of the sidecar on the pod's addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SidecarPorts {
+    /// Health and metrics: [`ADMIN_PORT`], unless a container declares it.
+    pub admin: u16,
+    /// The kubelet's probe: [`PROBE_PORT`], unless a container declares it.
+    pub probe: u16,
+}
+
+impl Default for SidecarPorts {
+    fn default() -> Self {
+        Self { admin: ADMIN_PORT, probe: PROBE_PORT }
+    }
+}
+
 /// Where the control API is: dialled by address, verified by name, so that no DNS is needed.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ControlAddress {
@@ -138,15 +163,51 @@ pub struct ApiServerAddresses {
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// One directory of credentials that the sidecar keeps for another container.
+/// One directory of credentials that the sidecar keeps for other containers, in place of a volume of the kubelet.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServiceAccountDir {
-    /// Container that reads it, for messages.
+    /// First container that reads it, for messages.
     pub container: String,
-    /// Where the kubelet's original is mounted in the sidecar.
+    /// The volume for which it stands; empty in pods of older versions.
+    #[serde(default)]
+    pub volume: String,
+    /// Where the sidecar reads.
     pub source: String,
     /// Where the sidecar writes.
     pub target: String,
+    /// Permission bits of files that [`Self::modes`] does not name.
+    #[serde(default = "default_mode")]
+    pub default_mode: u32,
+    /// Permission bits of files by their path in the volume.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub modes: BTreeMap<String, u32>,
+    /// Directories on which containers mount other volumes: the mount that contains them is read-only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_points: Vec<String>,
+}
+
+const fn default_mode() -> u32 {
+    ServiceAccountDir::DEFAULT_MODE
+}
+
+impl ServiceAccountDir {
+    /// Permission bits of files in a volume that says nothing else (`defaultMode` of `ProjectedVolumeSource`).
+    pub const DEFAULT_MODE: u32 = 0o644;
+
+    /// One whose files have the usual permissions.
+    #[must_use]
+    pub fn new(container: &str, source: String, target: String) -> Self {
+        Self {
+            container: container.to_owned(),
+            volume: String::new(),
+            source,
+            target,
+            default_mode: Self::DEFAULT_MODE,
+            modes: BTreeMap::new(),
+            mount_points: Vec::new(),
+        }
+    }
 }
 
 macro_rules! label_value {

@@ -18,7 +18,7 @@ pub const BYPASS_UNTIL: &str = "podwitness.dev/bypass-until";
 pub const LOG_LEVEL: &str = "podwitness.dev/log-level";
 /// Pod or Namespace annotation: CPU request of the sidecar (a Kubernetes quantity).
 pub const CPU_REQUEST: &str = "podwitness.dev/cpu-request";
-/// Pod or Namespace annotation: CPU limit of the sidecar.
+/// Pod or Namespace annotation: CPU limit of the sidecar, at least 100m, or `none`.
 pub const CPU_LIMIT: &str = "podwitness.dev/cpu-limit";
 /// Pod or Namespace annotation: memory request of the sidecar.
 pub const MEMORY_REQUEST: &str = "podwitness.dev/memory-request";

@@ -76,7 +76,8 @@ pub enum Script {
     Answer,
     /// By the number of its bytes.
     Opaque,
-    /// As a remote command in a protocol that is not known: by what the server says, as it stands on the wire.
+    /// As a remote command in a protocol that is not known, or something else that the kubelet may offer: by what the
+    /// server says, as it stands on the wire.
     Undecoded,
 }
 
@@ -96,7 +97,13 @@ impl Session {
     /// Whether what happens in it can be recorded, and not only that something does.
     #[must_use]
     pub const fn is_recordable(&self) -> bool {
-        !matches!(self.script, None | Some(Script::Opaque | Script::Undecoded))
+        !self.is_of_unknown_kind() && !matches!(self.script, None | Some(Script::Opaque | Script::Undecoded))
+    }
+
+    /// Whether its path, which is one of the kubelet's, does not tell what it does.
+    #[must_use]
+    pub const fn is_of_unknown_kind(&self) -> bool {
+        matches!(self.action, Some(PodAction { action: Action::Unknown, .. }))
     }
 
     /// Names it in messages.
@@ -205,9 +212,9 @@ fn script(
     let carried =
         || transport.carries().filter(|_| transport != Transport::WebSocket || head.method == Method::GET);
     match action.action {
-        Action::Unknown => None,
         Action::Run => Some(Script::Answer),
         _ if transport == Transport::Request => Some(Script::Answer),
+        Action::Unknown => Some(Script::Undecoded),
         Action::Exec | Action::Attach => carried()
             .filter(|by| offers(head, *by, |name| Protocol::of_header(name).is_some()))
             .map_or(Some(Script::Undecoded), |by| Some(Script::Command(by))),

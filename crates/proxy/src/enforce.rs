@@ -7,6 +7,7 @@ use podwitness_core::{
     identity::Caller,
     inject::UntilNetmap,
     request_info::RequestInfo,
+    status::Status,
 };
 
 use crate::{classify::Session, metrics::Purpose};
@@ -86,6 +87,11 @@ pub fn in_session(policy: &Policy, lead: Lead, recorders: Recorders) -> InSessio
 /// Decides a stream under way that turns out to be unreadable; `what` names it.
 pub fn on_unknown(policy: &Policy, what: &str) -> OnUnknown {
     failure::on_unknown(policy, what)
+}
+
+/// What a session that began without an obligation is told now that there is one.
+pub(crate) fn on_late_grant(obligation: &Obligation) -> Status {
+    failure::on_late_grant(&obligation.grants)
 }
 
 /// Decides a session of which no recording can be made.

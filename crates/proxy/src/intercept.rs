@@ -5,13 +5,13 @@
 //! other addresses what an API server of this cluster answers is terminated; the rest is spliced raw, which is counted.
 //! What name a client asks for decides nothing there: API servers of other clusters have the same names.
 
-mod answer;
 mod distrust;
 mod raw;
+mod server_probe;
 mod sniff;
 
-pub(crate) use answer::Answers;
 pub(crate) use distrust::Distrust;
+pub(crate) use server_probe::ServerProbe;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -38,9 +38,9 @@ use crate::{
     stream::{Bulk, Lenient, Rewound, TOGETHER},
     target::Target,
 };
-use answer::Answer;
 use distrust::Ends;
-use raw::Raw;
+use raw::RawConnection;
+use server_probe::ServerKind;
 use sniff::Opening;
 
 /// How long a client of the API server may take for its first message and for its handshake.
@@ -65,7 +65,7 @@ struct Judged<'a> {
     opening: &'a Opening,
     to: SocketAddr,
     /// What answers there, where that is not known without asking.
-    answer: Option<&'a Answer>,
+    answer: Option<&'a ServerKind>,
     /// Interception steps aside for its client.
     distrusted: bool,
 }
@@ -120,7 +120,7 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
                 no_memory(proxy);
                 return;
             }
-            if let Err(error) = (Raw { why, seen, to }).splice(proxy, stream, &connection).await {
+            if let Err(error) = (RawConnection { why, seen, to }).splice(proxy, stream, &connection).await {
                 tracing::debug!(%to, %error, "raw connection ended");
             }
         }
@@ -147,7 +147,12 @@ fn bypass_left(netmap: Option<&Netmap>, now: i64) -> Option<Duration> {
 
 /// Asks what answers, unless it makes no difference. An address of the API server is asked as well for the names of its
 /// certificate.
-async fn ask(proxy: &Proxy, opening: &Opening, to: SocketAddr, netmap: Option<&Netmap>) -> Option<Answer> {
+async fn ask(
+    proxy: &Proxy,
+    opening: &Opening,
+    to: SocketAddr,
+    netmap: Option<&Netmap>,
+) -> Option<ServerKind> {
     let name = match opening {
         Opening::Tls(hello) => hello.server_name.as_deref(),
         Opening::Other(_) | Opening::Silent if !proxy.targets.is_known(to, netmap) => None,
@@ -156,16 +161,16 @@ async fn ask(proxy: &Proxy, opening: &Opening, to: SocketAddr, netmap: Option<&N
     if proxy.targets.is_service(to) && name.is_none_or(|name| proxy.targets.is_fixed(name)) {
         return None;
     }
-    Some(proxy.answers.ask(to, name, || proxy.targets.names(netmap)).await)
+    Some(proxy.server_probe.ask(to, name, || proxy.targets.names(netmap)).await)
 }
 
 /// Names and addresses of the certificate that the API server shows at the address of its Service.
 pub(crate) async fn server_names(proxy: &Proxy) -> Option<Arc<ServerNames>> {
     let netmap = proxy.netmap();
     let names = || proxy.targets.names(netmap.as_deref());
-    match proxy.answers.ask(proxy.config.api_server, None, names).await {
-        Answer::ApiServer { names, .. } => Some(names),
-        Answer::Other | Answer::NoTls | Answer::Unclear => None,
+    match proxy.server_probe.ask(proxy.config.api_server, None, names).await {
+        ServerKind::ApiServer { names, .. } => Some(names),
+        ServerKind::Other | ServerKind::NoTls | ServerKind::Unclear => None,
     }
 }
 
@@ -180,7 +185,7 @@ fn judge(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
 fn way(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
     let to = judged.to;
     let found = match judged.answer {
-        Some(Answer::ApiServer { name, .. }) => Some(name),
+        Some(ServerKind::ApiServer { name, .. }) => Some(name),
         _ => None,
     };
     let known = found.is_some() || proxy.targets.is_known(to, netmap);
@@ -191,7 +196,7 @@ fn way(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
             None => by_name(hello),
         },
         // It may be a slow API server.
-        (Opening::Tls(hello), Some(Answer::Unclear))
+        (Opening::Tls(hello), Some(ServerKind::Unclear))
             if proxy.targets.is_name(hello.server_name.as_deref()) =>
         {
             by_name(hello)
@@ -200,7 +205,7 @@ fn way(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
         (Opening::Silent, _) if known => Way::Close(Connection::Silent, Some(HelloError::Unfinished)),
         (Opening::Other(error), _) if known => Way::Close(Connection::Plain, Some(*error)),
         // A server that knows no TLS is none for clients that speak it, and one that is slow may be an API server.
-        (Opening::Tls(_), Some(Answer::NoTls)) | (_, Some(Answer::Unclear)) => {
+        (Opening::Tls(_), Some(ServerKind::NoTls)) | (_, Some(ServerKind::Unclear)) => {
             unread(proxy, netmap, Connection::Unclear)
         }
         // Without a netmap it is not known whether this is an API server.
@@ -227,7 +232,7 @@ async fn terminate(
     connection: podwitness_runtime::connection::ConnectionHandle,
 ) -> io::Result<()> {
     let mut names: ServerNames = proxy.targets.addresses(netmap).into_iter().collect();
-    proxy.answers.add_names(&mut names);
+    proxy.server_probe.add_names(&mut names);
     let tls = match proxy.leaves.serving(&names, proxy.clock.now_unix()) {
         Ok(tls) => tls,
         Err(error) => {

@@ -41,7 +41,7 @@ use podwitness_wire::cast::{Encoder, Header};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::enforce::{self, InSession, Recorders};
-pub(crate) use budget::Share;
+pub(crate) use budget::BudgetShare;
 use lead::Ages;
 use rewrites::Rewrites;
 use spool::Spool;
@@ -138,8 +138,8 @@ impl Journal {
             outcome: None,
             last: Duration::ZERO,
             acked: 0,
-            spool: Spool::new(spools, Share::of(&budgets.disk)),
-            window: Window::new(Share::of(&budgets.memory)),
+            spool: Spool::new(spools, BudgetShare::of(&budgets.disk)),
+            window: Window::new(BudgetShare::of(&budgets.memory)),
             rewrites: Rewrites::default(),
             read_back: Duration::ZERO,
             events: false,

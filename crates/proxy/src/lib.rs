@@ -47,7 +47,7 @@ use tokio::sync::{mpsc, watch};
 use ca::{CaError, Leaves};
 use events::Events;
 use identity::Identities;
-use intercept::{Answers, Distrust};
+use intercept::{Distrust, ServerProbe};
 use memory::Memory;
 use metrics::Metrics;
 use notices::Notices;
@@ -92,7 +92,7 @@ pub struct Proxy {
     events: Events,
     refusals: Refusals,
     distrust: Distrust,
-    answers: Answers,
+    server_probe: ServerProbe,
     notices: Notices,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
     drain: drain::Watch,
@@ -121,7 +121,7 @@ impl Proxy {
         } = wiring;
         let config = Arc::new(config);
         let metrics = Metrics::register(registry);
-        let answers = Answers::new(upstream_roots.clone(), Arc::clone(&dial));
+        let server_probe = ServerProbe::new(upstream_roots.clone(), Arc::clone(&dial))?;
         let limits = PoolLimits::of_memory(config.connections_memory);
         let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), limits, metrics.clone())?;
         let sessions = Arc::new(Sessions::new(
@@ -153,7 +153,7 @@ impl Proxy {
             events,
             refusals: Refusals::new(),
             distrust: Distrust::new(config.inject, owners),
-            answers,
+            server_probe,
             notices: Notices::new(notices),
             netmap,
             drain,

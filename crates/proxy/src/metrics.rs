@@ -14,6 +14,7 @@ pub struct Metrics {
     raw_ended: Family<ByConnection, Counter>,
     requests: Family<ByRequest, Counter>,
     upgrades: Family<ByUpgrade, Counter>,
+    unrecorded_ended: Family<ByUpgrade, Counter>,
     reviews: Family<ByReview, Counter>,
     oversize: Counter,
     idle_ended: Counter,
@@ -154,6 +155,7 @@ impl Metrics {
             raw_ended,
             requests,
             upgrades,
+            unrecorded_ended,
             reviews,
             oversize,
             idle_ended,
@@ -172,6 +174,11 @@ impl Metrics {
         );
         registry.register("requests", "Ordinary requests by what became of them", requests);
         registry.register("upgrades", "Upgrades by purpose and by what became of them", upgrades);
+        registry.register(
+            "unrecorded_sessions_ended",
+            "Sessions that passed unrecorded and were ended because they may no longer, by purpose and by why they passed",
+            unrecorded_ended,
+        );
         registry.register("identity_reviews", "Callers by how their identity was found", reviews);
         registry.register(
             "oversize_requests",
@@ -220,6 +227,10 @@ impl Metrics {
 
     pub(crate) fn upgrade(&self, purpose: Purpose, outcome: Upgrade) {
         self.upgrades.get_or_create(&ByUpgrade { purpose, outcome }).inc();
+    }
+
+    pub(crate) fn unrecorded_ended(&self, purpose: Purpose, outcome: Upgrade) {
+        self.unrecorded_ended.get_or_create(&ByUpgrade { purpose, outcome }).inc();
     }
 
     pub(crate) fn review(&self, outcome: Review) {

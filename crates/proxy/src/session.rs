@@ -8,6 +8,7 @@ mod answer;
 mod ledger;
 mod meta;
 mod pace;
+mod pongs;
 mod pump;
 mod relay;
 mod sums;

@@ -5,12 +5,13 @@ mod fallback;
 mod relay;
 mod request;
 mod subject;
+mod unrecorded;
 
 pub(crate) use fallback::Refusals;
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use podwitness_core::{
@@ -19,7 +20,7 @@ use podwitness_core::{
     grant::Obligation,
     identity::Caller,
     mask::masked,
-    request_info::Action,
+    request_info::{Action, RequestInfo},
     status::Status,
 };
 
@@ -37,16 +38,18 @@ use crate::{
     refusal,
     serve::Client,
     session::{self, Recording, SessionMeta},
+    target::Target,
 };
 use fallback::Attempt;
 use subject::Subject;
+use unrecorded::Passing;
 
 /// What was decided of a session.
 enum Decision {
     /// Relayed with a recording, under this policy.
     Record(Recording, Policy),
-    /// Relayed without one, and why.
-    Pass(Upgrade),
+    /// Relayed without one, for as long as that is allowed.
+    Pass(Passing),
 }
 
 /// Serves a session from its request on.
@@ -103,6 +106,8 @@ pub(crate) async fn session(
             let on_upgrade = (on_upgrade, flight.clone());
             return relay::switch(proxy, on_upgrade, answer, &session, decision, witness);
         }
+        // Whatever the kubelet offers there may answer without an upgrade.
+        Ok(answer) if session.is_of_unknown_kind() => answered(proxy, &session, answer, decision).await,
         Ok(answer) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Declined);
             forward::relayed(answer.map(streamed))
@@ -132,16 +137,30 @@ async fn without_upgrade(
     decision: Decision,
 ) -> Response<Body> {
     forward::end_to_end(request.headers_mut());
-    let answer = match proxy.upstream.send_alone(&client.target, request).await {
-        Ok(answer) => answer,
+    match proxy.upstream.send_alone(&client.target, request).await {
+        Ok(answer) => answered(proxy, session, answer, decision).await,
         Err(error) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Failed);
-            return forward::unanswered(&error);
+            forward::unanswered(&error)
         }
-    };
+    }
+}
+
+/// Passes on an answer that is what a session has to say.
+async fn answered(
+    proxy: &Proxy,
+    session: &Session,
+    answer: Response<Incoming>,
+    decision: Decision,
+) -> Response<Body> {
     match decision {
-        Decision::Pass(why) => {
-            proxy.metrics.upgrade(session.purpose, why);
+        Decision::Pass(passing) => {
+            // Grants may have come while the command ran; nothing of it was shown yet.
+            if let Some(status) = passing.refusal(proxy).await {
+                proxy.metrics.unrecorded_ended(session.purpose, passing.why);
+                return refusal::answer(&status);
+            }
+            proxy.metrics.upgrade(session.purpose, passing.why);
             forward::relayed(answer.map(streamed))
         }
         Decision::Record(recording, _) => {
@@ -161,17 +180,18 @@ async fn decide(
     witness: Option<&mut Witness>,
 ) -> Result<Decision, Status> {
     if session.purpose == Purpose::Event {
-        return Ok(Decision::Pass(Upgrade::NoSession));
+        return Ok(Decision::Pass(Passing::because(Upgrade::NoSession, session)));
     }
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
     if session.purpose == Purpose::Unknown {
         return unreadable(proxy, client, head, credential, session, netmap).await;
     }
-    let Some((caller, obligation)) = obligation(proxy, client, head, session, credential, netmap).await
+    let by = (credential, &head.headers);
+    let Some((caller, obligation)) = obligation(proxy, &client.target, by, &session.info, netmap).await
     else {
         proxy.notices.give(Notice::NoGrant);
-        return Ok(Decision::Pass(Upgrade::NoGrant));
+        return Ok(Decision::Pass(Passing::without_grant(&client.target, credential, head, session)));
     };
     if !session.is_recordable()
         && let OnUnknown::Refuse(status) = enforce::unrecordable(netmap, &obligation, session)
@@ -181,7 +201,7 @@ async fn decide(
     }
     let Some(script) = session.script else {
         tracing::info!(what = session.name(), grants = ?obligation.grants, "session passes unrecorded");
-        return Ok(Decision::Pass(Upgrade::Unrecorded));
+        return Ok(Decision::Pass(Passing::because(Upgrade::Unrecorded, session)));
     };
     let mut meta = request::meta(head, session, caller);
     if let Some(witness) = &witness {
@@ -215,7 +235,7 @@ async fn unreadable(
     match enforce::on_unreadable(netmap, proxy.config.until_netmap, &what) {
         OnUnknown::Forward => {
             tracing::info!(what, "session passes unrecorded");
-            Ok(Decision::Pass(Upgrade::Unrecorded))
+            Ok(Decision::Pass(Passing::because(Upgrade::Unrecorded, session)))
         }
         OnUnknown::Refuse(status) => {
             let caller = proxy.identities.caller(&client.target, credential, &head.headers).await;
@@ -239,19 +259,19 @@ async fn subject(
     subject::find(&asker, (&meta.namespace, &meta.pod), &meta.container).await
 }
 
-/// Who asks, and what the grants ask of that; nobody is asked who it is where no grant could apply.
+/// Who asks, by a credential and headers, and what the grants ask of that; nobody is asked who it is where no grant could
+/// apply.
 async fn obligation(
     proxy: &Proxy,
-    client: &Client,
-    head: &Parts,
-    session: &Session,
-    credential: &Credential,
+    target: &Arc<Target>,
+    (credential, headers): (&Credential, &HeaderMap),
+    info: &RequestInfo,
     netmap: Option<&Netmap>,
 ) -> Option<(Caller, Obligation)> {
-    if !enforce::may_oblige(netmap, &session.info) {
+    if !enforce::may_oblige(netmap, info) {
         return None;
     }
-    let caller = proxy.identities.caller(&client.target, credential, &head.headers).await;
-    let obligation = enforce::obligation(netmap, proxy.config.until_netmap, &caller, &session.info)?;
+    let caller = proxy.identities.caller(target, credential, headers).await;
+    let obligation = enforce::obligation(netmap, proxy.config.until_netmap, &caller, info)?;
     Some((caller, obligation))
 }

@@ -32,6 +32,17 @@ pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
+/// The same, but on a port that the kernel draws where somebody else listens on that one.
+///
+/// # Errors
+/// Where no port of the address can be listened on.
+pub async fn bind_elsewhere(addr: SocketAddr) -> io::Result<TcpListener> {
+    match bind(addr).await {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind(SocketAddr::new(addr.ip(), 0)).await,
+        bound => bound,
+    }
+}
+
 fn no_ipv6(error: &io::Error) -> bool {
     // EAFNOSUPPORT has no kind of its own; EADDRNOTAVAIL is what a disabled but compiled-in IPv6 answers.
     const EAFNOSUPPORT: i32 = 97;

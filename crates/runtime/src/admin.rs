@@ -92,13 +92,31 @@ impl Admin {
     /// # Errors
     /// Where an address cannot be listened on.
     pub async fn bind(self, to: AdminAddresses) -> Result<Bound, BindError> {
+        self.open(to, accept::bind).await
+    }
+
+    /// The same, but on a port that the kernel draws in place of one that somebody else listens on.
+    ///
+    /// # Errors
+    /// As [`Admin::bind`].
+    pub async fn bind_elsewhere(self, to: AdminAddresses) -> Result<Bound, BindError> {
+        self.open(to, accept::bind_elsewhere).await
+    }
+
+    async fn open(
+        self,
+        to: AdminAddresses,
+        bind: impl AsyncFn(SocketAddr) -> io::Result<TcpListener>,
+    ) -> Result<Bound, BindError> {
         let failed = |source| BindError { addr: to.admin, what: "health and metrics", source };
-        let listener = accept::bind(to.admin).await.map_err(failed)?;
+        let listener = bind(to.admin).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         let mut health_server = None;
         if let Some(addr) = to.health {
-            let opened = health::Bound::open(addr, &self.registry, self.readiness.clone()).await;
-            health_server = Some(opened.map_err(|source| BindError { addr, what: "probes", source })?);
+            let failed = |source| BindError { addr, what: "probes", source };
+            let listener = bind(addr).await.map_err(failed)?;
+            let opened = health::Bound::new(listener, &self.registry, self.readiness.clone());
+            health_server = Some(opened.map_err(failed)?);
         }
         let health = health_server.as_ref().map(|server| server.addr);
         let limiter = ConnectionLimiter::new("admin", CONNECTIONS, &self.registry);

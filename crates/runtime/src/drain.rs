@@ -97,6 +97,11 @@ impl Watch {
         self.over.cancelled().await;
     }
 
+    /// Completes when no guard is left, also after the deadline. Until the drain begins it does not complete.
+    pub async fn released(&self) {
+        self.sessions.wait().await;
+    }
+
     /// Makes the drain wait until the guard is dropped.
     pub fn guard(&self) -> Guard {
         Guard { _token: self.sessions.token() }
@@ -156,6 +161,21 @@ mod tests {
         let _guard = watch.guard();
         assert_eq!(signal.drain(Duration::from_secs(60)).await, Drained::Deadline);
         watch.over().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guards_that_are_dropped_after_the_deadline_are_told_too() {
+        let (signal, watch) = Drain::new();
+        let guard = watch.guard();
+        assert_eq!(signal.drain(Duration::from_secs(60)).await, Drained::Deadline);
+        let released = tokio::spawn({
+            let watch = watch.clone();
+            async move { watch.released().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!released.is_finished());
+        drop(guard);
+        released.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ use hyper::{
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
-    accept::{self, accept},
+    accept::accept,
     connection::ConnectionLimiter,
     drain,
     http::{Limits, serve_until, text},
@@ -58,12 +58,11 @@ pub struct Bound {
 }
 
 impl Bound {
-    pub(crate) async fn open(
-        addr: SocketAddr,
+    pub(crate) fn new(
+        listener: TcpListener,
         registry: &SharedRegistry,
         readiness: Readiness,
     ) -> io::Result<Self> {
-        let listener = accept::bind(addr).await?;
         let addr = listener.local_addr()?;
         Ok(Self {
             addr,

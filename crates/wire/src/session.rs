@@ -299,6 +299,28 @@ impl Direction {
         }
     }
 
+    /// In the client's direction, the pong that answers `bytes`, a whole unit, where that is the ping of a WebSocket.
+    #[must_use]
+    pub fn pong(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.frames().filter(|_| self.from == Source::Client)?;
+        ws::pong(bytes)
+    }
+
+    /// In the server's direction, whether a control frame of a WebSocket may follow what has gone on.
+    #[must_use]
+    pub fn takes_control_frame(&self) -> bool {
+        self.from == Source::Server && self.frames().is_some_and(ws::Units::is_between_frames)
+    }
+
+    /// The frames of a WebSocket that is followed.
+    fn frames(&self) -> Option<&ws::Units> {
+        match &self.side {
+            _ if self.undecoded => None,
+            Side::Channels(units, ..) | Side::Tunnel(units, _) | Side::Ports(units, _) => Some(units),
+            Side::Streams(..) | Side::Forward(..) | Side::Opaque(_) | Side::Undecoded => None,
+        }
+    }
+
     /// The session is over: shows what was open until then. The server's direction is the last to be told.
     pub fn finish(&mut self, see: impl FnMut(Event<'_>)) {
         match &mut self.side {

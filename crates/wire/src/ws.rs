@@ -14,7 +14,7 @@ mod parser;
 mod payload;
 mod units;
 
-pub use encode::{close, encode};
+pub use encode::{close, encode, pong};
 pub use head::{Head, MAX_HEAD, Opcode};
 pub use parser::{Event, Parser};
 pub use payload::Payload;

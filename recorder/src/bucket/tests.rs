@@ -75,6 +75,14 @@ fn what_a_server_refuses_is_told_by_its_code_where_the_status_misleads() {
         (403, "AccessDenied", Class::Denied),
         (403, "SignatureDoesNotMatch", Class::Denied),
         (400, "ExpiredToken", Class::Denied),
+        (400, "AuthorizationHeaderMalformed", Class::Elsewhere),
+        (301, "PermanentRedirect", Class::Elsewhere),
+        (301, "", Class::Elsewhere),
+        (403, "RequestTimeTooSkewed", Class::Clock),
+        (501, "NotImplemented", Class::Unsupported),
+        (501, "", Class::Unsupported),
+        (400, "KMS.DisabledException", Class::Encryption),
+        (400, "InvalidRequest", Class::Other),
         (403, "QuotaExceeded", Class::Full),
         (403, "InsufficientStorageSpace", Class::Full),
         (400, "XMinioAdminBucketQuotaExceeded", Class::Full),
@@ -86,6 +94,52 @@ fn what_a_server_refuses_is_told_by_its_code_where_the_status_misleads() {
     ] {
         let error = BucketError::new("put", "k", &answered(status, code));
         assert_eq!(error.class(), class, "{status} {code}");
-        assert!(error.to_string().ends_with(&format!("({status})")), "{error}");
+        let said = format!("({status} {code})").replace(" )", ")");
+        assert!(error.to_string().ends_with(&said), "{error}");
     }
+}
+
+/// An answer of S3 with more than its code.
+fn refused(status: u16, code: &str, more: &str) -> String {
+    let source = format!(
+        "Server returned non-2xx status code: {status} Some Words: <?xml version=\"1.0\"?><Error><Code>{code}</Code>{more}</Error>"
+    );
+    let error = Error::Generic { store: "S3", source: source.into() };
+    BucketError::new("put", "k", &error).reason()
+}
+
+#[test]
+fn a_refusal_says_what_to_change() {
+    for (status, code, more, hint) in [
+        (400, "AuthorizationHeaderMalformed", "<Region>eu-central-1</Region>", "storage.s3.region"),
+        (400, "AuthorizationHeaderMalformed", "<Region>eu-central-1</Region>", ", eu-central-1 (400"),
+        (301, "PermanentRedirect", "<Endpoint>audit.s3.eu.example.org</Endpoint>", "audit.s3.eu.example.org"),
+        (403, "RequestTimeTooSkewed", "", "clocks"),
+        (403, "SignatureDoesNotMatch", "", "AWS_SECRET_ACCESS_KEY"),
+        (403, "InvalidAccessKeyId", "", "AWS_ACCESS_KEY_ID"),
+        (400, "ExpiredToken", "", "renew the credentials"),
+        (403, "AccessDenied", "", "s3:PutObject"),
+        (501, "NotImplemented", "<Header>If-None-Match</Header>", "If-None-Match"),
+        (400, "InvalidRequest", "<Message>Object Lock parameters</Message>", "Object Lock"),
+        (400, "InvalidArgument", "<Message>Unsupported header 'x-amz-checksum-sha256'</Message>", "a header"),
+        (400, "KMS.DisabledException", "", "encryption key"),
+    ] {
+        let reason = refused(status, code, more);
+        assert!(reason.contains(hint) && reason.contains(code), "{status} {code}: {reason}");
+    }
+}
+
+#[test]
+fn of_an_answer_only_names_are_repeated() {
+    let long = "x".repeat(200);
+    for more in [
+        "<Region>a b\n</Region>",
+        &format!("<Region>{long}</Region>"),
+        "<Region>é</Region>",
+        "<Region></Region>",
+    ] {
+        let reason = refused(400, "AuthorizationHeaderMalformed", more);
+        assert!(reason.ends_with("storage.s3.endpoint (400 AuthorizationHeaderMalformed)"), "{reason}");
+    }
+    assert!(refused(400, &long, "").ends_with("(400)"));
 }

@@ -95,7 +95,7 @@ impl Ingest {
         self.parts.metrics.refused("bad_event");
         let status = match refusal {
             EventRefusal::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
-            EventRefusal::Form(_) => StatusCode::BAD_REQUEST,
+            EventRefusal::Form(_) | EventRefusal::Depth => StatusCode::BAD_REQUEST,
             EventRefusal::Identity(_) => StatusCode::FORBIDDEN,
         };
         text(status, format!("{refusal}\n"))

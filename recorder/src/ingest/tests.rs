@@ -391,6 +391,21 @@ async fn an_upload_above_its_cap_ends_in_an_error_frame() {
     assert_eq!(lab.only().0, HEADER.as_bytes());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_no_recording_of_version_1_is_answered_400() {
+    let lab = Lab::new();
+    for text in ["no header\n", "{\"version\":2}\nno line\n"] {
+        let io = TokioIo::new(lab.connect(Door::Plain));
+        let (mut h1, connection) = http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let (writer, body) = body();
+        let response = h1.send_request(request("POST", "/record", body));
+        writer.send(text).await;
+        drop(writer);
+        assert_eq!(response.await.unwrap().status(), StatusCode::BAD_REQUEST, "{text:?}");
+    }
+}
+
 /// A gate that knows one peer, who never shows an assertion.
 struct Strangers(IpAddr, podwitness_tunnel::PublicKey);
 

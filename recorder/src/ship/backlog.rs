@@ -25,6 +25,7 @@ use super::{
     part::blocking,
     retire::{self, Keep},
     status::Waits,
+    stray,
 };
 use crate::{
     bucket::Class,
@@ -110,10 +111,12 @@ impl Backlog {
 
     async fn work(&mut self, mut queue: mpsc::Receiver<Ended>, keep: Keep, recovered: &CancellationToken) {
         recovered.cancelled().await;
+        stray::remove(&self.shipper).await;
         let (mut look_at, room) = (Instant::now(), Arc::clone(&self.shipper.room));
         loop {
+            // Not biased: neither what has ended nor a look at the volume, which also removes what may go, is to wait for as
+            // long as there is always some of the other.
             tokio::select! {
-                biased;
                 () = room.notified() => {
                     self.later.clear();
                     look_at = Instant::now();
@@ -140,7 +143,7 @@ impl Backlog {
                         }
                     });
                 }
-                () = sleep_until(look_at), if self.tasks.len() < AT_ONCE => {
+                () = sleep_until(look_at) => {
                     // So that nobody brings to its end what is under way.
                     while let Some(done) = self.tasks.join_next().await {
                         self.done(done);

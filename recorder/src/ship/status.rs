@@ -42,6 +42,8 @@ struct Gate {
     failures: u32,
     until: Option<Instant>,
     last: Option<Class>,
+    /// What the log has said of it, and what to change.
+    reason: String,
 }
 
 #[derive(Debug, Default)]
@@ -151,10 +153,11 @@ impl Status {
             return;
         }
         let mut gate = self.gate();
-        if gate.last != Some(class) {
+        let reason = error.reason();
+        if gate.reason != reason {
             tracing::warn!(%error, class = class.as_str(), "the bucket does not take recordings; they wait on the volume");
         }
-        gate.last = Some(class);
+        (gate.last, gate.reason) = (Some(class), reason);
         let now = Instant::now();
         if gate.until.is_none_or(|until| until <= now) {
             let most = FIRST.saturating_mul(1 << gate.failures.min(10)).min(LONGEST);

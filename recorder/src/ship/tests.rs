@@ -311,6 +311,45 @@ async fn only_what_is_in_the_bucket_whole_leaves_the_volume() {
 }
 
 #[tokio::test]
+async fn what_ends_without_pause_does_not_keep_what_may_go() {
+    let lab = Lab::new(0);
+    let gone = lab.ended("gone", HEADER);
+    lab.ship(AckLevel::Volume, None).finish().await;
+    assert!(mark::read(&gone).is_some());
+    let shipper = lab.ship(AckLevel::Volume, Some(Duration::ZERO));
+    let file = lab.dir.path().join("events/date=2023-11-14/hour=22/no.ndjson");
+    let ending = async {
+        loop {
+            (0..64).for_each(|_| shipper.published(file.clone()));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = ending => {}
+        () = eventually(async || (!gone.cast().exists()).then_some(())) => {}
+    }
+}
+
+#[tokio::test]
+async fn marks_and_notes_of_files_that_are_gone_go_too() {
+    let lab = Lab::new(0);
+    let (gone, kept) = (lab.ended("gone", HEADER), lab.ended("kept", HEADER));
+    let mut log = lab.store.events().unwrap();
+    log.append([Draft::new(b"{\"id\":}".to_vec(), 6)].iter(), 1_700_000_000).unwrap();
+    let file = log.publish().unwrap().unwrap();
+    lab.ship(AckLevel::Volume, None).finish().await;
+    std::fs::write(mark::notes(&gone), "").unwrap();
+    // As a process leaves it that dies in between.
+    for path in [gone.cast(), gone.meta(), file.clone()] {
+        std::fs::remove_file(path).unwrap();
+    }
+    let _shipper = lab.ship(AckLevel::Volume, None);
+    let left = [mark::path(&gone), mark::notes(&gone), mark::of_file(&file).unwrap()];
+    eventually(async || left.iter().all(|path| !path.exists()).then_some(())).await;
+    assert!(mark::read(&kept).is_some() && kept.cast().exists());
+}
+
+#[tokio::test]
 async fn a_part_that_cannot_be_read_is_quarantined_and_the_others_go_on() {
     let lab = Lab::new(0);
     let content = format!("{HEADER}{}", lines(10));

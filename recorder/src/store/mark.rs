@@ -32,6 +32,18 @@ fn name(file: &str) -> String {
     format!(".{file}.{SHIPPED}")
 }
 
+/// The file that a mark or a note is about, if it is one.
+#[must_use]
+pub fn subject(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_prefix('.')?;
+    let file = match name.rsplit_once('.')? {
+        (file, SHIPPED) => file.to_owned(),
+        (part, NOTES) => format!("{part}.cast"),
+        _ => return None,
+    };
+    Some(path.with_file_name(file))
+}
+
 /// Marks a part.
 ///
 /// # Errors

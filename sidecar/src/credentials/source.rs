@@ -14,9 +14,11 @@ use std::{
 /// Name of the link to the present generation.
 pub(super) const DATA: &str = "..data";
 
-/// Caps: files of a volume, bytes of a file, directories in one another. A ConfigMap or Secret ends at 1 MiB.
-const MAX_FILES: usize = 256;
-const MAX_BYTES: u64 = 1 << 20;
+/// Caps: files of a volume, bytes of a file and of a volume, directories in one another. What a volume projects (a
+/// ConfigMap, a Secret, a trust bundle) ends at 1 MiB each, and its keys are as many as the API server stores.
+const MAX_FILES: usize = 4096;
+const MAX_BYTES: u64 = 2 << 20;
+const MAX_VOLUME: u64 = 16 << 20;
 const MAX_DEPTH: usize = 8;
 /// Generations that may vanish while we read.
 const ATTEMPTS: usize = 5;
@@ -37,13 +39,19 @@ pub(super) fn read(dir: &Path) -> io::Result<Files> {
         attempt += 1;
         let generation = generation(dir);
         let root = generation.as_ref().map_or_else(|| dir.to_owned(), |generation| dir.join(generation));
-        let mut files = Files::new();
-        match read_into(&mut files, &root, &root, 0) {
+        match read_all(&root) {
             Err(error) if error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => {}
-            Ok(()) if files.is_empty() && generation.is_none() => return Err(ErrorKind::NotFound.into()),
-            outcome => return outcome.map(|()| files),
+            Ok(files) if files.is_empty() && generation.is_none() => return Err(ErrorKind::NotFound.into()),
+            outcome => return outcome,
         }
     }
+}
+
+/// Paths of the files below `root`, relative to it.
+pub(super) fn paths(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    find(&mut paths, root, root, 0)?;
+    Ok(paths)
 }
 
 /// Reads one file within the cap.
@@ -51,12 +59,25 @@ pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(MAX_BYTES.saturating_add(1)).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_BYTES {
-        return Err(too_much("a file above 1 MiB"));
+        return Err(too_much("a file above 2 MiB"));
     }
     Ok(content)
 }
 
-fn read_into(files: &mut Files, root: &Path, dir: &Path, depth: usize) -> io::Result<()> {
+fn read_all(root: &Path) -> io::Result<Files> {
+    let (mut files, mut bytes) = (Files::new(), 0_u64);
+    for path in paths(root)? {
+        let content = read_file(&root.join(&path))?;
+        bytes = bytes.saturating_add(content.len() as u64);
+        if bytes > MAX_VOLUME {
+            return Err(too_much("more than 16 MiB"));
+        }
+        files.insert(path, content);
+    }
+    Ok(files)
+}
+
+fn find(paths: &mut Vec<PathBuf>, root: &Path, dir: &Path, depth: usize) -> io::Result<()> {
     if depth > MAX_DEPTH {
         return Err(too_much("more than 8 directories in one another"));
     }
@@ -66,14 +87,13 @@ fn read_into(files: &mut Files, root: &Path, dir: &Path, depth: usize) -> io::Re
             continue;
         }
         if fs::metadata(&path)?.is_dir() {
-            read_into(files, root, &path, depth.saturating_add(1))?;
+            find(paths, root, &path, depth.saturating_add(1))?;
             continue;
         }
-        if files.len() >= MAX_FILES {
-            return Err(too_much("more than 256 files"));
+        if paths.len() >= MAX_FILES {
+            return Err(too_much("more than 4096 files"));
         }
-        let name = path.strip_prefix(root).map_err(io::Error::other)?.to_owned();
-        files.insert(name, read_file(&path)?);
+        paths.push(path.strip_prefix(root).map_err(io::Error::other)?.to_owned());
     }
     Ok(())
 }

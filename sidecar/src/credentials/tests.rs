@@ -1,6 +1,7 @@
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    io::ErrorKind,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
@@ -28,8 +29,7 @@ impl Lab {
             fs::create_dir(&path).unwrap();
             path.to_str().unwrap().to_owned()
         };
-        let dir =
-            ServiceAccountDir { container: "app".into(), source: path("source"), target: path("target") };
+        let dir = ServiceAccountDir::new("app", path("source"), path("target"));
         Self { root, dir }
     }
 
@@ -144,7 +144,7 @@ fn a_volume_that_is_too_large_or_missing_changes_nothing() {
     assert!(matches!(lab.try_copy(), Err(CredentialsError::Read { .. })), "nobody wrote it yet");
     lab.publish("..1", &[("token", "t")]);
     lab.copy();
-    lab.publish("..2", &[("token", "u"), ("big", &"x".repeat((1 << 20) + 1))]);
+    lab.publish("..2", &[("token", "u"), ("big", &"x".repeat((2 << 20) + 1))]);
     assert!(matches!(lab.try_copy(), Err(CredentialsError::Read { .. })));
     fs::remove_dir_all(lab.root.path().join("source")).unwrap();
     assert!(matches!(lab.try_copy(), Err(CredentialsError::Read { .. })));
@@ -198,7 +198,8 @@ fn a_reader_never_sees_a_torn_set_while_generations_are_swapped() {
 async fn readiness_waits_for_the_first_copy_and_changes_are_followed() {
     let lab = Lab::new();
     let readiness = Readiness::new();
-    let follower = tokio::spawn(lab.credentials().follow(readiness.block("credentials")));
+    let (notices, mut told) = mpsc::channel(1);
+    let follower = tokio::spawn(lab.credentials().follow(readiness.block("credentials"), notices));
     assert_eq!(readiness.pending(), ["credentials"]);
     lab.publish("..1", &[("token", "t")]);
     readiness.ready().await;
@@ -206,6 +207,124 @@ async fn readiness_waits_for_the_first_copy_and_changes_are_followed() {
     lab.publish("..2", &[("token", "u")]);
     until("the new token arrives", || lab.read("token") == "u").await;
     follower.abort();
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_that_go_on_failing_are_an_event_and_are_tried_again() {
+    let lab = Lab::new();
+    let readiness = Readiness::new();
+    let (notices, mut told) = mpsc::channel(1);
+    let begun = Instant::now();
+    let follower = tokio::spawn(lab.credentials().follow(readiness.block("credentials"), notices));
+    assert_eq!(told.recv().await, Some(Notice::CredentialsOutdated));
+    assert!(begun.elapsed() >= TOLD_AFTER);
+    assert!(tokio::time::timeout(TOLD_AGAIN / 2, told.recv()).await.is_err(), "told twice");
+    lab.publish("..1", &[("token", "t")]);
+    readiness.ready().await;
+    assert_eq!(lab.read("token"), "t");
+    follower.abort();
+}
+
+#[test]
+fn a_short_failure_is_no_event() {
+    let fails = || {
+        Err(CredentialsError::Read {
+            container: "app".into(),
+            path: "/s".into(),
+            source: ErrorKind::NotFound.into(),
+        })
+    };
+    let mut failure = Failure::default();
+    assert!(!failure.note(&fails()) && !failure.note(&fails()));
+    assert!(!failure.note(&Ok(())));
+    assert!(failure.since.is_none() && failure.logged.is_empty());
+}
+
+#[test]
+fn files_have_the_permissions_that_the_kubelet_would_give() {
+    let mut lab = Lab::new();
+    lab.dir.default_mode = 0o400;
+    lab.dir.modes = [("bin/run".into(), 0o555), ("ca.crt".into(), 0o440)].into();
+    lab.publish("..1", &[("token", "t"), ("ca.crt", CLUSTER_CA), ("bin/run", "#!"), ("run", "no script")]);
+    lab.copy();
+    let mode = |name: &str| fs::metadata(lab.target(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!([mode("token"), mode("ca.crt"), mode("bin/run"), mode("run")], [0o400, 0o440, 0o555, 0o400]);
+    let first = fs::read_link(lab.target("..data")).unwrap();
+    lab.copy();
+    assert_eq!(fs::read_link(lab.target("..data")).unwrap(), first, "nothing had changed");
+    fs::set_permissions(lab.target("token"), fs::Permissions::from_mode(0o644)).unwrap();
+    lab.copy();
+    let mode = fs::metadata(lab.target("token")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o400);
+}
+
+#[test]
+fn the_group_of_the_volume_is_handed_on() {
+    let lab = Lab::new();
+    fs::set_permissions(lab.target(""), fs::Permissions::from_mode(0o2777)).unwrap();
+    lab.publish("..1", &[("token", "t"), ("deep/down/ca.crt", CLUSTER_CA)]);
+    lab.copy();
+    let metadata = |name: &str| fs::metadata(lab.target(name)).unwrap();
+    for dir in ["..data", "deep", "deep/down"] {
+        assert_eq!(metadata(dir).permissions().mode() & 0o7777, 0o2755, "{dir}");
+    }
+    for name in ["..data", "token", "deep/down/ca.crt"] {
+        assert_eq!(metadata(name).gid(), metadata("").gid(), "{name}");
+    }
+}
+
+#[test]
+fn large_keys_beside_the_token_are_copied_and_a_renewal_takes_no_room_for_them() {
+    let lab = Lab::new();
+    let large = "x".repeat(1 << 20);
+    let more = [("a", large.as_str()), ("b", &large), ("c", &large), ("d", &large)];
+    lab.publish("..1", &[&more[..], &[("token", "t")]].concat());
+    lab.copy();
+    let inode = |name: &str| fs::metadata(lab.target(name)).unwrap().ino();
+    let before = inode("a");
+    lab.publish("..2", &[&more[..], &[("token", "u")]].concat());
+    lab.copy();
+    assert_eq!((lab.read("token"), lab.read("d").len(), inode("a")), ("u".into(), 1 << 20, before));
+}
+
+#[test]
+fn many_small_keys_are_copied() {
+    let lab = Lab::new();
+    let names: Vec<String> = (0..2000).map(|number| format!("key-{number}")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), "v")).collect();
+    lab.publish("..1", &files);
+    lab.copy();
+    assert_eq!(lab.names().len(), 2002);
+}
+
+#[test]
+fn an_attempt_that_fails_changes_nothing_and_leaves_nothing() {
+    let lab = Lab::new();
+    lab.publish("..1", &[("token", "t")]);
+    lab.copy();
+    let before = lab.names();
+    // A file cannot be a directory, too.
+    let files = ["a", "token", "token/down"].map(|name| (PathBuf::from(name), b"new".to_vec())).into();
+    let content = Content { files: &files, dir: &lab.dir };
+    assert!(atomic::write(&lab.target(""), &content).is_err());
+    assert_eq!((lab.names(), lab.read("token")), (before, "t".into()));
+}
+
+#[test]
+fn directories_for_the_mounts_of_others_are_made_and_stay() {
+    let mut lab = Lab::new();
+    lab.dir.mount_points =
+        ["extra/deep", "token", "..data", "../beside", "/", "a/../../b"].map(Into::into).into();
+    lab.publish("..1", &[("token", "t")]);
+    lab.copy();
+    let beside = fs::read_dir(lab.root.path()).unwrap().count();
+    assert_eq!((beside, lab.names().len()), (2, 4), "{:?}", lab.names());
+    assert!(lab.target("extra/deep").is_dir() && lab.target("token").is_file());
+    let inode = fs::metadata(lab.target("extra")).unwrap().ino();
+    lab.publish("..2", &[("token", "u")]);
+    lab.copy();
+    assert_eq!(fs::metadata(lab.target("extra")).unwrap().ino(), inode);
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {

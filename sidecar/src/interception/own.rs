@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-/// Addresses learned from the node's translation; an API server has fewer endpoints.
+/// Addresses learned from the node's translation; an API server has fewer endpoints at a time.
 const MAX_LEARNED: usize = 32;
 
 /// What admission and the kubelet say, the Service first, and what was learned since.
@@ -10,12 +10,11 @@ const MAX_LEARNED: usize = 32;
 pub(super) struct OwnAddresses {
     all: Vec<SocketAddr>,
     learned: usize,
-    translated: bool,
 }
 
 impl OwnAddresses {
     pub(super) const fn new(all: Vec<SocketAddr>) -> Self {
-        Self { all, learned: 0, translated: false }
+        Self { all, learned: 0 }
     }
 
     /// What interception is proven with.
@@ -27,26 +26,18 @@ impl OwnAddresses {
         &self.all
     }
 
-    /// Whether the node makes other addresses of that of the Service.
-    pub(super) const fn are_translated(&self) -> bool {
-        self.translated
-    }
-
-    /// A connection to the first has landed at the listener, on its way to this address.
-    pub(super) fn landed(&mut self, original: SocketAddr) {
-        self.translated |= self.first().is_some_and(|first| first != original);
-    }
-
-    /// A connection to the first has gone to this address, past the listener. False where that is known, or there is no
-    /// room for it.
-    pub(super) fn learn(&mut self, address: SocketAddr) -> bool {
-        self.landed(address);
-        if self.all.contains(&address) || self.learned >= MAX_LEARNED {
-            return false;
+    /// A connection to the first has gone to this address, past the listener. Where there is no room, what was learned
+    /// first is forgotten: if it is still in use, it is learned again.
+    pub(super) fn learn(&mut self, address: SocketAddr) {
+        if self.all.contains(&address) {
+            return;
         }
-        self.learned = self.learned.saturating_add(1);
+        if self.learned < MAX_LEARNED {
+            self.learned = self.learned.saturating_add(1);
+        } else {
+            self.all.remove(self.all.len().saturating_sub(self.learned));
+        }
         self.all.push(address);
-        true
     }
 }
 
@@ -63,20 +54,22 @@ mod tests {
     #[test]
     fn what_the_node_makes_of_the_service_is_learned_once() {
         let mut own = OwnAddresses::new(vec![at(SERVICE), at("172.18.0.2:6443")]);
-        own.landed(at(SERVICE));
-        assert!(!own.are_translated());
-        own.landed(at("172.18.0.2:6443"));
-        assert!(own.are_translated());
-        assert!(!own.learn(at("172.18.0.2:6443")), "it is known");
-        assert!(own.learn(at("172.18.0.3:6443")) && !own.learn(at("172.18.0.3:6443")));
+        for learned in ["172.18.0.2:6443", "172.18.0.3:6443", "172.18.0.3:6443"] {
+            own.learn(at(learned));
+        }
         assert_eq!(own.all(), [at(SERVICE), at("172.18.0.2:6443"), at("172.18.0.3:6443")]);
         assert_eq!(own.first(), Some(at(SERVICE)));
     }
 
     #[test]
-    fn so_many_are_learned_and_no_more() {
-        let mut own = OwnAddresses::new(vec![at(SERVICE)]);
-        let learned = (1..1000).filter(|port| own.learn(([172, 18, 0, 2], *port).into())).count();
-        assert_eq!((learned, own.all().len()), (MAX_LEARNED, MAX_LEARNED + 1));
+    fn where_there_is_no_room_what_was_learned_first_is_forgotten_and_nothing_else() {
+        let (service, endpoint) = (at(SERVICE), at("172.18.0.2:6443"));
+        let mut own = OwnAddresses::new(vec![service, endpoint]);
+        let learned: Vec<SocketAddr> = (1..1000).map(|port| ([172, 18, 0, 3], port).into()).collect();
+        for address in &learned {
+            own.learn(*address);
+        }
+        let expected = [&[service, endpoint], &learned[learned.len() - MAX_LEARNED..]].concat();
+        assert_eq!(own.all(), expected);
     }
 }

@@ -1,6 +1,7 @@
 //! The pod's network rules: one nftables table `inet podwitness`, written in one netlink transaction.
 //!
 //! ```text
+//! inbound nat  -101  ports of ours on the pod's address  keep the destination, too
 //! output  nat  -101  our mark and uid            keep the destination: ends translation, no mesh can loop it
 //!                    API server's address . port  dnat to our loopback listener
 //!                    API server's own port        dnat to our loopback listener
@@ -9,7 +10,11 @@
 //!                    a port that is held, new, not our mark    drop
 //! ingress filter  0  iifname podwitness0, not established      drop
 //! transit filter  0  in or out of podwitness0                  drop
+//! arrival nat  -101  a port of ours that somebody else holds   dnat to the one that we have instead; only where there
+//!                                                              is such a port, and in output for what leaves by lo
 //! ```
+//!
+//! A mesh redirects what comes to the pod as well: metrics and the kubelet's probe of the sidecar stay reachable past it.
 //!
 //! Invariants: other tables are never touched; a second installation replaces the first without a gap; where
 //! `dead_man` is set, elements that nobody renews vanish, so that a dead sidecar opens instead of refusing.
@@ -32,19 +37,23 @@ use expr::Family;
 
 pub use targets::{MAX_ADDRESSES, MAX_PORTS, Targets};
 
+const INBOUND: &str = "inbound";
 const OUTPUT: &str = "output";
 const EGRESS: &str = "egress";
 const INGRESS: &str = "ingress";
 const TRANSIT: &str = "transit";
+const ARRIVAL: &str = "arrival";
 const API_V4: &str = "api4";
 const API_V6: &str = "api6";
 const PORTS: &str = "ports";
 const HELD: &str = "held";
+const OWN: &str = "own";
 const LOOPBACK: &str = "lo";
 
 /// One before the priority of everyone else's destination NAT (`NF_IP_PRI_NAT_DST`).
 const BEFORE_OTHERS: i32 = -101;
-/// `NF_INET_LOCAL_IN`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT`.
+/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT`.
+const PRE_ROUTING: u32 = 0;
 const LOCAL_IN: u32 = 1;
 const FORWARD: u32 = 2;
 const LOCAL_OUT: u32 = 3;
@@ -62,6 +71,17 @@ pub struct Rules {
     pub listener: u16,
     /// After how long an unrenewed redirect opens; never if `None`.
     pub dead_man: Option<Duration>,
+    /// Ports at which we are looked for and somebody else listens.
+    pub moved: Vec<MovedPort>,
+}
+
+/// A port of ours that somebody else holds, and the one on which we listen instead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MovedPort {
+    /// Where we are looked for.
+    pub from: u16,
+    /// Where we listen.
+    pub to: u16,
 }
 
 /// Rules that the kernel did not take.
@@ -93,6 +113,7 @@ impl Rules {
         self.sets(&mut batch);
         elements(&mut batch, targets);
         self.redirect(&mut batch);
+        self.lead_on(&mut batch);
         self.guard(&mut batch);
         batch.commit(socket).map_err(RulesError::Refused)?;
         frames::install(self, socket, targets);
@@ -130,9 +151,17 @@ impl Rules {
         batch.set(API_V6, SetKind::V6, self.dead_man);
         batch.set(PORTS, SetKind::Port, self.dead_man);
         batch.set(HELD, SetKind::HeldPort, self.dead_man);
+        batch.set(OWN, SetKind::OwnPort, None);
     }
 
     fn redirect(&self, batch: &mut Batch) {
+        batch.chain(
+            INBOUND,
+            &Hook { kind: "nat", number: PRE_ROUTING, priority: BEFORE_OTHERS, devices: &[] },
+        );
+        for family in [Family::V4, Family::V6] {
+            batch.rule(INBOUND, |e| e.family_is(family).tcp().port_in(OWN).keep_destination(family));
+        }
         batch.chain(OUTPUT, &Hook { kind: "nat", number: LOCAL_OUT, priority: BEFORE_OTHERS, devices: &[] });
         for family in [Family::V4, Family::V6] {
             batch.rule(OUTPUT, |e| {
@@ -143,6 +172,21 @@ impl Rules {
             let to = SocketAddr::new(family.loopback(), self.listener);
             batch.rule(OUTPUT, |e| e.family_is(family).tcp().destination_in(family, set).redirect_to(to));
             batch.rule(OUTPUT, |e| e.family_is(family).tcp().port_in(PORTS).redirect_to(to));
+        }
+    }
+
+    /// What comes from outside is to find us, and what the pod's own programs send to us.
+    fn lead_on(&self, batch: &mut Batch) {
+        if self.moved.is_empty() {
+            return;
+        }
+        batch.chain(
+            ARRIVAL,
+            &Hook { kind: "nat", number: PRE_ROUTING, priority: BEFORE_OTHERS, devices: &[] },
+        );
+        for MovedPort { from, to } in &self.moved {
+            batch.rule(ARRIVAL, |e| e.tcp().port_is(*from).port_to(*to));
+            batch.rule(OUTPUT, |e| e.leaves_by(LOOPBACK).tcp().port_is(*from).port_to(*to));
         }
     }
 
@@ -175,6 +219,8 @@ fn elements(batch: &mut Batch, targets: &Targets) {
     batch.elements(PORTS, ports.into_iter());
     let held: Vec<_> = targets.held.iter().map(|port| port.to_be_bytes().to_vec()).collect();
     batch.elements(HELD, held.into_iter());
+    let own = [inject::ADMIN_PORT, inject::PROBE_PORT].map(|port| port.to_be_bytes().to_vec());
+    batch.elements(OWN, own.into_iter());
 }
 
 fn address_elements(batch: &mut Batch, targets: &Targets) {

@@ -16,7 +16,12 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{net::TcpSocket, sync::oneshot, time::timeout};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpSocket, TcpStream},
+    sync::oneshot,
+    time::timeout,
+};
 
 use crate::sockets::Sockets;
 
@@ -56,6 +61,16 @@ pub enum SelftestError {
         /// Where it really went, if that is another address.
         translated: Option<SocketAddr>,
     },
+    /// It ended before it was known where it landed.
+    #[error(
+        "a connection to {to} was ended before it was proven to land here; are all connections of the sidecar taken?"
+    )]
+    Ended {
+        /// Where to.
+        to: SocketAddr,
+        /// Where it really went, if that is another address and still known.
+        translated: Option<SocketAddr>,
+    },
 }
 
 impl SelftestError {
@@ -63,7 +78,9 @@ impl SelftestError {
     #[must_use]
     pub const fn translated(&self) -> Option<SocketAddr> {
         match self {
-            Self::Connect { translated, .. } | Self::Bypassed { translated, .. } => *translated,
+            Self::Connect { translated, .. }
+            | Self::Bypassed { translated, .. }
+            | Self::Ended { translated, .. } => *translated,
         }
     }
 }
@@ -96,9 +113,13 @@ impl Probe {
         // While the socket is there, the table has it.
         let really = || Sockets.remote(port).filter(|really| *really != to);
         let outcome = match timeout(PATIENCE, connecting.as_mut()).await {
-            Ok(Ok(_stream)) => match timeout(PATIENCE, arrival).await {
-                Ok(Ok(original)) => Ok(original),
-                _ => Err(SelftestError::Bypassed { to, translated: really() }),
+            Ok(Ok(mut stream)) => tokio::select! {
+                biased;
+                arrived = timeout(PATIENCE, arrival) => match arrived {
+                    Ok(Ok(original)) => Ok(original),
+                    _ => Err(SelftestError::Bypassed { to, translated: really() }),
+                },
+                () = ended(&mut stream) => Err(SelftestError::Ended { to, translated: really() }),
             },
             Ok(Err(source)) => Err(failed(source)),
             Err(_) => {
@@ -125,6 +146,12 @@ impl Probe {
     fn expect(&self, expected: Option<Expected>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = expected;
     }
+}
+
+/// Until the other side ends the connection, or fails. What it says first does not matter.
+async fn ended(stream: &mut TcpStream) {
+    let mut buffer = [0; 64];
+    while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
 }
 
 fn bound(to: SocketAddr) -> io::Result<TcpSocket> {
@@ -164,6 +191,16 @@ mod tests {
         assert!(probe.claims(peer, elsewhere, here));
         assert!(!probe.claims(peer, elsewhere, here), "only once");
         assert_eq!(running.await.unwrap().unwrap(), elsewhere, "where it was going");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_ended_at_once_proves_nothing_and_refutes_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let probe = Arc::new(Probe::default());
+        let to = listener.local_addr().unwrap();
+        let running = tokio::spawn(async move { probe.run(to).await });
+        drop(listener.accept().await.unwrap());
+        assert!(matches!(running.await.unwrap(), Err(SelftestError::Ended { .. })));
     }
 
     #[tokio::test]

@@ -112,7 +112,8 @@ impl Lab {
 }
 
 pub fn rules() -> Rules {
-    Rules { mark: MARK, uid: rustix::process::geteuid().as_raw(), listener: LISTENER, dead_man: None }
+    let uid = rustix::process::geteuid().as_raw();
+    Rules { mark: MARK, uid, listener: LISTENER, dead_man: None, moved: vec![] }
 }
 
 pub fn targets(addresses: &[&str]) -> Targets {

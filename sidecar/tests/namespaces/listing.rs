@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use podwitness_lab::Netns;
-use podwitness_sidecar::kernel::rules::Rules;
+use podwitness_sidecar::kernel::rules::{MovedPort, Rules};
 use serde_json::Value;
 
 use crate::lab::{ENDPOINT, Lab, SERVICE, SERVICE_V6, rules};
@@ -25,6 +25,25 @@ fn a_dead_man_adds_timeouts_and_nothing_else() {
     let rules = Rules { uid: 64321, dead_man: Some(Duration::from_secs(10)), ..rules() };
     lab.install(&rules, &[SERVICE, SERVICE_V6, ENDPOINT]);
     compare(&lab, &WANTED.replace("$TIMEOUT", "timeout 10s;"));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_port_that_is_held_by_another_program_is_led_on() {
+    const BEFORE: &str = "@ports dnat ip6 to [::1]:15443\n\t}\n";
+    const AFTER: &str = "@ports dnat ip6 to [::1]:15443
+        oifname lo meta l4proto tcp tcp dport 15430 dnat to :40000
+    }
+    chain arrival {
+        type nat hook prerouting priority -101;
+        meta l4proto tcp tcp dport 15430 dnat to :40000
+    }
+";
+    let lab = Lab::new();
+    let moved = vec![MovedPort { from: 15430, to: 40000 }];
+    lab.install(&Rules { uid: 64321, moved, ..rules() }, &[SERVICE, SERVICE_V6, ENDPOINT]);
+    assert!(WANTED.contains(BEFORE));
+    compare(&lab, &WANTED.replace("$TIMEOUT", "").replace(BEFORE, AFTER));
 }
 
 fn compare(lab: &Lab, wanted: &str) {

@@ -9,6 +9,8 @@ mod lab;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
+mod meshes;
+#[cfg(test)]
 mod proof;
 #[cfg(test)]
 mod redirect;

@@ -29,7 +29,8 @@ fn prove(lab: &Lab, redirected: bool) -> Result<SocketAddr, SelftestError> {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let kernel = Kernel::start().unwrap();
-            let (listener, probe) = (Listener::bind(&kernel).await.unwrap(), Arc::new(Probe::default()));
+            let (listener, probe) =
+                (Listener::bind(&kernel, vec![]).await.unwrap(), Arc::new(Probe::default()));
             if redirected {
                 let rules = Rules { mark: kernel.mark(), listener: listener.port(), ..rules() };
                 kernel.install(Arc::new(rules), Arc::new(targets(&[SERVICE]))).await.unwrap();
@@ -44,6 +45,22 @@ fn prove(lab: &Lab, redirected: bool) -> Result<SocketAddr, SelftestError> {
             }
         })
     })
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_listener_takes_no_port_that_a_container_declares() {
+    let lab = Lab::wired();
+    // Linux draws odd ports for listeners, as long as there are any.
+    let declared: Vec<u16> = (0..=u16::MAX).filter(|port| port % 4 == 1).collect();
+    let port = lab.pod.run(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let kernel = Kernel::start().unwrap();
+            Listener::bind(&kernel, declared).await.unwrap().port()
+        })
+    });
+    assert_ne!(port % 4, 1);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is redirected, what is not, and whom nobody redirects.
 
-use podwitness_sidecar::kernel::rules::Rules;
+use podwitness_sidecar::kernel::rules::{MovedPort, Rules};
 
 use crate::lab::{
     ENDPOINT, GATEWAY, LISTENER, Lab, Landed, MARK, OTHER, SERVICE, SERVICE_V6, at_sidecar, rules, targets,
@@ -90,7 +90,8 @@ fn as_many_addresses_as_we_take_fit_one_transaction() {
     let lab = Lab::new();
     let many: Vec<String> = (0..256).map(|n| format!("[fd00:10:96::{n:x}]:{}", 7000 + n)).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    lab.install(&rules(), &many);
+    let moved = [1, 2].map(|number| MovedPort { from: number, to: number + 40000 }).to_vec();
+    lab.install(&Rules { moved, ..rules() }, &many);
     lab.rules(|socket| rules().refresh(socket, &targets(&many)).unwrap());
     assert!(lab.pod.nft(&["list", "set", "inet", "podwitness", "api6"]).contains("fd00:10:96::ff . 7255"));
 }

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, MutexGuard, mpsc},
     time::Duration,
@@ -11,8 +12,8 @@ use std::{
 use podwitness_core::{
     control::Netmap,
     inject::{
-        ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, SidecarEnv,
-        UntilNetmap,
+        ADMIN_PORT, ApiServerAddresses, ControlAddress, Credentials, Inject, PROBE_PORT, Profile,
+        ServiceAccountDir, SidecarEnv, UntilNetmap,
     },
 };
 use podwitness_lab::control::NAME;
@@ -94,14 +95,13 @@ impl Pod {
                 inject,
                 profile: Profile::Interface,
                 credentials: Credentials::Passthrough,
-                service_accounts: vec![ServiceAccountDir {
-                    container: "app".into(),
-                    source: text("source"),
-                    target: text("serviceaccount"),
-                }],
+                service_accounts: vec![ServiceAccountDir::new("app", text("source"), text("serviceaccount"))],
                 log_level: "info".into(),
                 spool_limit: 1 << 20,
                 api_server: ApiServerAddresses::default(),
+                ports: podwitness_core::inject::SidecarPorts::default(),
+                declared_ports: vec![],
+                grace_period: podwitness_core::inject::GRACE_PERIOD,
             },
             pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
             api_server: ApiServer { host: "10.96.0.1".into(), port: 443 },
@@ -116,7 +116,7 @@ impl Pod {
     }
 
     /// Starts a sidecar and waits until it is ready.
-    fn start(&self, inject: Inject) -> Running {
+    pub fn start(&self, inject: Inject) -> Running {
         self.start_with(self.config(inject))
     }
 
@@ -176,7 +176,7 @@ async fn get(to: SocketAddr, path: &str, bundle: &[u8]) -> anyhow::Result<String
     Ok(answer)
 }
 
-fn netmap(generation: u64) -> Netmap {
+pub fn netmap(generation: u64) -> Netmap {
     let api_servers = [SERVICE, ENDPOINT].map(|address| address.parse().unwrap()).into();
     Netmap { generation, cluster: "c".into(), api_servers, ..Netmap::default() }
 }
@@ -300,6 +300,52 @@ fn the_port_is_another_one_at_each_start_and_that_of_a_dead_sidecar_is_of_no_use
     assert!(pod.get(&format!("127.0.0.1:{second}"), "/version").unwrap().starts_with("HTTP/1.1 200"));
     running.stop();
     drop(taken);
+}
+
+/// What is answered to a plain GET from this thread's network namespace.
+fn ask(to: &str, port: u16, path: &str) -> String {
+    let to = SocketAddr::new(to.parse().unwrap(), port);
+    let mut stream = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(10)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn programs_that_hold_its_other_ports_do_not_keep_a_sidecar_from_starting() {
+    let pod = Pod::new(netmap(1));
+    let is_found = || {
+        for (netns, addresses) in [
+            (&pod.lab.world, &["10.244.0.5", "fd00:10:244::5"][..]),
+            (&pod.lab.pod, &["10.244.0.5", "127.0.0.1", "fd00:10:244::5", "::1"]),
+        ] {
+            for to in addresses {
+                let metrics = netns.run(|| ask(to, ADMIN_PORT, "/metrics"));
+                assert!(metrics.contains("podwitness_interception"), "{to}: {metrics}");
+                let ready = netns.run(|| ask(to, PROBE_PORT, "/readyz"));
+                assert!(ready.starts_with("HTTP/1.1 200 "), "{to}: {ready}");
+            }
+        }
+    };
+    let ports = [ADMIN_PORT, PROBE_PORT];
+    let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let taken = ports.map(|port| pod.lab.pod.run(|| listen(any(port), 0)));
+    let running = pod.start(Inject::Required);
+    is_found();
+    assert!(pod.get(SERVICE, "/version").is_ok());
+    running.stop();
+    drop(taken);
+    for port in ports {
+        eventually("the port is free", || pod.lab.pod.run(|| !is_listening(port)));
+    }
+    let running = pod.start(Inject::Required);
+    is_found();
+    let rules = pod.lab.pod.nft(&["list", "table", "inet", "podwitness"]);
+    assert!(!rules.contains("chain arrival"), "{rules}");
+    running.stop();
 }
 
 /// The port to which the pod's rules lead.

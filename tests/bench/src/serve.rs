@@ -147,14 +147,17 @@ fn write_environment(dir: &Path, addresses: &Addresses, control_ca: &str) -> Res
         inject: Inject::Required,
         profile: Profile::Interface,
         credentials: Credentials::Passthrough,
-        service_accounts: vec![ServiceAccountDir {
-            container: "app".into(),
-            source: format!("{MOUNT_SOURCE}0"),
-            target: format!("{MOUNT_SERVICE_ACCOUNT}0"),
-        }],
+        service_accounts: vec![ServiceAccountDir::new(
+            "app",
+            format!("{MOUNT_SOURCE}0"),
+            format!("{MOUNT_SERVICE_ACCOUNT}0"),
+        )],
         log_level: "info".into(),
         spool_limit: SPOOL,
         api_server: podwitness_core::inject::ApiServerAddresses::default(),
+        ports: podwitness_core::inject::SidecarPorts::default(),
+        declared_ports: vec![],
+        grace_period: podwitness_core::inject::GRACE_PERIOD,
     };
     let mut text = format!(
         "KUBERNETES_SERVICE_HOST={}\0KUBERNETES_SERVICE_PORT={}\0",

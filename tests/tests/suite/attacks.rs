@@ -13,3 +13,4 @@ mod stream_framing;
 mod tampered_spool;
 mod tls_hello;
 mod two_credentials;
+mod ways_round;

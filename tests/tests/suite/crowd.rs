@@ -2,6 +2,7 @@
 //! its credential, and with it the sidecar's connections to the API server.
 
 use anyhow::{Context as _, Result, ensure};
+use podwitness_core::labels;
 use podwitness_e2e::{
     Events, Namespace, Run,
     events::{text, with_events},
@@ -9,7 +10,7 @@ use podwitness_e2e::{
     pods::{clients, sleeper, witnessed_by},
     schedule::{Class, enter},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Watches that one container has open.
 const COUNT: usize = 500;
@@ -83,6 +84,9 @@ print(asked)
 /// A pod with a container for each of them beside `app`.
 fn crowd() -> Result<Value> {
     let mut pod = clients("witness");
+    // Hundreds of watches take more than the least that a sidecar is given.
+    let metadata = pod.pointer_mut("/metadata").and_then(Value::as_object_mut).context("no metadata")?;
+    metadata.insert("annotations".to_owned(), json!({labels::MEMORY_LIMIT: "256Mi"}));
     let all = pod.pointer_mut("/spec/containers").and_then(Value::as_array_mut).context("no containers")?;
     let app = all.first().context("no container")?.clone();
     for name in ["many", "unread", "stale"] {

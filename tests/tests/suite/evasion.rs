@@ -7,9 +7,9 @@ use futures_util::stream::{self, StreamExt as _};
 use podwitness_e2e::{
     Kubectl, Namespace, Run, Viewer, eventually,
     grants::{enforced, with_grant},
-    pods::{clients, sleeper, witnessed_by},
+    pods::{clients, on_control_plane, sleeper, witnessed_by},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Rows that are tried at the same time.
 const AT_A_TIME: usize = 4;
@@ -276,12 +276,7 @@ async fn one_credential_is_enough_for_a_session() -> Result<()> {
 /// The endpoint itself, and every address of the node on which the API server listens, from a pod on that node.
 #[tokio::test]
 async fn no_address_of_the_api_server_goes_round() -> Result<()> {
-    let node = control_plane().await?;
-    let mut witness = clients("witness");
-    let spec = witness.pointer_mut("/spec").and_then(Value::as_object_mut).context("no spec")?;
-    spec.insert("nodeName".into(), node.as_str().into());
-    spec.insert("tolerations".into(), json!([{"operator": "Exists"}]));
-    on_stage_with(&witness, async |stage| {
+    on_stage_with(&on_control_plane(clients("witness")).await?, async |stage| {
         let mut ways = Vec::new();
         for (number, address) in addresses(stage.ns).await?.into_iter().enumerate() {
             for over in ["ws", "spdy"] {
@@ -294,12 +289,6 @@ async fn no_address_of_the_api_server_goes_round() -> Result<()> {
         stage.try_all(&ways).await
     })
     .await
-}
-
-async fn control_plane() -> Result<String> {
-    let nodes = Kubectl::default().get(&["nodes", "-l", "node-role.kubernetes.io/control-plane"]).await?;
-    let name = nodes.pointer("/items/0/metadata/name").and_then(Value::as_str);
-    Ok(name.context("no control plane node")?.to_owned())
 }
 
 /// The API server's endpoint, and its port on the pod's gateway.

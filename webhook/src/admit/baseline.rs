@@ -29,6 +29,8 @@ use super::{
 
 /// Cap on violations that a message names.
 const MAX_NAMED: usize = 8;
+/// Labels that say what a pod is.
+const NAMING: [&str; 4] = ["app.kubernetes.io/name", "app", "k8s-app", "name"];
 /// Prefix of annotations that give a container an AppArmor profile, before there was a field.
 const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 /// Kernel parameters of the pod's own namespaces (`check_sysctls.go`).
@@ -54,7 +56,7 @@ const SYSCTLS: [&str; 14] = [
 /// # Errors
 /// With every field that is beyond it.
 pub(super) fn pod(pod: &Value, allow: &Allow) -> Result<Vec<String>, Refusal> {
-    let mut findings = Findings::new(allow);
+    let mut findings = Findings::new(pod, allow);
     namespaces(pod, &mut findings);
     context(pod, &mut findings);
     annotations(pod, &mut findings);
@@ -68,7 +70,7 @@ pub(super) fn pod(pod: &Value, allow: &Allow) -> Result<Vec<String>, Refusal> {
 /// # Errors
 /// With every field that is beyond it.
 pub(super) fn debug(pod: &Value, added: &[Container<'_>], allow: &Allow) -> Result<(), Refusal> {
-    let mut findings = Findings::new(allow);
+    let mut findings = Findings::new(pod, allow);
     for container in added {
         container::check(container, &mut findings);
         volumes::check_mounts(pod, container, &mut findings);
@@ -79,6 +81,8 @@ pub(super) fn debug(pod: &Value, added: &[Container<'_>], allow: &Allow) -> Resu
 /// Violations, and what the namespace accepts of them.
 struct Findings<'a> {
     allow: &'a Allow,
+    /// How the pod is left out.
+    exempt: String,
     violations: Vec<Violation>,
     used: BTreeSet<String>,
 }
@@ -94,8 +98,8 @@ struct Violation {
 }
 
 impl<'a> Findings<'a> {
-    fn new(allow: &'a Allow) -> Self {
-        Self { allow, violations: Vec::new(), used: BTreeSet::new() }
+    fn new(pod: &Value, allow: &'a Allow) -> Self {
+        Self { allow, exempt: exempt(pod), violations: Vec::new(), used: BTreeSet::new() }
     }
 
     /// A violation that nothing accepts.
@@ -132,17 +136,31 @@ impl<'a> Findings<'a> {
         }
         let items: BTreeSet<String> =
             self.violations.iter().filter_map(|it| it.item.as_ref()).map(Allowance::to_string).collect();
-        let way_out = if items.is_empty() {
-            String::new()
-        } else {
+        let mut way_out = String::new();
+        if !items.is_empty() {
             let items: Vec<String> = items.into_iter().collect();
-            format!("; the Namespace's annotation {} accepts it by {}", labels::ALLOW, items.join(", "))
-        };
+            way_out =
+                format!("; the Namespace's annotation {} accepts it by {}", labels::ALLOW, items.join(", "));
+        }
+        if self.violations.iter().any(|it| it.item.is_none()) {
+            way_out.push_str(&format!(
+                "; change what has no such item, or run the pod unrecorded: {}",
+                self.exempt
+            ));
+        }
         Err(first.reason.because(format!(
             "{} (where recording is required, pods keep to Pod Security baseline{way_out})",
             said.join("; ")
         )))
     }
+}
+
+/// What leaves a pod out: the annotation, with the label by which charts name a program.
+fn exempt(pod: &Value) -> String {
+    let labels = pod.pointer("/metadata/labels");
+    let named = NAMING.iter().find_map(|key| Some((key, labels?.get(key)?.as_str()?)));
+    let term = named.map_or_else(|| "LABEL=VALUE".to_owned(), |(key, value)| format!("{key}={value}"));
+    format!("{}={term} on the Namespace", labels::EXEMPT)
 }
 
 /// Namespaces that the pod would share with the node or among its containers. `hostNetwork` is refused before.

@@ -17,7 +17,7 @@ use podwitness_runtime::readiness::BlockReady;
 
 use crate::failures::Failures;
 
-/// Values by name.
+/// Values by name, and by namespace and name.
 #[derive(Debug)]
 pub(super) struct Cache<T> {
     cap: usize,
@@ -50,6 +50,12 @@ impl<T> Cache<T> {
         content.overflowed || content.items.values().any(|value| test(value))
     }
 
+    /// The values of a namespace, by name.
+    pub(super) fn within(&self, namespace: &str) -> Vec<Arc<T>> {
+        let (first, last) = (format!("{namespace}/"), format!("{namespace}0"));
+        self.read().items.range(first..last).map(|(_, value)| Arc::clone(value)).collect()
+    }
+
     /// All values, by name.
     pub(super) fn values(&self) -> Vec<Arc<T>> {
         self.read().items.values().cloned().collect()
@@ -75,7 +81,7 @@ impl<T> Cache<T> {
                 put(items, overflowed, self.cap, &object, read);
             }
             Event::Delete(object) => {
-                content.items.remove(object.meta().name.as_deref().unwrap_or_default());
+                content.items.remove(&key(&object).unwrap_or_default());
             }
         }
     }
@@ -90,6 +96,18 @@ impl<T> Cache<T> {
     }
 }
 
+/// Its name, after that of its namespace and a slash where it is in one.
+fn key<K: Resource>(object: &K) -> Option<String> {
+    let name = object.meta().name.clone()?;
+    Some(
+        object
+            .meta()
+            .namespace
+            .as_ref()
+            .map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}")),
+    )
+}
+
 fn put<K: Resource, T>(
     items: &mut BTreeMap<String, Arc<T>>,
     overflowed: &mut bool,
@@ -97,7 +115,7 @@ fn put<K: Resource, T>(
     object: &K,
     read: impl Fn(&K) -> T,
 ) {
-    let Some(name) = object.meta().name.clone() else { return };
+    let Some(name) = key(object) else { return };
     if items.len() >= cap && !items.contains_key(&name) {
         *overflowed = true;
         return;

@@ -4,14 +4,17 @@
 //! A mark on a packet exempts it from interception, and setting one takes NET_ADMIN or NET_RAW: that nobody but the
 //! sidecar has them is the boundary. A pod that already carries the sidecar is checked like any other.
 
-use podwitness_core::inject::{CONTAINER, Credentials, Inject, Profile, TOKEN_AUDIENCE, UID, VOLUME_PREFIX};
+use podwitness_core::{
+    inject::{CONTAINER, Credentials, Inject, Profile, TOKEN_AUDIENCE, UID, VOLUME_PREFIX},
+    labels,
+};
 use serde_json::Value;
 
 use super::{
     Settings, baseline,
     pod::{self, flag, items, others, text},
     refusal::{Reason, Refusal},
-    resources,
+    resources, windows,
 };
 
 /// Applies every rule; gives the items of the namespace's annotation that the pod makes use of.
@@ -22,10 +25,10 @@ pub(super) fn pod(pod: &Value, settings: &Settings) -> Result<Vec<String>, Refus
     available(settings)?;
     injectable(pod)?;
     reserved(pod)?;
+    resources::check(pod)?;
     if settings.inject == Inject::Optional {
         return Ok(Vec::new());
     }
-    resources::check(pod)?;
     baseline::pod(pod, &settings.allow)
 }
 
@@ -44,8 +47,12 @@ fn available(settings: &Settings) -> Result<(), Refusal> {
 
 /// What no sidecar can be put into.
 fn injectable(pod: &Value) -> Result<(), Refusal> {
-    if pod.pointer("/spec/os/name").and_then(Value::as_str) == Some("windows") {
-        return Err(Reason::Windows.because("the sidecar needs Linux; this pod is for Windows"));
+    if let Some(field) = windows::chosen_by(pod) {
+        return Err(Reason::Windows.because(format!(
+            "the sidecar needs Linux, and this pod is for Windows ({field}): leave it out by the Namespace's annotation {}, \
+             or run it in a namespace without the label",
+            labels::EXEMPT
+        )));
     }
     if flag(pod.pointer("/spec"), "hostNetwork") {
         let message =
@@ -54,9 +61,8 @@ fn injectable(pod: &Value) -> Result<(), Refusal> {
     }
     let namesake = others(pod).find(|container| container.name() == CONTAINER);
     match namesake {
-        Some(_) => {
-            Err(Reason::Container.because("the container name podwitness is reserved for the sidecar"))
-        }
+        Some(_) => Err(Reason::Container
+            .because("the container name podwitness is the sidecar's; name the container otherwise")),
         None => Ok(()),
     }
 }
@@ -73,7 +79,8 @@ fn reserved(pod: &Value) -> Result<(), Refusal> {
         if !ours && audiences(volume).any(|audience| audience == TOKEN_AUDIENCE) {
             let name = text(volume, "name");
             let message = format!(
-                "volume {name} projects a token of audience {TOKEN_AUDIENCE}, which is the sidecar's"
+                "volume {name} projects a token of audience {TOKEN_AUDIENCE}, which is the sidecar's: \
+                 choose another audience"
             );
             return Err(Reason::Audience.because(message));
         }
@@ -91,7 +98,9 @@ fn audiences(volume: &Value) -> impl Iterator<Item = &str> {
 fn runs_as_sidecar(context: Option<&Value>, who: &str) -> Result<(), Refusal> {
     let user = context.and_then(|context| context.get("runAsUser")).and_then(Value::as_u64);
     if user == Some(u64::from(UID)) {
-        return Err(Reason::User.because(format!("{who} runs as user {UID}, which is the sidecar's")));
+        return Err(
+            Reason::User.because(format!("{who} runs as user {UID}, which is the sidecar's: choose another"))
+        );
     }
     Ok(())
 }

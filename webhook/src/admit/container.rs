@@ -2,51 +2,61 @@
 //! back from it compares equal and is not patched again.
 
 use podwitness_core::inject::{
-    CONTAINER, EnvSource, EnvVar, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE, MOUNT_TUN, MOUNT_WIREGUARD,
-    PROBE_PORT, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL, VOLUME_STATE,
-    VOLUME_TUN,
+    CONTAINER, EnvSource, EnvVar, GRACE_PERIOD, MAX_DECLARED_PORTS, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE,
+    MOUNT_TUN, MOUNT_WIREGUARD, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL,
+    VOLUME_STATE, VOLUME_TUN,
 };
 use serde_json::{Map, Value, json};
 
 use super::{
     Settings,
-    dirs::Dir,
+    dirs::Dirs,
+    ephemeral_storage,
     patch::{Patch, path},
     pod::{self, items, text},
-    resources,
+    ports,
     tuning::Tuning,
 };
 
 /// The sidecar of this pod.
-pub(super) fn sidecar(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Value {
+pub(super) fn sidecar(
+    pod: &Value,
+    settings: &Settings,
+    tuning: &Tuning,
+    mut resources: Value,
+    dirs: &Dirs<'_>,
+) -> Value {
+    ephemeral_storage::add(pod, spool_limit(settings), &mut resources);
+    let ports = ports::of(pod);
     json!({
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
-        "env": env(settings, tuning, dirs),
-        "resources": resources::of(pod, tuning),
+        "env": env(pod, settings, tuning, dirs),
+        "resources": resources,
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
             "readOnlyRootFilesystem": true,
-            "runAsGroup": UID,
+            // Files of the kubelet are of root's group, and so are those that stand in for them.
+            "runAsGroup": if dirs.is_empty() { UID } else { 0 },
             "runAsNonRoot": true,
             "runAsUser": UID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         // The next container starts when this one has: rules in place, directories written, interception proven.
         "startupProbe": {
-            "httpGet": {"path": "/readyz", "port": PROBE_PORT, "scheme": "HTTP"},
+            "httpGet": {"path": "/readyz", "port": ports.probe, "scheme": "HTTP"},
             "failureThreshold": 120, "periodSeconds": 1, "successThreshold": 1, "timeoutSeconds": 3,
         },
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts(dirs),
+        "volumeMounts": mounts(settings, dirs),
     })
 }
 
-fn env(settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Vec<Value> {
+fn env(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &Dirs<'_>) -> Vec<Value> {
     let told = SidecarEnv {
         control: settings.control.clone(),
         control_ca: settings.control_ca.clone(),
@@ -54,13 +64,25 @@ fn env(settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Vec<Value> {
         inject: settings.inject,
         profile: settings.profile,
         credentials: settings.credentials,
-        service_accounts: dirs.iter().enumerate().map(|(number, dir)| dir.told(number)).collect(),
+        service_accounts: dirs.told(),
         log_level: tuning.log_level.clone(),
-        // The kubelet evicts a pod whose volume is above its limit, so that half of it is used.
-        spool_limit: settings.spool_size / 2,
+        spool_limit: spool_limit(settings),
         api_server: settings.api_server.clone(),
+        ports: ports::of(pod),
+        declared_ports: ports::declared(pod).into_keys().take(MAX_DECLARED_PORTS).collect(),
+        grace_period: grace_period(pod),
     };
     told.to_env().into_iter().map(variable).collect()
+}
+
+/// Bytes of the spool that are used: half, because the kubelet evicts a pod whose volume is above its limit.
+const fn spool_limit(settings: &Settings) -> u64 {
+    settings.spool_size / 2
+}
+
+fn grace_period(pod: &Value) -> u32 {
+    let seconds = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64);
+    seconds.map_or(GRACE_PERIOD, |seconds| u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
 fn variable(EnvVar { name, value }: EnvVar) -> Value {
@@ -72,20 +94,19 @@ fn variable(EnvVar { name, value }: EnvVar) -> Value {
     }
 }
 
-fn mounts(dirs: &[Dir<'_>]) -> Vec<Value> {
-    // Something has to be at the default path: the ServiceAccount plugin, which runs once more after us, mounts a
-    // token into every container that has nothing there (plugin/pkg/admission/serviceaccount/admission.go).
-    let token = dirs.iter().find(|dir| dir.mount_path() == SERVICE_ACCOUNT_DIR).map(|dir| dir.original);
+fn mounts(settings: &Settings, dirs: &Dirs<'_>) -> Vec<Value> {
     let fixed = [
         json!({"name": VOLUME_IDENTITY, "mountPath": MOUNT_IDENTITY, "readOnly": true}),
         json!({"name": VOLUME_STATE, "mountPath": MOUNT_STATE}),
         json!({"name": VOLUME_STATE, "mountPath": MOUNT_WIREGUARD}),
         json!({"name": VOLUME_SPOOL, "mountPath": MOUNT_SPOOL}),
-        json!({"name": VOLUME_TUN, "mountPath": MOUNT_TUN, "readOnly": true}),
-        json!({"name": token.unwrap_or(VOLUME_IDENTITY), "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}),
     ];
-    let kept = dirs.iter().enumerate().flat_map(|(number, dir)| dir.sidecar_mounts(number));
-    fixed.into_iter().chain(kept).collect()
+    let tun = json!({"name": VOLUME_TUN, "mountPath": MOUNT_TUN, "readOnly": true});
+    // Something has to be at the default path: the ServiceAccount plugin, which runs once more after us, mounts a
+    // token into every container that has nothing there (plugin/pkg/admission/serviceaccount/admission.go).
+    let token = json!({"name": VOLUME_IDENTITY, "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true});
+    let fixed = fixed.into_iter().chain(settings.node_tun.then_some(tun)).chain([token]);
+    fixed.chain(dirs.sidecar_mounts()).collect()
 }
 
 /// Puts the sidecar first among the init containers, or repairs it, or leaves it alone where nothing differs.

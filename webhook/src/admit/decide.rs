@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Settings, mutate,
     namespaces::Namespace,
-    pod,
+    pod, ports, quota,
     refusal::{Reason, Refusal},
     tuning,
 };
@@ -85,9 +85,24 @@ pub(super) fn skipped(pod: &Value, namespace: &Namespace) -> Option<&'static str
 pub(super) fn decide(pod: &Value, settings: Result<Settings, Refusal>, inject: Inject) -> Verdict {
     let injected = settings.and_then(|settings| {
         let patch = mutate(pod, &settings)?;
-        Ok(Verdict::Injected { patch, warnings: tuning::warnings(pod, &settings) })
+        if inject == Inject::Optional {
+            has_quota(pod, &patch, &settings)?;
+        }
+        let warnings = [tuning::warnings(pod, &settings), ports::warnings(pod)].concat();
+        Ok(Verdict::Injected { patch, warnings })
     });
     injected.unwrap_or_else(|refusal| Verdict::failed(refusal, inject))
+}
+
+/// Whether the quotas that have room for the pod as it came have room for it with the sidecar.
+fn has_quota(pod: &Value, patch: &[PatchOperation], settings: &Settings) -> Result<(), Refusal> {
+    if settings.quotas.is_empty() {
+        return Ok(());
+    }
+    let mut after = pod.clone();
+    let written = json_patch::patch(&mut after, patch);
+    written.map_err(|error| Reason::Malformed.because(format!("the patch does not apply: {error}")))?;
+    quota::check(pod, &after, &settings.quotas)
 }
 
 /// A pod as JSON, where the object is one at all.

@@ -12,6 +12,11 @@ use super::{decide::Verdict, namespaces::Namespace, review::Object, world::World
 /// Cap on warnings about items of [`labels::ALLOW`]; the API server passes on 4 KiB of warnings.
 const MAX_WARNINGS: usize = 12;
 
+/// What the label takes from pods, for who sets it.
+const HELD: &str = "podwitness: required: containers lose NET_RAW (ping fails, unless the pod sets sysctl \
+    net.ipv4.ping_group_range) and are held to Pod Security baseline; refusals name what to change, or what annotation \
+    podwitness.dev/allow accepts";
+
 /// The verdict on a namespace.
 pub(super) fn judge(request: &AdmissionRequest<Object>, world: &World) -> Verdict {
     let is_namespace = request.resource.group.is_empty() && request.resource.resource == "namespaces";
@@ -33,13 +38,16 @@ pub(super) fn judge(request: &AdmissionRequest<Object>, world: &World) -> Verdic
         return Verdict::Skipped("labels-unchanged");
     }
     let unrecorded = if is_meant_as { None } else { world.unrecorded(&new, &name) };
+    let was_required = old.is_some_and(|old| old.inject() == Some(Inject::Required));
+    let held = (new.inject() == Some(Inject::Required) && !was_required).then(|| HELD.to_owned());
     let widened = if allows_as { Vec::new() } else { widened(&new) };
-    let reason = match (&unrecorded, widened.is_empty()) {
-        (Some(_), _) => "no-grant",
-        (None, false) => "allow",
-        (None, true) => "",
+    let reason = match (&unrecorded, widened.is_empty(), &held) {
+        (Some(_), ..) => "no-grant",
+        (None, false, _) => "allow",
+        (None, true, Some(_)) => "required",
+        (None, true, None) => "",
     };
-    Verdict::Labelled { warnings: unrecorded.into_iter().chain(widened).collect(), reason }
+    Verdict::Labelled { warnings: unrecorded.into_iter().chain(held).chain(widened).collect(), reason }
 }
 
 /// What a namespace accepts beyond the baseline. Where injection is optional, nothing is held to it.

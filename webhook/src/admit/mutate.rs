@@ -12,7 +12,7 @@ use super::{
     patch::{Patch, path},
     pod::{self, items, others, text},
     refusal::Refusal,
-    tuning, volumes,
+    resources, tuning, volume_lists, volumes,
 };
 
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -28,16 +28,16 @@ pub fn mutate(pod: &Value, settings: &Settings) -> Result<Vec<PatchOperation>, R
     let allowed = check::pod(pod, settings)?;
     let tuning = tuning::of(pod, settings)?;
     let dirs = dirs::plan(pod)?;
-    let sidecar = container::sidecar(pod, settings, &tuning, &dirs);
+    let resources = resources::of(pod, &tuning, settings)?;
+    let sidecar = container::sidecar(pod, settings, &tuning, resources, &dirs);
+    let volumes = volumes::all(settings, &dirs);
     let mut patch = Patch::default();
-    annotate(pod, &status(settings, &sidecar, &allowed), &mut patch);
-    for (number, dir) in dirs.iter().enumerate() {
-        dir.replace(number, &mut patch);
-    }
+    annotate(pod, &status(settings, &sidecar, &allowed), &volumes, &mut patch);
+    dirs.replace(&mut patch);
     if settings.inject == Inject::Required {
         others(pod).for_each(|container| capabilities::drop_net_raw(&container, &mut patch));
     }
-    volumes::place(pod, &volumes::all(settings.spool_size, dirs.len()), &mut patch)?;
+    volumes::place(pod, &volumes, &mut patch)?;
     add_pull_secrets(pod, settings, &mut patch);
     // Last: every other operation names init containers by the positions they had.
     container::place(pod, &sidecar, &mut patch);
@@ -54,14 +54,15 @@ fn add_pull_secrets(pod: &Value, settings: &Settings, patch: &mut Patch) {
     }
 }
 
-/// What kubectl and people read.
-fn annotate(pod: &Value, status: &str, patch: &mut Patch) {
+/// What kubectl, people, and programs that look at all volumes read.
+fn annotate(pod: &Value, status: &str, volumes: &[Value], patch: &mut Patch) {
     let first = items(pod.pointer("/spec"), "containers").first().map(|container| text(container, "name"));
     let mut wanted = vec![(labels::STATUS, status.to_owned())];
     // Who names the sidecar as default would find that nobody may enter it.
     if pod::annotation(pod, DEFAULT_CONTAINER).is_none_or(|set| set == CONTAINER) {
         wanted.push((DEFAULT_CONTAINER, first.unwrap_or_default().to_owned()));
     }
+    wanted.extend(volume_lists::of(pod, volumes));
     if !pod.pointer("/metadata/annotations").is_some_and(Value::is_object) {
         patch.add(&path(["metadata", "annotations"]), json!({}));
     }
@@ -94,5 +95,7 @@ fn digest(sidecar: &Value) -> String {
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod meshes;
 #[cfg(test)]
 mod tests;

@@ -68,7 +68,8 @@ pub(super) fn debug(pod: &Value) -> impl Iterator<Item = Container<'_>> {
     of(pod, List::Debug)
 }
 
-fn all(pod: &Value) -> impl Iterator<Item = Container<'_>> {
+/// Every container but debug containers, in the order in which they start.
+pub(super) fn all(pod: &Value) -> impl Iterator<Item = Container<'_>> {
     of(pod, List::Init).chain(of(pod, List::App))
 }
 

@@ -41,7 +41,8 @@ pub(super) fn memory_text(bytes: u64) -> String {
     format!("{number}{unit}")
 }
 
-fn thousandths(text: &str) -> Option<u128> {
+/// Thousandths of what the text says, rounded up as `Quantity.MilliValue` does; `None` where the text is no quantity.
+pub(super) fn thousandths(text: &str) -> Option<u128> {
     if text.len() > MAX_LEN {
         return None;
     }

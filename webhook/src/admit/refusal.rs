@@ -62,6 +62,10 @@ pub enum Reason {
     Directories,
     /// A limit of the whole pod leaves the sidecar too little.
     Resources,
+    /// A LimitRange leaves the sidecar no value that it can have.
+    LimitRange,
+    /// A ResourceQuota has no room for the sidecar.
+    Quota,
     /// An annotation has a value that is not allowed.
     Annotation,
     /// The namespace asks for something that this version does not have.
@@ -98,6 +102,8 @@ impl Reason {
             Self::Container => "container",
             Self::Directories => "directories",
             Self::Resources => "resources",
+            Self::LimitRange => "limit-range",
+            Self::Quota => "quota",
             Self::Annotation => "annotation",
             Self::Unavailable => "unavailable",
             Self::NotReady => "not-ready",

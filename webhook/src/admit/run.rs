@@ -23,7 +23,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{body, server, world::World};
+use super::{body, events, server, world::World};
 use crate::{
     certs::{self, Publisher, Served},
     config::AdmitConfig,
@@ -102,7 +102,9 @@ fn start(
     tasks.spawn(Publisher::new(client).run(served.roots(), readiness.block("webhook configuration")));
     let (follower, first) = (client.clone(), readiness.block("certificate"));
     tasks.spawn(async move { served.follow(&follower, &namespace, first).await });
-    let router = server::router(world, &sockets.registry, readiness);
+    let (events, publisher) = events::channel(client.clone());
+    tasks.spawn(publisher.run());
+    let router = server::router(world, events, &sockets.registry, readiness);
     let limiter = ConnectionLimiter::new("admission", CONNECTIONS, &sockets.registry);
     tasks.spawn(serve(sockets.listener, tls, router, limiter, drain.clone()));
     Ok((tasks, tokio::spawn(sockets.admin.run(drain.clone()))))

@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
+use kube::core::admission::AdmissionRequest;
 use podwitness_core::inject::Inject;
 use podwitness_runtime::{metrics::SharedRegistry, readiness::Readiness};
 use tokio::time::Instant;
@@ -24,9 +25,11 @@ use tokio::time::Instant;
 use super::{
     body::{BodyLimiter, MAX_BODY, limit_body},
     decide::Verdict,
+    events::Events,
     labelled,
     metrics::Metrics,
-    review,
+    refusal::Refusal,
+    review::{self, Object},
     world::World,
 };
 
@@ -42,12 +45,18 @@ enum What {
 struct Shared {
     world: Arc<World>,
     metrics: Metrics,
+    events: Events,
 }
 
 /// `POST /mutate/required`, `/mutate/optional`: what the webhook entry is for; `/mutate`: what the namespace's label
 /// says; `POST /namespaces` for namespaces themselves.
-pub(super) fn router(world: Arc<World>, registry: &SharedRegistry, readiness: Readiness) -> Router {
-    let shared = Shared { world, metrics: Metrics::register(registry) };
+pub(super) fn router(
+    world: Arc<World>,
+    events: Events,
+    registry: &SharedRegistry,
+    readiness: Readiness,
+) -> Router {
+    let shared = Shared { world, metrics: Metrics::register(registry), events };
     let bodies = BodyLimiter::register(registry);
     Router::new()
         .route("/mutate", post(by_label))
@@ -109,9 +118,23 @@ impl Shared {
         };
         let namespace = request.namespace.as_deref().unwrap_or_default();
         log(&verdict, namespace, &request.name, request.dry_run);
+        if let (Verdict::LetThrough(refusal), false) = (&verdict, request.dry_run) {
+            self.say(namespace, &request, refusal).await;
+        }
         let answer = Json(review::answer(&request, &verdict)).into_response();
         self.metrics.judged(&verdict, begun.elapsed());
         answer
+    }
+}
+
+impl Shared {
+    /// A pod is let through. Who calls this may be anybody, so the namespace has to be one that is labelled so.
+    async fn say(&self, name: &str, request: &AdmissionRequest<Object>, refusal: &Refusal) {
+        let Some(object) = &request.object else { return };
+        let namespace = self.world.namespace(name).await;
+        if namespace.is_ok_and(|namespace| namespace.inject() == Some(Inject::Optional)) {
+            self.events.let_through(name, &object.value, refusal);
+        }
     }
 }
 

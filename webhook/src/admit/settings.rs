@@ -7,6 +7,8 @@ use podwitness_core::{
     inject::{ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, UntilNetmap},
 };
 
+use super::{Amounts, Quota, Ranges};
+
 /// Everything that [`super::mutate()`] needs to know. Made anew for each pod from what the caches hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
@@ -24,8 +26,16 @@ pub struct Settings {
     pub image: String,
     /// Pull secrets to add to the pod.
     pub pull_secrets: Vec<String>,
+    /// What the sidecar has where no annotation says otherwise.
+    pub amounts: Amounts,
+    /// What the namespace's LimitRanges demand.
+    pub ranges: Ranges,
+    /// The namespace's ResourceQuotas.
+    pub quotas: Vec<Quota>,
     /// Size limit of the spool volume in bytes.
     pub spool_size: u64,
+    /// Whether the sidecar gets the node's `/dev/net`.
+    pub node_tun: bool,
     /// The control API.
     pub control: ControlAddress,
     /// PEM roots under which the control API's certificate stands.

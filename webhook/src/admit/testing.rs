@@ -7,7 +7,7 @@ use podwitness_core::{
 };
 use serde_json::{Value, json};
 
-use super::Settings;
+use super::{Amounts, Ranges, Settings};
 
 pub(super) fn settings(inject: Inject) -> Settings {
     Settings {
@@ -18,7 +18,11 @@ pub(super) fn settings(inject: Inject) -> Settings {
         allow: Allow::default(),
         image: "podwitness.dev/sidecar:dev".into(),
         pull_secrets: vec![],
+        amounts: Amounts::default(),
+        ranges: Ranges::default(),
+        quotas: vec![],
         spool_size: 512 << 20,
+        node_tun: true,
         control: ControlAddress {
             name: "podwitness-control.podwitness-system.svc".into(),
             port: 8444,

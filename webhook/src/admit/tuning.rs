@@ -10,15 +10,27 @@ use super::{
 };
 
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+const LEVEL: &str = "info";
 const MIB: u64 = 1 << 20;
 
 /// One amount: thousandths of a CPU, or bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Amount {
-    pub(super) request: u64,
-    pub(super) limit: u64,
-    /// Whether an annotation gives the limit.
-    pub(super) explicit: bool,
+pub struct Amount {
+    /// What is set aside.
+    pub request: u64,
+    /// What it may use at most; none where it is not limited.
+    pub limit: Option<u64>,
+    /// Whether somebody has said that this is the limit.
+    pub explicit: bool,
+}
+
+/// What the sidecar has of each resource.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Amounts {
+    /// Thousandths of a CPU.
+    pub cpu: Amount,
+    /// Bytes.
+    pub memory: Amount,
 }
 
 /// The sidecar's settings for one pod.
@@ -29,13 +41,28 @@ pub(super) struct Tuning {
     pub(super) memory: Amount,
 }
 
-impl Default for Tuning {
+/// A sidecar that has nothing to do uses 5 MiB, and gives connections and recordings a quarter of its limit each
+/// (`docs/operations.md`).
+impl Default for Amounts {
     fn default() -> Self {
         Self {
-            log_level: "info".to_owned(),
-            cpu: Amount { request: 20, limit: 1000, explicit: false },
-            memory: Amount { request: 32 * MIB, limit: 256 * MIB, explicit: false },
+            cpu: Amount { request: 20, limit: None, explicit: false },
+            memory: Amount { request: 32 * MIB, limit: Some(128 * MIB), explicit: false },
         }
+    }
+}
+
+impl Amount {
+    /// What an installation says of CPU: a request, and a limit or `none`. `None` where that is not possible.
+    #[must_use]
+    pub fn of_cpu(request: Option<&str>, limit: Option<&str>) -> Option<Self> {
+        CPU.said(Amounts::default().cpu, request, limit).ok()
+    }
+
+    /// What an installation says of memory.
+    #[must_use]
+    pub fn of_memory(request: Option<&str>, limit: Option<&str>) -> Option<Self> {
+        MEMORY.said(Amounts::default().memory, request, limit).ok()
     }
 }
 
@@ -48,11 +75,16 @@ pub(super) struct Floors {
 /// Below these it could not do its work.
 pub(super) const FLOORS: Floors = Floors { cpu: 100, memory: 64 * MIB };
 
+/// The value of a limit that there is none.
+const NONE: &str = "none";
+
 /// How an amount may be set.
 struct Rule {
     request: &'static str,
     limit: &'static str,
-    floor: Amount,
+    least_request: u64,
+    least_limit: u64,
+    may_be_unlimited: bool,
     parse: fn(&str) -> Option<u64>,
     show: fn(u64) -> String,
 }
@@ -60,14 +92,18 @@ struct Rule {
 const CPU: Rule = Rule {
     request: labels::CPU_REQUEST,
     limit: labels::CPU_LIMIT,
-    floor: Amount { request: 1, limit: FLOORS.cpu, explicit: true },
+    least_request: 1,
+    least_limit: FLOORS.cpu,
+    may_be_unlimited: true,
     parse: quantity::cpu,
     show: quantity::cpu_text,
 };
 const MEMORY: Rule = Rule {
     request: labels::MEMORY_REQUEST,
     limit: labels::MEMORY_LIMIT,
-    floor: Amount { request: 16 * MIB, limit: FLOORS.memory, explicit: true },
+    least_request: 16 * MIB,
+    least_limit: FLOORS.memory,
+    may_be_unlimited: false,
     parse: quantity::memory,
     show: quantity::memory_text,
 };
@@ -90,57 +126,68 @@ pub fn warnings(pod: &Value, settings: &Settings) -> Vec<String> {
 
 fn read(pod: &Value, settings: &Settings) -> (Tuning, Vec<String>) {
     let mut mistakes = Vec::new();
-    let default = Tuning::default();
     let find = |key: &'static str| {
         pod::annotation(pod, key).or_else(|| settings.namespace_annotations.get(key).map(String::as_str))
     };
-    let cpu = amount(&CPU, default.cpu, &find, &mut mistakes);
-    let memory = amount(&MEMORY, default.memory, &find, &mut mistakes);
+    let mut amount = |rule: &Rule, default: Amount| {
+        let said = rule.said(default, find(rule.request), find(rule.limit));
+        said.unwrap_or_else(|(amount, wrong)| {
+            mistakes.extend(wrong);
+            amount
+        })
+    };
+    let cpu = amount(&CPU, settings.amounts.cpu);
+    let memory = amount(&MEMORY, settings.amounts.memory);
     let log_level = match find(labels::LOG_LEVEL) {
-        None => default.log_level,
+        None => LEVEL.to_owned(),
         Some(level) if LEVELS.contains(&level) => level.to_owned(),
         Some(_) => {
             mistakes.push(format!("annotation {} must be one of {}", labels::LOG_LEVEL, LEVELS.join(", ")));
-            default.log_level
+            LEVEL.to_owned()
         }
     };
     (Tuning { log_level, cpu, memory }, mistakes)
 }
 
-/// A request above the default limit raises the limit with it, and a limit below the default request lowers that.
-fn amount<'a>(
-    rule: &Rule,
-    default: Amount,
-    find: &impl Fn(&'static str) -> Option<&'a str>,
-    mistakes: &mut Vec<String>,
-) -> Amount {
-    let request = one(rule, rule.request, rule.floor.request, find, mistakes);
-    let limit = one(rule, rule.limit, rule.floor.limit, find, mistakes);
-    match (request, limit) {
-        (Some(request), Some(limit)) if request > limit => {
-            mistakes.push(format!("annotation {} must not be above {}", rule.request, rule.limit));
-            default
-        }
-        (request, Some(limit)) => {
-            Amount { request: request.unwrap_or(default.request).min(limit), limit, explicit: true }
-        }
-        (Some(request), None) => Amount { request, limit: default.limit.max(request), explicit: false },
-        (None, None) => default,
+impl Rule {
+    /// What a request and a limit make of a default, or what of it holds in spite of mistakes. A request above the default
+    /// limit raises the limit with it, and a limit below the default request lowers that.
+    fn said(
+        &self,
+        default: Amount,
+        request: Option<&str>,
+        limit: Option<&str>,
+    ) -> Result<Amount, (Amount, Vec<String>)> {
+        let (mut mistakes, amount) = (Vec::new(), default);
+        let mut read = |text: Option<&str>, key: &str, least: u64, or_none: &str| {
+            let value = (self.parse)(text?).filter(|value| *value >= least);
+            if value.is_none() {
+                let least = (self.show)(least);
+                mistakes.push(format!("annotation {key} must be a quantity of at least {least}{or_none}"));
+            }
+            value
+        };
+        let is_unlimited = self.may_be_unlimited && limit == Some(NONE);
+        let or_none = if self.may_be_unlimited { ", or none" } else { "" };
+        let request = read(request, self.request, self.least_request, "");
+        let limit = read(limit.filter(|_| !is_unlimited), self.limit, self.least_limit, or_none);
+        let amount = match (request, limit) {
+            (Some(request), Some(limit)) if request > limit => {
+                mistakes.push(format!("annotation {} must not be above {}", self.request, self.limit));
+                amount
+            }
+            (request, Some(limit)) => {
+                let request = request.unwrap_or(default.request).min(limit);
+                Amount { request, limit: Some(limit), explicit: true }
+            }
+            (request, None) => {
+                let request = request.unwrap_or(default.request);
+                let limit = default.limit.filter(|_| !is_unlimited).map(|limit| limit.max(request));
+                Amount { request, limit, explicit: default.explicit && !is_unlimited }
+            }
+        };
+        if mistakes.is_empty() { Ok(amount) } else { Err((amount, mistakes)) }
     }
-}
-
-fn one<'a>(
-    rule: &Rule,
-    key: &'static str,
-    floor: u64,
-    find: &impl Fn(&'static str) -> Option<&'a str>,
-    mistakes: &mut Vec<String>,
-) -> Option<u64> {
-    let value = (rule.parse)(find(key)?).filter(|value| *value >= floor);
-    if value.is_none() {
-        mistakes.push(format!("annotation {key} must be a quantity of at least {}", (rule.show)(floor)));
-    }
-    value
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! The sidecar's volumes.
 
 use podwitness_core::inject::{
-    ROOT_CA_CONFIG_MAP, TOKEN_AUDIENCE, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT, VOLUME_SPOOL,
-    VOLUME_STATE, VOLUME_TUN,
+    MOUNT_TUN, ROOT_CA_CONFIG_MAP, TOKEN_AUDIENCE, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT,
+    VOLUME_SOURCE, VOLUME_SPOOL, VOLUME_STATE, VOLUME_TUN,
 };
 use serde_json::{Value, json};
 
 use super::{
-    dirs::Dir,
+    Settings,
+    dirs::Dirs,
     patch::{Patch, path},
     pod::{self, text},
     quantity::memory_text,
@@ -30,10 +31,11 @@ pub(super) fn place(pod: &Value, wanted: &[Value], patch: &mut Patch) -> Result<
         match wanted.iter().find(|wanted| injected && text(wanted, "name") == name) {
             Some(wanted) if wanted == volume => {}
             Some(wanted) => patch.replace(&at, wanted.clone()),
-            None if injected && name.starts_with(VOLUME_SERVICE_ACCOUNT) => gone.push(at),
+            None if injected && may_go(name) => gone.push(at),
             None => {
-                let message =
-                    format!("volume {name}: names that begin with {VOLUME_PREFIX} are the sidecar's");
+                let message = format!(
+                    "volume {name}: names that begin with {VOLUME_PREFIX} are the sidecar's: choose another"
+                );
                 return Err(Reason::Volume.because(message));
             }
         }
@@ -49,17 +51,22 @@ pub(super) fn place(pod: &Value, wanted: &[Value], patch: &mut Patch) -> Result<
     Ok(())
 }
 
+/// Whether a pod that was injected with other settings, or other containers, has a volume of ours that it does not need.
+fn may_go(name: &str) -> bool {
+    name == VOLUME_TUN || name.starts_with(VOLUME_SERVICE_ACCOUNT) || name.starts_with(VOLUME_SOURCE)
+}
+
 /// Every volume of ours, spelled out as the API server would complete it.
-pub(super) fn all(spool_size: u64, dirs: usize) -> Vec<Value> {
+pub(super) fn all(settings: &Settings, dirs: &Dirs<'_>) -> Vec<Value> {
     let fixed = [
         identity(),
         json!({"name": VOLUME_STATE, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
-        json!({"name": VOLUME_SPOOL, "emptyDir": {"sizeLimit": memory_text(spool_size)}}),
-        json!({"name": VOLUME_TUN, "hostPath": {"path": "/dev/net", "type": "DirectoryOrCreate"}}),
+        json!({"name": VOLUME_SPOOL, "emptyDir": {"sizeLimit": memory_text(settings.spool_size)}}),
     ];
-    let stand_in =
-        |number| json!({"name": Dir::volume(number), "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});
-    fixed.into_iter().chain((0..dirs).map(stand_in)).collect()
+    let tun = settings
+        .node_tun
+        .then(|| json!({"name": VOLUME_TUN, "hostPath": {"path": MOUNT_TUN, "type": "DirectoryOrCreate"}}));
+    fixed.into_iter().chain(tun).chain(dirs.volumes()).collect()
 }
 
 /// The token with which the pod enrols, and the cluster's CA for pods that mount none.

@@ -1,5 +1,5 @@
-//! What admission knows of the cluster: namespaces, grants, the address of the control API and the roots it stands
-//! under. All of it comes by watch; only a namespace that was labelled a moment ago is fetched.
+//! What admission knows of the cluster: namespaces and what limits their pods, grants, the address of the control API and
+//! the roots it stands under. All of it comes by watch; only a namespace that was labelled a moment ago is fetched.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -27,6 +27,7 @@ use super::{
     Settings,
     api_server::ApiServer,
     cache::{self, Cache},
+    constraints::Constraints,
     namespaces::Namespace,
     refusal::{Reason, Refusal},
 };
@@ -49,6 +50,7 @@ pub(super) struct World {
     control: watch::Sender<Option<ControlAddress>>,
     roots: watch::Receiver<Option<Arc<str>>>,
     api_server: Arc<ApiServer>,
+    pub(super) constraints: Arc<Constraints>,
     fetch: Option<Api<NamespaceMeta>>,
 }
 
@@ -66,6 +68,7 @@ impl World {
             control: watch::Sender::new(None),
             roots,
             api_server: Arc::new(ApiServer::new()),
+            constraints: Arc::new(Constraints::new()),
             fetch: client.map(|client| Api::all(client.clone())),
         }
     }
@@ -73,6 +76,7 @@ impl World {
     /// Starts every watch; readiness waits until each has delivered once.
     pub(super) fn follow(self: &Arc<Self>, client: &Client, readiness: &Readiness, tasks: &mut JoinSet<()>) {
         self.api_server.follow(client, readiness, tasks);
+        self.constraints.follow(client, readiness, tasks);
         let labelled = Config::default().labels(labels::INJECT);
         let namespaces = watcher(Api::<NamespaceMeta>::all(client.clone()), labelled).default_backoff();
         let grants = watcher(Api::<Grant>::all(client.clone()), Config::default()).default_backoff();
@@ -157,7 +161,11 @@ impl World {
             allow: namespace.allow().0,
             image: self.config.image.clone(),
             pull_secrets: self.config.pull_secrets.clone(),
+            amounts: self.config.amounts,
+            ranges: self.constraints.ranges(name),
+            quotas: self.constraints.quotas(name),
             spool_size: self.config.spool_size,
+            node_tun: self.config.node_tun,
             control,
             control_ca: roots.to_string(),
             api_server: self.api_server.addresses(),

@@ -1,38 +1,29 @@
-//! Events on pods, published in the background: whoever reports one never waits.
+//! Events on pods, and what they say.
 
 use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+    runtime::events::{Event, EventType},
 };
 use podwitness_core::control::{Notice, Taking};
-use tokio::sync::mpsc;
 
 use super::{pod::Pod, registry::Claimed};
+pub use crate::events::Publisher;
+use crate::events::{self, EventQueue};
 
-/// handlers --events--> publisher; when it is full, further Events are dropped: they are for people, and whoever
-/// causes that many is visible in the metrics.
-const CAPACITY: usize = 256;
 const REPORTER: &str = "podwitness-control";
 
 /// Where Events are handed in. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Events(mpsc::Sender<(Event, ObjectReference)>);
-
-/// Publishes Events until every [`Events`] is dropped.
-pub struct Publisher {
-    queue: mpsc::Receiver<(Event, ObjectReference)>,
-    recorder: Recorder,
-}
+pub struct Events(EventQueue);
 
 /// Both ends.
 #[must_use]
 pub fn channel(client: Client) -> (Events, Publisher) {
-    let (sender, queue) = mpsc::channel(CAPACITY);
-    let recorder = Recorder::new(client, Reporter::from(REPORTER));
-    (Events(sender), Publisher { queue, recorder })
+    let (queue, publisher) = events::channel(client, REPORTER);
+    (Events(queue), publisher)
 }
 
 impl Events {
@@ -65,9 +56,7 @@ impl Events {
             action: action.to_owned(),
             secondary: None,
         };
-        if self.0.try_send((event, reference(pod))).is_err() {
-            tracing::debug!(reason, "an Event is dropped");
-        }
+        self.0.hand_in(event, reference(pod));
     }
 }
 
@@ -125,6 +114,11 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
             "EventsDropped",
             "API events of this pod found no room while they waited for a recorder, and are lost: the metric podwitness_events_dropped counts them",
         ),
+        Notice::CredentialsOutdated => (
+            EventType::Warning,
+            "CredentialsOutdated",
+            "the witness cannot bring the files of a service-account volume up to date: containers go on with those that they have, whose token expires; it is tried again every 5 s, and the log of container podwitness says why",
+        ),
         Notice::Recorder(Taking::Refusing) => (
             EventType::Warning,
             "RecorderRefusing",
@@ -151,17 +145,6 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
         }
     };
     (type_, reason, note.into())
-}
-
-impl Publisher {
-    /// Publishes what is handed in.
-    pub async fn run(mut self) {
-        while let Some((event, reference)) = self.queue.recv().await {
-            if let Err(error) = self.recorder.publish(&event, &reference).await {
-                tracing::warn!(%error, reason = event.reason, "cannot publish an Event");
-            }
-        }
-    }
 }
 
 fn reference(pod: &Pod) -> ObjectReference {
@@ -204,8 +187,8 @@ mod tests {
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
         use Notice::{
-            Bypassed, CertificateRefused, ConnectionsExhausted, EventsDropped, NoGrant, SpoolShareFull,
-            SpoolTampered, SteppedAside, TooManyRecordings, UpstreamExhausted,
+            Bypassed, CertificateRefused, ConnectionsExhausted, CredentialsOutdated, EventsDropped, NoGrant,
+            SpoolShareFull, SpoolTampered, SteppedAside, TooManyRecordings, UpstreamExhausted,
         };
         let of_recorders = Taking::ALL.map(Notice::Recorder);
         let unknown =
@@ -222,6 +205,7 @@ mod tests {
             ConnectionsExhausted,
             UpstreamExhausted,
             EventsDropped,
+            CredentialsOutdated,
         ];
         for notice in of_pods.into_iter().chain(of_recorders) {
             let (_, reason, note) = in_words(notice);
@@ -232,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_events() {
         let (events, _publisher) = channel(Api::default().client());
-        for _ in 0..=CAPACITY {
+        for _ in 0..=events::CAPACITY {
             events.key_replaced(&pod(injected()), Claimed::Proven);
         }
     }

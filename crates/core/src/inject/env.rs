@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 use super::{
-    ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, UntilNetmap,
+    ApiServerAddresses, ControlAddress, Credentials, GRACE_PERIOD, Inject, Profile, ServiceAccountDir,
+    SidecarPorts, UntilNetmap,
 };
 
 /// Prefix of every variable that is not a field of the pod.
@@ -17,10 +18,14 @@ const UNTIL_NETMAP: &str = "PODWITNESS_UNTIL_NETMAP";
 pub const INJECT: &str = "PODWITNESS_INJECT";
 const PROFILE: &str = "PODWITNESS_PROFILE";
 const CREDENTIALS: &str = "PODWITNESS_CREDENTIALS";
-const SERVICE_ACCOUNTS: &str = "PODWITNESS_SERVICE_ACCOUNTS";
+/// Variable with the directories that the sidecar keeps, in the order of their numbers.
+pub const SERVICE_ACCOUNTS: &str = "PODWITNESS_SERVICE_ACCOUNTS";
 const LOG_LEVEL: &str = "PODWITNESS_LOG_LEVEL";
 const SPOOL_LIMIT: &str = "PODWITNESS_SPOOL_LIMIT";
 const API_SERVER: &str = "PODWITNESS_API_SERVER";
+const PORTS: &str = "PODWITNESS_PORTS";
+const DECLARED_PORTS: &str = "PODWITNESS_DECLARED_PORTS";
+const GRACE: &str = "PODWITNESS_GRACE_PERIOD";
 
 /// Variable with the pod's namespace.
 pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
@@ -84,6 +89,12 @@ pub struct SidecarEnv {
     pub spool_limit: u64,
     /// Where the API server is, until a netmap says it; empty where admission is of a version that does not say it.
     pub api_server: ApiServerAddresses,
+    /// Where it answers probes and metrics; written only where a container declares one of the usual ports.
+    pub ports: SidecarPorts,
+    /// TCP ports that containers declare, up to [`super::MAX_DECLARED_PORTS`]; written only where there are any.
+    pub declared_ports: Vec<u16>,
+    /// The pod's `terminationGracePeriodSeconds`; written only where it is not [`GRACE_PERIOD`].
+    pub grace_period: u32,
 }
 
 /// A variable that is missing or cannot be read.
@@ -119,6 +130,15 @@ impl SidecarEnv {
             literal(SPOOL_LIMIT, &self.spool_limit.to_string()),
             literal(API_SERVER, &api_server_to_text(&self.api_server)),
         ];
+        if self.ports != SidecarPorts::default() {
+            vars.push(literal(PORTS, &format!("{},{}", self.ports.admin, self.ports.probe)));
+        }
+        if !self.declared_ports.is_empty() {
+            vars.push(literal(DECLARED_PORTS, &list_to_text(&self.declared_ports)));
+        }
+        if self.grace_period != GRACE_PERIOD {
+            vars.push(literal(GRACE, &self.grace_period.to_string()));
+        }
         vars.extend(POD_FIELDS.map(|(name, path)| EnvVar { name, value: EnvSource::Field(path) }));
         vars
     }
@@ -140,10 +160,16 @@ impl SidecarEnv {
             read(get, SERVICE_ACCOUNTS, "a JSON list", |v| serde_json::from_str(v).ok(), &mut errors);
         let log_level = read(get, LOG_LEVEL, "a log filter", |v| Some(v.to_owned()), &mut errors);
         let spool_limit = read(get, SPOOL_LIMIT, "a number of bytes", |v| v.parse().ok(), &mut errors);
-        let api_server = match get(API_SERVER) {
-            None => Some(ApiServerAddresses::default()),
-            Some(_) => read(get, API_SERVER, "IP:PORT[,…]=IP:PORT[,…]", api_server_from_text, &mut errors),
-        };
+        let expected = "IP:PORT[,…]=IP:PORT[,…]";
+        let none = ApiServerAddresses::default();
+        let api_server = read_or(get, API_SERVER, none, expected, api_server_from_text, &mut errors);
+        let usual = SidecarPorts::default();
+        let ports = read_or(get, PORTS, usual, "PORT,PORT", ports_from_text, &mut errors);
+        let declared = |text: &str| text.split(',').map(|port| port.parse().ok()).collect();
+        let expected = "PORT[,PORT…]";
+        let declared_ports = read_or(get, DECLARED_PORTS, Vec::new(), expected, declared, &mut errors);
+        let seconds = |text: &str| text.parse().ok();
+        let grace_period = read_or(get, GRACE, GRACE_PERIOD, "a number of seconds", seconds, &mut errors);
         let complete = (|| {
             Some(Self {
                 control: control?,
@@ -156,6 +182,9 @@ impl SidecarEnv {
                 log_level: log_level?,
                 spool_limit: spool_limit?,
                 api_server: api_server?,
+                ports: ports?,
+                declared_ports: declared_ports?,
+                grace_period: grace_period?,
             })
         })();
         complete.ok_or(errors)
@@ -180,9 +209,29 @@ fn read<T>(
     value
 }
 
+/// The same for a variable that is written only where its value is not `default`.
+fn read_or<T>(
+    get: &dyn Fn(&str) -> Option<String>,
+    name: &'static str,
+    default: T,
+    expected: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+    errors: &mut Vec<EnvError>,
+) -> Option<T> {
+    if get(name).is_none() { Some(default) } else { read(get, name, expected, parse, errors) }
+}
+
+fn ports_from_text(text: &str) -> Option<SidecarPorts> {
+    let (admin, probe) = text.split_once(',')?;
+    Some(SidecarPorts { admin: admin.parse().ok()?, probe: probe.parse().ok()? })
+}
+
+fn list_to_text<T: ToString>(list: &[T]) -> String {
+    list.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
 fn control_to_text(control: &ControlAddress) -> String {
-    let addresses: Vec<String> = control.addresses.iter().map(IpAddr::to_string).collect();
-    format!("{}:{}={}", control.name, control.port, addresses.join(","))
+    format!("{}:{}={}", control.name, control.port, list_to_text(&control.addresses))
 }
 
 fn control_from_text(text: &str) -> Option<ControlAddress> {
@@ -193,8 +242,7 @@ fn control_from_text(text: &str) -> Option<ControlAddress> {
 }
 
 fn api_server_to_text(of: &ApiServerAddresses) -> String {
-    let list = |list: &[SocketAddr]| list.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-    format!("{}={}", list(&of.service), list(&of.endpoints))
+    format!("{}={}", list_to_text(&of.service), list_to_text(&of.endpoints))
 }
 
 fn api_server_from_text(text: &str) -> Option<ApiServerAddresses> {
@@ -223,17 +271,25 @@ mod tests {
             inject: Inject::Required,
             profile: Profile::Interface,
             credentials: Credentials::Passthrough,
-            service_accounts: vec![ServiceAccountDir {
-                container: "app".into(),
-                source: "/s/0".into(),
-                target: "/t/0".into(),
-            }],
+            service_accounts: vec![
+                ServiceAccountDir::new("app", "/s/0".into(), "/t/0".into()),
+                ServiceAccountDir {
+                    volume: "token".into(),
+                    default_mode: 0o400,
+                    modes: [("bin/run".into(), 0o555)].into(),
+                    mount_points: vec!["extra".into()],
+                    ..ServiceAccountDir::new("app", "/s/1".into(), "/t/1".into())
+                },
+            ],
             log_level: "info".into(),
             spool_limit: 1 << 26,
             api_server: ApiServerAddresses {
                 service: vec!["10.96.0.1:443".parse().unwrap(), "[fd00::1]:443".parse().unwrap()],
                 endpoints: vec!["172.18.0.2:6443".parse().unwrap()],
             },
+            ports: SidecarPorts { admin: 15432, probe: 15431 },
+            declared_ports: vec![8080, 15430],
+            grace_period: 5,
         }
     }
 
@@ -263,6 +319,29 @@ mod tests {
         }
         vars.insert(API_SERVER, "=".into());
         assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()).unwrap().api_server, env.api_server);
+    }
+
+    #[test]
+    fn directories_of_pods_that_were_admitted_before_have_the_usual_modes() {
+        let text = r#"[{"container":"app","source":"/s/0","target":"/t/0"}]"#;
+        let read: Vec<ServiceAccountDir> = serde_json::from_str(text).unwrap();
+        assert_eq!(read, [ServiceAccountDir::new("app", "/s/0".into(), "/t/0".into())]);
+    }
+
+    #[test]
+    fn what_is_as_usual_is_not_written() {
+        let ports = SidecarPorts::default();
+        let usual = SidecarEnv { ports, declared_ports: vec![], grace_period: GRACE_PERIOD, ..sample() };
+        let mut vars = literals(&usual);
+        assert!([PORTS, DECLARED_PORTS, GRACE].iter().all(|name| !vars.contains_key(name)));
+        assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()), Ok(usual));
+        for (name, wrong) in
+            [(PORTS, "15430"), (PORTS, "1,65536"), (DECLARED_PORTS, "80,"), (GRACE, "-1"), (GRACE, "5s")]
+        {
+            vars.insert(name, wrong.into());
+            assert!(SidecarEnv::from_env(&|name| vars.get(name).cloned()).is_err(), "{name}={wrong}");
+            vars.remove(name);
+        }
     }
 
     #[test]

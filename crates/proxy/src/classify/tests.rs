@@ -110,6 +110,24 @@ fn exec_and_attach_can_be_recorded_where_a_version_is_known() {
     );
 }
 
+/// The streaming servers of older kubelets, and paths that fit none of its routes.
+#[test]
+fn what_a_path_of_the_kubelet_does_not_tell_is_recorded_as_it_stands() {
+    for path in ["cri/exec/t", "cri/portforward/t", "exec/n/p", "attach", "Exec/n/p/c", "run/n/p/c/d/e"] {
+        let target = format!("/api/v1/nodes/x/proxy/{path}");
+        for headers in [WEBSOCKET, &[("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1")]] {
+            let Class::Session(session) = class("GET", &target, headers) else { panic!("{target}") };
+            assert_eq!(
+                (session.script, session.is_recordable()),
+                (Some(Script::Undecoded), false),
+                "{target}"
+            );
+        }
+        let Class::Session(session) = class("POST", &target, &[]) else { panic!("{target}") };
+        assert_eq!((session.script, session.is_recordable()), (Some(Script::Answer), false), "{target}");
+    }
+}
+
 /// Should a server follow where we cannot, what it says is kept all the same.
 #[test]
 fn a_command_in_an_unknown_protocol_is_recorded_as_it_stands() {

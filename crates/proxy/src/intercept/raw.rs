@@ -15,7 +15,7 @@ use tokio::{
     time::{Duration, sleep, timeout},
 };
 
-use super::{Judged, Way, answer::Answer, bypass_left, judge, sniff::Opening};
+use super::{Judged, Way, bypass_left, judge, server_probe::ServerKind, sniff::Opening};
 use crate::{BoxedStream, Proxy, metrics::Connection, stream::pass};
 use passed::{Noted, Passed};
 
@@ -27,16 +27,16 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// A connection that is passed on raw.
-pub(super) struct Raw {
+pub(super) struct RawConnection {
     /// What lets it pass.
     pub(super) why: Connection,
     /// How it opened and what answers; not looked at while recording is suspended.
-    pub(super) seen: Option<(Opening, Option<Answer>)>,
+    pub(super) seen: Option<(Opening, Option<ServerKind>)>,
     /// Where it goes.
     pub(super) to: SocketAddr,
 }
 
-impl Raw {
+impl RawConnection {
     /// Passes bytes in both directions until both have ended, the connection may no longer be passed on, or the drain
     /// is over. It is busy while something passes.
     pub(super) async fn splice(

@@ -51,7 +51,7 @@ const FACTOR: u64 = 2;
 
 /// What one holder has of a budget; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct BudgetShare {
     budget: Arc<Budget>,
     held: u64,
 }
@@ -76,7 +76,7 @@ impl Budget {
     }
 }
 
-impl Share {
+impl BudgetShare {
     pub(crate) fn of(budget: &Arc<Budget>) -> Self {
         Self { budget: Arc::clone(budget), held: 0 }
     }
@@ -114,7 +114,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         self.shrink(self.held);
     }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_budget_is_shared_and_given_back() {
         let budget = Budget::new(10);
-        let (mut one, mut two) = (Share::of(&budget), Share::of(&budget));
+        let (mut one, mut two) = (BudgetShare::of(&budget), BudgetShare::of(&budget));
         assert!(one.grow(6));
         assert!(!one.grow(1), "half as much has to be left for others");
         assert!(!two.grow(3));
@@ -148,7 +148,7 @@ mod tests {
             steps in prop::collection::vec((0..6_usize, 1..4096_u64, any::<bool>()), 0..400),
         ) {
             let budget = Budget::new(1 << 20);
-            let mut floods: Vec<Share> = (0..6).map(|_| Share::of(&budget)).collect();
+            let mut floods: Vec<BudgetShare> = (0..6).map(|_| BudgetShare::of(&budget)).collect();
             for (who, bytes, gives_back) in steps {
                 let flood = &mut floods[who];
                 if gives_back {
@@ -159,7 +159,7 @@ mod tests {
                 prop_assert!(budget.used() <= 1 << 20);
                 prop_assert!(floods.iter().all(|flood| flood.held <= (2 << 20) / 3));
                 // Six floods, each of which leaves a third of what it finds.
-                let mut quiet = Share::of(&budget);
+                let mut quiet = BudgetShare::of(&budget);
                 prop_assert!(quiet.grow((1 << 20) >> 11), "{} are in use", budget.used());
             }
         }
@@ -167,7 +167,7 @@ mod tests {
         #[test]
         fn one_alone_has_two_thirds_and_two_that_grow_together_two_fifths_each(step in 1..2048_u64) {
             let budget = Budget::new(1 << 20);
-            let (mut one, mut two) = (Share::of(&budget), Share::of(&budget));
+            let (mut one, mut two) = (BudgetShare::of(&budget), BudgetShare::of(&budget));
             while one.grow(step) | two.grow(step) {}
             for held in [one.held, two.held] {
                 prop_assert!(held.abs_diff((2 << 20) / 5) <= 2 * step, "{held}");

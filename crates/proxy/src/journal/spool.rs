@@ -22,7 +22,7 @@ use podwitness_wire::{
 };
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::{Budgets, Journal, State, budget::Share};
+use super::{Budgets, Journal, State, budget::BudgetShare};
 use folder::{Folder, Lines};
 
 /// Bytes of one file, about.
@@ -46,7 +46,7 @@ pub(super) struct Spool {
     segment: u64,
     /// Name of the recording, where an earlier process began it.
     pub(super) name: String,
-    share: Share,
+    share: BudgetShare,
 }
 
 #[derive(Debug)]
@@ -100,7 +100,7 @@ pub(crate) struct Spooler {
 // === impl Spool
 
 impl Spool {
-    pub(super) const fn new(usable: bool, share: Share) -> Self {
+    pub(super) const fn new(usable: bool, share: BudgetShare) -> Self {
         Self {
             usable,
             segments: VecDeque::new(),
@@ -113,7 +113,7 @@ impl Spool {
     }
 
     /// One that holds what an earlier process wrote; it counts whatever the budget.
-    fn holding(name: String, segments: Vec<Segment>, mut share: Share) -> Self {
+    fn holding(name: String, segments: Vec<Segment>, mut share: BudgetShare) -> Self {
         share.grow_anyway(segments.iter().map(|segment| segment.len).sum());
         Self { segments: segments.into(), name, ..Self::new(false, share) }
     }
@@ -236,7 +236,7 @@ impl Journal {
         let mut state = journal.state();
         state.header = Some(Arc::new(waybill.header.clone()));
         state.events = waybill.events.is_some();
-        state.spool = Spool::holding(waybill.session.clone(), segments, Share::of(&budgets.disk));
+        state.spool = Spool::holding(waybill.session.clone(), segments, BudgetShare::of(&budgets.disk));
         state.window.begin_at(end);
         state.window.push(close, true);
         state.acked = start;

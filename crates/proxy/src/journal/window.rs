@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Buf as _, Bytes, BytesMut};
 use podwitness_wire::pack::FRAME;
 
-use super::budget::Share;
+use super::budget::BudgetShare;
 
 /// Lines are gathered to chunks of at most this size, so that each can be a piece of an upload as it is; what one frame
 /// becomes can be more.
@@ -18,11 +18,11 @@ pub(super) struct Window {
     len: u64,
     chunks: VecDeque<Bytes>,
     tail: BytesMut,
-    share: Share,
+    share: BudgetShare,
 }
 
 impl Window {
-    pub(super) fn new(share: Share) -> Self {
+    pub(super) fn new(share: BudgetShare) -> Self {
         Self { start: 0, len: 0, chunks: VecDeque::new(), tail: BytesMut::new(), share }
     }
 
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn what_was_pushed_is_read_from_anywhere_until_released() {
         let budget = Budget::new(1 << 20);
-        let mut window = Window::new(Share::of(&budget));
+        let mut window = Window::new(BudgetShare::of(&budget));
         let line = vec![b'x'; CHUNK / 4 - 1];
         for _ in 0..9 {
             assert!(window.push(&line, false));
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_budget_that_is_used_up_refuses_unless_overruled() {
-        let mut window = Window::new(Share::of(&Budget::new(6)));
+        let mut window = Window::new(BudgetShare::of(&Budget::new(6)));
         assert!(window.push(b"1234", false));
         assert!(!window.push(b"5", false));
         assert!(window.push(b"5", true));

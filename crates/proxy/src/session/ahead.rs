@@ -1,7 +1,7 @@
 //! Reading ahead: what one side of a session has said and the other has not been given yet.
 //!
 //! The API server drops what it has not sent once the command has ended, so a session that waits for its recorder or
-//! its client goes on reading, up to [`READ_AHEAD`] and within the budget of memory; beyond that the sender waits.
+//! its client goes on reading, up to [`limit`] and within the budget of memory; beyond that the sender waits.
 
 use std::{
     collections::VecDeque,
@@ -11,19 +11,28 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use podwitness_wire::ws::MAX_HELD;
+use podwitness_wire::{session::Language, ws::MAX_HELD};
 use tokio::io::AsyncRead;
 
 use super::pace::Pace;
 use crate::{
-    journal::{Budget, Share},
+    journal::{Budget, BudgetShare},
     stream::{TOGETHER, poll_gather},
 };
 
 /// Most that is read ahead of what has gone on.
-pub(super) const READ_AHEAD: usize = 16 << 20;
+const READ_AHEAD: usize = 16 << 20;
 /// What may always be read ahead: any frame that is held whole, and the reads around it.
 pub(super) const LEAST: usize = 2 * MAX_HELD;
+
+/// How many bytes may be read ahead of a server. Where pings are not known as such, the answers to them wait as if nothing
+/// were in between.
+pub(super) const fn limit(language: Language) -> usize {
+    match language {
+        Language::Opaque | Language::Undecoded => LEAST,
+        Language::Command(..) | Language::Forward(_) => READ_AHEAD,
+    }
+}
 
 /// One side of a session, with what it has said.
 pub(super) struct Ahead<R> {
@@ -36,7 +45,7 @@ pub(super) struct Ahead<R> {
     queued: usize,
     spare: BytesMut,
     limit: usize,
-    share: Share,
+    share: BudgetShare,
     /// Something was read, or the end, since [`Ahead::news`] was asked last.
     news: bool,
     ended: bool,
@@ -53,7 +62,7 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
             queued: 0,
             spare: BytesMut::new(),
             limit,
-            share: Share::of(memory),
+            share: BudgetShare::of(memory),
             news: false,
             ended: false,
         }
@@ -62,6 +71,11 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
     /// What can be looked at.
     pub(super) fn front(&self) -> &[u8] {
         &self.front
+    }
+
+    /// Whether anything was read that has not been taken.
+    pub(super) fn holds(&self) -> bool {
+        !self.front.is_empty() || !self.queue.is_empty()
     }
 
     /// Adds to what can be looked at, if anything was read.

@@ -16,9 +16,12 @@ use podwitness_wire::{
     channel::{Farewell, Source},
     session::{Direction, SessionError, Unit},
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    sync::Notify,
+};
 
-use super::{ahead::Ahead, tap::Tap};
+use super::{ahead::Ahead, pongs::Pongs, tap::Tap};
 use crate::{
     enforce,
     journal::{Budget, Journal},
@@ -29,6 +32,9 @@ use crate::{
 pub(super) struct Live {
     pub(super) tap: Mutex<Tap>,
     pub(super) journal: Journal,
+    pub(super) pongs: Pongs,
+    /// The server takes nothing more. What it has said may still be on its way to the client.
+    pub(super) server_left: Notify,
 }
 
 /// Why a direction has come to its end.
@@ -105,7 +111,40 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     pub(super) async fn run(&mut self, live: &Live) -> Stop {
         match self.pass_all(live).await {
             Ok(()) => Stop::Ended,
+            Err(Stop::Unwanted) if self.source == Source::Client => {
+                live.server_left.notify_one();
+                self.listen(live).await;
+                Stop::Unwanted
+            }
             Err(stop) => stop,
+        }
+    }
+
+    /// Reads on where what is said is not wanted any more, until the client ends: its pings are answered for as long as output
+    /// is left for it.
+    async fn listen(&mut self, live: &Live) {
+        self.pending = Bytes::new();
+        self.from.take(std::mem::take(&mut self.ready));
+        loop {
+            let front = self.from.front();
+            match self.direction.peek(front) {
+                Ok(Some(unit)) => {
+                    self.note_ping(unit, front.get(..unit.len).unwrap_or_default(), live);
+                    self.direction.gone_on(unit);
+                    self.from.take(unit.len);
+                }
+                Ok(None) if self.from.refill() => {}
+                Ok(None) if !self.from.ended() => self.from.news().await,
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn note_ping(&self, unit: Unit, bytes: &[u8], live: &Live) {
+        if unit.control
+            && let Some(pong) = self.direction.pong(bytes)
+        {
+            live.pongs.put(pong);
         }
     }
 
@@ -125,6 +164,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
                     self.pass_on(live).await?;
                     self.from.during(self.to.flush()).await.map_err(|_| Stop::Unwanted)?;
                     self.from.news().await;
+                    self.forget_ping(live);
                 }
             }
             if self.ready >= TOGETHER {
@@ -139,16 +179,59 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
             Some(room) => room,
             None => {
                 self.pass_on(live).await?;
-                self.from.during(live.journal.room()).await
+                self.room_or_pings(live).await?
             }
         };
         room.map_err(|status| Stop::Policy(Box::new(status)))
     }
 
+    /// Waits for the recording, answering the client's pings meanwhile.
+    async fn room_or_pings(&mut self, live: &Live) -> Result<Result<(), Status>, Stop> {
+        loop {
+            let answers = self.answers_pings();
+            let room = self.from.during(async {
+                tokio::select! {
+                    biased;
+                    room = live.journal.room() => Some(room),
+                    () = live.pongs.news(), if answers => None,
+                }
+            });
+            if let Some(room) = room.await {
+                return Ok(room);
+            }
+            self.answer_ping(live).await?;
+        }
+    }
+
     /// Passes on what may go on, and lets the uploader know what was recorded.
     async fn pass_on(&mut self, live: &Live) -> Result<(), Stop> {
         live.journal.tell();
-        self.write().await.map_err(|_| Stop::Unwanted)
+        self.write().await.map_err(|_| Stop::Unwanted)?;
+        if self.from.holds() { self.answer_ping(live).await } else { Ok(()) }
+    }
+
+    /// Pings come from the client, so the other direction answers them.
+    const fn answers_pings(&self) -> bool {
+        matches!(self.source, Source::Server)
+    }
+
+    /// Answers the client's newest ping ahead of what waits. Everything that may go on has gone on.
+    async fn answer_ping(&mut self, live: &Live) -> Result<(), Stop> {
+        if self.answers_pings()
+            && self.direction.takes_control_frame()
+            && let Some(pong) = live.pongs.take()
+        {
+            self.pending = pong.into();
+            self.write().await.map_err(|_| Stop::Unwanted)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing waited until now: the API server's own answer is among what comes next.
+    fn forget_ping(&self, live: &Live) {
+        if self.answers_pings() {
+            live.pongs.take();
+        }
     }
 
     /// Looks at the next unit and records it.
@@ -163,6 +246,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
             Err(error) => return self.stop_decoding(live, error),
         };
         let bytes = front.get(..unit.len).unwrap_or_default();
+        self.note_ping(unit, bytes, live);
         match live.with_tap(|tap| self.direction.feed(bytes, |event| tap.see(event))) {
             Ok(()) => Ok(Front::Unit(unit, !unit.control)),
             Err(error) => self.stop_decoding(live, error),

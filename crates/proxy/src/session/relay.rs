@@ -10,12 +10,14 @@ use podwitness_wire::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, split},
+    sync::Notify,
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     Open, Recording,
-    ahead::{LEAST, READ_AHEAD},
+    ahead::{self, LEAST},
+    pongs::Pongs,
     pump::{Live, Pump, Stop},
     tap::{Summary, Tap},
 };
@@ -48,13 +50,14 @@ async fn session<C: Stream, S: Stream>(client: C, server: S, language: Language,
     if language == Language::Undecoded {
         tap.stop_decoding("the protocol is not known");
     }
-    let live = Live { tap: tap.into(), journal };
+    let live = Live { tap: tap.into(), journal, pongs: Pongs::default(), server_left: Notify::new() };
     let (client_read, client_write) = split(client);
     let (server_read, server_write) = split(server);
     let memory = &open.budgets.memory;
     let (said, answered) = directions(language);
     let mut up = Pump::new((Source::Client, said), client_read, server_write, LEAST, memory);
-    let mut down = Pump::new((Source::Server, answered), server_read, client_write, READ_AHEAD, memory);
+    let mut down =
+        Pump::new((Source::Server, answered), server_read, client_write, ahead::limit(language), memory);
     let (end, message) = both(&mut up, &mut down, &live, &open.drain).await;
     if let Some(status) = &message {
         // A client that does not read learns nothing.
@@ -84,7 +87,9 @@ where
     let (passed, mut seen) = (down.passed(), 0);
     let (upward, downward) = (up.run(live), down.run(live));
     tokio::pin!(upward, downward);
-    let (mut begun, mut left, mut until) = (false, None, now);
+    // Whether the client has said its last, who left first, and for how long the other is waited for.
+    let (mut heard, mut left, mut until) = (false, None, now);
+    let mut begun = false;
     loop {
         tokio::select! {
             stop = &mut downward => return match stop {
@@ -93,15 +98,17 @@ where
                 Stop::Policy(status) => (End::Policy, Some(*status)),
                 Stop::Unreadable(status) => (End::Unreadable, Some(*status)),
             },
-            stop = &mut upward, if left.is_none() => match stop {
-                Stop::Ended => (left, until) = (Some(End::ClientLeft), Instant::now() + LINGER),
-                Stop::Unwanted => {
-                    (left, until) = (Some(End::ServerLeft), Instant::now() + DEAF);
-                    seen = passed.load(Ordering::Relaxed);
-                }
+            stop = &mut upward, if !heard => match stop {
+                Stop::Ended => (heard, left, until) = (true, Some(End::ClientLeft), Instant::now() + LINGER),
+                // Said before, by `server_left`.
+                Stop::Unwanted => heard = true,
                 Stop::Policy(status) => return (End::Policy, Some(*status)),
                 Stop::Unreadable(status) => return (End::Unreadable, Some(*status)),
             },
+            () = live.server_left.notified() => {
+                (left, until) = (Some(End::ServerLeft), Instant::now() + DEAF);
+                seen = passed.load(Ordering::Relaxed);
+            }
             () = sleep_until(now + HEADER), if !begun => {
                 begun = true;
                 live.with_tap(Tap::begin);

@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     Decision,
     request::{chosen, undecoded},
+    unrecorded::Passing,
 };
 use crate::{
     BoxedStream, Proxy, Stream,
@@ -29,7 +30,7 @@ use crate::{
     events::{Witness, metered},
     intercept::ServerIo,
     memory::Flight,
-    metrics::Upgrade,
+    metrics::{Purpose, Upgrade},
     refusal,
     session::{self, Recording},
     stream::{Rewound, pass_both},
@@ -50,7 +51,7 @@ pub(super) fn switch(
 ) -> Response<Body> {
     let language = session.script.and_then(|script| chosen(answer.headers(), script));
     let undecoded = session.script.and_then(undecoded);
-    let (recorded, outcome) = match settle(decision, language, undecoded) {
+    let settled = match settle(decision, language, undecoded, session) {
         Ok(settled) => settled,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
@@ -60,13 +61,14 @@ pub(super) fn switch(
     if let Some(witness) = &mut witness {
         witness.head(answer.status(), answer.headers());
     }
-    proxy.metrics.upgrade(session.purpose, outcome);
+    let (outcome, purpose) = (settled.outcome(), session.purpose);
+    proxy.metrics.upgrade(purpose, outcome);
     let server = hyper::upgrade::on(&mut answer);
     // Taken before the client hears of its session, so that no drain can end in between.
     let guard = (outcome != Upgrade::NoSession).then(|| proxy.drain.guard());
     let proxy = Arc::clone(proxy);
     tokio::spawn(async move {
-        match relay(&proxy, client, server, recorded, witness.as_ref()).await {
+        match relay(&proxy, (client, server), settled, purpose, witness.as_ref()).await {
             Ok(()) => witness.iter_mut().for_each(Witness::ended),
             Err(error) => {
                 tracing::debug!(error = &error as &dyn Error, "upgraded connection ended");
@@ -80,7 +82,21 @@ pub(super) fn switch(
     answer.map(|_| full(Bytes::new()))
 }
 
-type Recorded = (Recording, Language);
+/// How a session goes on once its server has agreed to it.
+enum Settled {
+    Recorded(Recording, Language),
+    /// Unrecorded, and how it can be followed.
+    Passes(Passing, Language),
+}
+
+impl Settled {
+    const fn outcome(&self) -> Upgrade {
+        match self {
+            Self::Recorded(..) => Upgrade::Recorded,
+            Self::Passes(passing, _) => passing.why,
+        }
+    }
+}
 
 /// Only what can be recorded was offered: a server that chooses something else breaks RFC 6455 §4.1, and the session
 /// is held to the policy once more. Where that lets it go on, it is recorded undecoded.
@@ -88,28 +104,29 @@ fn settle(
     decision: Decision,
     language: Option<Language>,
     undecoded: Option<Language>,
-) -> Result<(Option<Recorded>, Upgrade), Box<Status>> {
+    session: &Session,
+) -> Result<Settled, Box<Status>> {
     let (recording, policy) = match decision {
-        Decision::Pass(why) => return Ok((None, why)),
+        Decision::Pass(passing) => return Ok(Settled::Passes(passing, language.unwrap_or(Language::Opaque))),
         Decision::Record(recording, policy) => (recording, policy),
     };
     if let Some(language) = language {
-        return Ok((Some((recording, language)), Upgrade::Recorded));
+        return Ok(Settled::Recorded(recording, language));
     }
     match enforce::on_unknown(&policy, "the protocol that the API server chose") {
-        OnUnknown::Forward => match undecoded {
-            Some(language) => Ok((Some((recording, language)), Upgrade::Recorded)),
-            None => Ok((None, Upgrade::Unrecorded)),
-        },
+        OnUnknown::Forward => Ok(match undecoded {
+            Some(language) => Settled::Recorded(recording, language),
+            None => Settled::Passes(Passing::because(Upgrade::Unrecorded, session), Language::Opaque),
+        }),
         OnUnknown::Refuse(status) => Err(Box::new(recording.refused(status))),
     }
 }
 
 async fn relay(
     proxy: &Proxy,
-    client: OnUpgrade,
-    server: OnUpgrade,
-    recorded: Option<Recorded>,
+    (client, server): (OnUpgrade, OnUpgrade),
+    settled: Settled,
+    purpose: Purpose,
     witness: Option<&Witness>,
 ) -> hyper::Result<()> {
     let (client, server) = tokio::try_join!(client, server)?;
@@ -118,15 +135,18 @@ async fn relay(
         Some(witness) => metered(client, witness),
         None => client,
     };
-    match recorded {
-        Some((recording, language)) => session::relay(client, server, language, recording).await,
-        None => pass_unrecorded(proxy, client, server).await,
+    match settled {
+        Settled::Recorded(recording, language) => session::relay(client, server, language, recording).await,
+        Settled::Passes(Passing { why: Upgrade::NoSession, .. }, _) => {
+            pass_events(proxy, client, server).await;
+        }
+        Settled::Passes(passing, language) => passing.relay(proxy, purpose, language, (client, server)).await,
     }
     Ok(())
 }
 
-/// Each side learns of the other's end by its own; why it ended concerns nobody here.
-async fn pass_unrecorded(proxy: &Proxy, mut client: BoxedStream, mut server: BoxedStream) {
+/// Events of a watch, or a log. Each side learns of the other's end by its own; why it ended concerns nobody here.
+async fn pass_events(proxy: &Proxy, mut client: BoxedStream, mut server: BoxedStream) {
     let over = tokio::select! {
         passed = pass_both(&mut client, &mut server) => passed.is_err(),
         () = proxy.drain.over() => true,

@@ -66,7 +66,8 @@ pub(super) fn meta(head: &Parts, session: &Session, caller: Caller) -> SessionMe
         command: match action.action {
             Action::Run => query.first("cmd").unwrap_or_default().split(' ').map(str::to_owned).collect(),
             Action::Exec => query.all("command").map(str::to_owned).collect(),
-            _ => Vec::new(),
+            Action::Unknown => vec![session.info.path.clone()],
+            Action::Attach | Action::PortForward => Vec::new(),
         },
         tty: query.first("tty").is_some_and(is_set),
         stdin: query.first(stdin).is_some_and(is_set),
@@ -252,6 +253,13 @@ mod tests {
         let meta = described(&head("/api/v1/namespaces/n/services/s:80/proxy/ws?token=secret"));
         assert_eq!((meta.kind, &*meta.namespace, &*meta.pod), ("opaque", "n", ""));
         assert_eq!(meta.command, ["/api/v1/namespaces/n/services/s:80/proxy/ws"]);
+    }
+
+    #[test]
+    fn of_a_session_of_unknown_kind_the_path_is_described() {
+        let meta = described(&head("/api/v1/nodes/x/proxy/./cri/exec/t?a=b"));
+        assert_eq!((meta.kind, &*meta.namespace, &*meta.pod), ("unknown", "", ""));
+        assert_eq!(meta.command, ["/api/v1/nodes/x/proxy/./cri/exec/t"]);
     }
 
     #[test]

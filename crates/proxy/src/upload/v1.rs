@@ -1,11 +1,11 @@
 //! One part of a recording to a recorder of version 1: `POST /record` over HTTP/1.1, on a connection of its own.
 //!
 //! `100 Continue` says that the recorder takes it, and the response after the end that it has. In between it says
-//! nothing, so lines count as recorded once the connection has taken them: that is enough for fail open alone.
+//! nothing, so lines count as recorded once the connection has taken them and [`UNCONFIRMED`] bytes after them, or the
+//! response has come after the end: that is enough for fail open alone.
 
-use std::{net::SocketAddr, pin::Pin, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, pin::Pin, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, client::conn::http1, ext::on_informational};
 use hyper_util::rt::TokioIo;
@@ -29,6 +29,12 @@ use crate::{
 const CONTINUE: Duration = Duration::from_secs(10);
 /// How long the connection may take nothing, and how long the response may take after the end.
 const WINDOW: Duration = Duration::from_secs(30);
+
+/// Bytes that the connection has taken last, and that go to the next recorder where the upload breaks off: what was read
+/// of them is not known. More would fill the disks of pods with long sessions.
+const UNCONFIRMED: u64 = 1 << 20;
+/// Bytes between two places that are remembered.
+const SPACING: u64 = UNCONFIRMED / 16;
 
 type Answer = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 
@@ -86,7 +92,8 @@ impl Upload {
         progress: &mut Progress,
     ) -> Result<End, UploadError> {
         let mut cursor = journal.acked();
-        self.send(progress.next_part(cursor, false)?.into()).await?;
+        let mut taken = Taken::default();
+        self.send(Chunk::Lines(progress.next_part(cursor, false)?.into())).await?;
         loop {
             let next = tokio::select! {
                 next = journal.next(cursor) => next.map_err(UploadError::Spool)?,
@@ -95,24 +102,36 @@ impl Upload {
             match next {
                 Next::Lines(lines) => {
                     cursor += lines.len() as u64;
-                    self.send(known(lines)).await?;
-                    journal.ack(cursor);
+                    let lines = known(lines);
+                    if !lines.is_empty() {
+                        self.send(Chunk::Lines(lines)).await?;
+                    }
+                    if let Some(place) = taken.note(cursor) {
+                        journal.ack(place);
+                    }
                 }
-                Next::End => return self.finish().await,
+                Next::End => {
+                    self.finish().await?;
+                    journal.ack(cursor);
+                    return Ok(End::Complete);
+                }
                 Next::Discarded => return Ok(End::Discarded),
             }
         }
     }
 
-    /// Waits until the connection has taken the lines.
-    async fn send(&mut self, lines: Bytes) -> Result<(), UploadError> {
-        if lines.is_empty() {
-            return Ok(());
-        }
+    /// Waits until the connection has taken the chunk.
+    async fn send(&mut self, chunk: Chunk) -> Result<(), UploadError> {
         let Self { body, answer, .. } = self;
+        let ends = matches!(chunk, Chunk::End);
         let taken = async {
-            body.send(Chunk::Lines(lines)).await.ok()?;
-            body.reserve().await.ok().map(drop)
+            body.send(chunk).await.ok()?;
+            if !ends {
+                return body.reserve().await.ok().map(drop);
+            }
+            // What takes the end takes nothing more.
+            body.closed().await;
+            Some(())
         };
         tokio::select! {
             biased;
@@ -125,14 +144,33 @@ impl Upload {
         }
     }
 
-    async fn finish(self) -> Result<End, UploadError> {
-        // Where it cannot be sent, the answer says why.
-        let _ = self.body.send(Chunk::End).await;
+    async fn finish(mut self) -> Result<(), UploadError> {
+        self.send(Chunk::End).await?;
         let answer = timeout(WINDOW, self.answer).await.map_err(|_| UploadError::Silent(WINDOW))?;
         match answer.map_err(UploadError::Http)?.status() {
-            StatusCode::OK => Ok(End::Complete),
+            StatusCode::OK => Ok(()),
             status => Err(UploadError::Status(status)),
         }
+    }
+}
+
+/// Places in the journal that the connection has taken.
+#[derive(Default)]
+struct Taken(VecDeque<u64>);
+
+impl Taken {
+    /// Notes the end of what was taken last, and tells up to where all counts as recorded from now on.
+    fn note(&mut self, place: u64) -> Option<u64> {
+        let places = &mut self.0;
+        if places.len() > 1 && places.get(places.len() - 2).is_some_and(|before| place - before < SPACING) {
+            places.pop_back();
+        }
+        places.push_back(place);
+        let mut believed = None;
+        while let Some(first) = places.pop_front_if(|first| place - *first >= UNCONFIRMED) {
+            believed = Some(first);
+        }
+        believed
     }
 }
 
@@ -156,4 +194,29 @@ fn request(
         assert_with(&mut request, assertion)?;
     }
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_last_bytes_are_not_believed_and_few_places_are_kept(
+            lengths in prop::collection::vec(1u64..200_000, 0..200)
+        ) {
+            let (mut taken, mut place, mut believed, mut places) = (Taken::default(), 0, 0, vec![0]);
+            for length in lengths {
+                place += length;
+                places.push(place);
+                believed = taken.note(place).unwrap_or(believed);
+                prop_assert!(places.contains(&believed));
+                prop_assert!(believed == 0 || place - believed >= UNCONFIRMED);
+                prop_assert!(place - believed <= UNCONFIRMED + 2 * SPACING + 200_000);
+                prop_assert!(taken.0.len() <= 2 * 16 + 2);
+            }
+        }
+    }
 }

@@ -18,4 +18,5 @@ mod raw;
 mod recorder;
 mod server_names;
 mod stepping_aside;
+mod unrecorded;
 mod upgrade;

@@ -9,17 +9,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::*;
 
-const EXEC: &str = "/api/v1/namespaces/n/pods/p/exec?command=sh&stdout=1";
+pub const EXEC: &str = "/api/v1/namespaces/n/pods/p/exec?command=sh&stdout=1";
 const ATTACH: &str = "/api/v1/namespaces/n/pods/p/attach?stdout=1";
 
 /// Sessions that were refused because they could not be recorded.
 const REFUSED: &str = "session_ended_total{outcome=\"refused\",end=\"never\"}";
 
-fn upgrade(path: &str, protocol: &str, more: &str) -> String {
+pub fn upgrade(path: &str, protocol: &str, more: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n{more}\r\n")
 }
 
-fn websocket(path: &str) -> String {
+pub fn websocket(path: &str) -> String {
     let more = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
                 Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
     upgrade(path, "websocket", more)
@@ -27,7 +27,7 @@ fn websocket(path: &str) -> String {
 
 /// A server that switches protocols, says a first word in the same breath, then repeats what it hears in capitals;
 /// its answer shows the request's head. Reviews and other requests get an empty answer.
-fn switching() -> Server {
+pub fn switching() -> Server {
     Server::raw(|mut stream| async move {
         let head = read_head(&mut stream).await;
         if !head.contains("Upgrade:") {
@@ -56,21 +56,21 @@ fn switching() -> Server {
 }
 
 /// An unmasked binary frame.
-fn frame(payload: &[u8]) -> Vec<u8> {
+pub fn frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x82, u8::try_from(payload.len()).unwrap()];
     frame.extend_from_slice(payload);
     frame
 }
 
 /// A masked binary frame with a mask of zeros.
-fn masked(payload: &[u8]) -> Vec<u8> {
+pub fn masked(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x82, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
     frame.extend_from_slice(payload);
     frame
 }
 
 /// Says `head` and the first bytes of a session in one breath; the answer's head and what follows it.
-async fn converse(pod: &Pod, head: &str) -> (String, Tls) {
+pub async fn converse(pod: &Pod, head: &str) -> (String, Tls) {
     let mut tls = pod.tls(&[]).await;
     let mut first = head.as_bytes().to_vec();
     first.extend_from_slice(&masked(b"\0early"));
@@ -78,7 +78,7 @@ async fn converse(pod: &Pod, head: &str) -> (String, Tls) {
     (read_head(&mut tls).await, tls)
 }
 
-async fn hear(tls: &mut Tls, expected: &[u8]) {
+pub async fn hear(tls: &mut Tls, expected: &[u8]) {
     let mut heard = vec![0; expected.len()];
     tls.read_exact(&mut heard).await.unwrap();
     assert_eq!(heard, expected);
@@ -129,7 +129,10 @@ async fn a_session_that_no_grant_wants_passes_as_it_is_and_is_counted() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_followed_passes_under_fail_open_and_is_refused_under_fail_closed() {
     for (head, purpose, outcome) in [
-        (websocket("/api/v1/nodes/x/proxy/cri/exec/token"), "Node", "Unrecorded"),
+        // What the kubelet may offer there is recorded as it stands, too.
+        (websocket("/api/v1/nodes/x/proxy/cri/exec/token"), "Node", "Recorded"),
+        (upgrade("/api/v1/nodes/x/proxy/./cri/attach/token", "SPDY/3.1", ""), "Node", "Recorded"),
+        (websocket("/api/v1/nodes/x/proxy/exec/n/p"), "Node", "Recorded"),
         // Of a command the server's bytes are recorded as they stand.
         (upgrade(EXEC, "websocket", "Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n"), "Exec", "Recorded"),
         (upgrade(ATTACH, "h2c", ""), "Attach", "Recorded"),
@@ -205,6 +208,27 @@ async fn a_command_run_through_a_node_is_held_to_the_policy_too() {
         hear(&mut tls, b"uid=0").await;
     }
     assert_eq!(open.metric("upgrades_total{purpose=\"Node\",outcome=\"Recorded\"}"), 2);
+}
+
+/// Whether an upgrade was asked for or not, and whatever the status.
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_kubelet_to_what_is_not_known_is_recorded() {
+    let ask = "POST /api/v1/nodes/x/proxy/cri/exec/token HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+    let upgraded = ask.replace("\r\n\r\n", "\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n");
+    for head in [ask.to_owned(), upgraded] {
+        let server = || Server::new(|_| async { Response::new(full("uid=0")) }).http1();
+        let closed = Setup::new(server()).grants(&[grant(true)]).start();
+        let mut tls = closed.tls(&[]).await;
+        tls.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 403 "));
+        assert_eq!(closed.server.connections(), 0);
+        let open = Setup::new(server()).grants(&[grant(false)]).start();
+        let mut tls = open.tls(&[]).await;
+        tls.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut tls).await.starts_with("HTTP/1.1 200 "));
+        hear(&mut tls, b"uid=0").await;
+        assert_eq!(open.metric("upgrades_total{purpose=\"Node\",outcome=\"Recorded\"}"), 1, "{head}");
+    }
 }
 
 /// Spellings of one path that the API server cleans before it asks the kubelet.

@@ -24,16 +24,11 @@ async fn recorded(recorder: &Recorder) -> Cast {
     Cast::parse(&recorder.uploads()[0].body)
 }
 
-async fn begin(pod: &Pod, meta: SessionMeta, language: Language) -> Session {
-    let recording = pod.sessions.open(meta, open()).await.map_err(|status| status.message).unwrap();
-    Session::speaking(language, recording)
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_port_forward_is_recorded_by_its_connections_and_not_by_what_they_say() {
     let pod = Pod::new();
     let recorder = pod.recorder(ONE);
-    let mut session = begin(&pod, forwarding(), Language::Forward(Carrier::Channels)).await;
+    let mut session = pod.speaking(Language::Forward(Carrier::Channels), forwarding()).await;
     session.says(&[frame(0, &[80, 0]), frame(1, &[80, 0])].concat()).await;
     session.types(&masked(0, b"POST /login secret")).await;
     session.says(&frame(0, b"200 OK")).await;
@@ -52,7 +47,7 @@ async fn of_an_opaque_session_the_bytes_are_recorded() {
     let pod = Pod::new();
     let recorder = pod.recorder(ONE);
     let opaque = SessionMeta { kind: "opaque", ..forwarding() };
-    let mut session = begin(&pod, opaque, Language::Opaque).await;
+    let mut session = pod.speaking(Language::Opaque, opaque).await;
     session.types(b"anything").await;
     session.says(b"at all").await;
     session.leaves().await;

@@ -127,8 +127,16 @@ impl Pod {
 
     /// A session that is being relayed.
     pub async fn session(&self, meta: SessionMeta, obligation: Obligation) -> Session {
-        let recording = self.sessions.open(meta, obligation).await.map_err(|status| status.message).unwrap();
-        Session::start(recording)
+        Session::start(self.recording(meta, obligation).await)
+    }
+
+    /// A session under fail open in which that is spoken.
+    pub async fn speaking(&self, language: Language, meta: SessionMeta) -> Session {
+        Session::speaking(language, self.recording(meta, open()).await)
+    }
+
+    async fn recording(&self, meta: SessionMeta, obligation: Obligation) -> Recording {
+        self.sessions.open(meta, obligation).await.map_err(|status| status.message).unwrap()
     }
 
     /// The value of a counter, 0 where it was never touched.
@@ -297,10 +305,10 @@ impl Session {
         self.relay.await.unwrap();
     }
 
-    /// The API server leaves, and the client's next ping finds nobody.
+    /// The API server leaves, and the client's next frame, a pong, which asks for no answer, finds nobody.
     pub async fn is_left_by_the_server(&mut self) {
         self.server = duplex(1).0;
-        self.client.write_all(&[0x89, 0x80, 1, 2, 3, 4]).await.unwrap();
+        self.client.write_all(&[0x8a, 0x80, 1, 2, 3, 4]).await.unwrap();
     }
 
     /// Everything that the client still hears, until the relay ends.

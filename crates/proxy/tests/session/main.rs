@@ -21,6 +21,7 @@ mod lines;
 mod old;
 mod open;
 mod packed;
+mod pings;
 mod plain;
 mod recorder;
 mod refuse;

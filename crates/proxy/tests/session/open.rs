@@ -92,6 +92,31 @@ async fn a_recorder_that_hangs_is_left_for_the_next() {
     session.ends(SUCCESS).await;
 }
 
+/// Whether it reads the upload to its end or nothing of it, and whatever it announces.
+#[tokio::test(start_paused = true)]
+async fn what_a_recorder_has_not_acknowledged_is_not_recorded_however_it_ends() {
+    for (level, mood) in [None, Some("received")]
+        .into_iter()
+        .flat_map(|level| [Mood::Hasty, Mood::Forgetful].map(|mood| (level, mood)))
+    {
+        let pod = Pod::new();
+        let recorder = pod.network.add(ONE, level);
+        pod.name(&[ONE]);
+        recorder.mood.send_replace(mood);
+        let mut session = pod.session(meta(), open()).await;
+        session.says(&frame(1, b"hello")).await;
+        session.ends(SUCCESS).await;
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        let complete = "podwitness_session_recordings_total{result=\"Complete\"}";
+        assert_eq!(pod.metric(complete), 0, "{level:?} {mood:?}");
+        recorder.mood.send_replace(Mood::Good);
+        eventually("the recording", || pod.metric(complete) == 1).await;
+        let last = recorder.uploads().pop().unwrap();
+        let cast = Cast::parse(&last.body);
+        assert_eq!((last.ended, cast.output(), cast.gaps()), (Ended::Cleanly, b"hello".to_vec(), 0));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_frame_ends_the_upload_and_not_the_session() {
     let pod = Pod::new();

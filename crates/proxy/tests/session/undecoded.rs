@@ -17,11 +17,6 @@ use crate::{
 
 const SPDY: Language = Language::Command(Transport::Spdy, Protocol::V4);
 
-async fn begin(pod: &Pod, language: Language) -> Session {
-    let recording = pod.sessions.open(meta(), open()).await.map_err(|status| status.message).unwrap();
-    Session::speaking(language, recording)
-}
-
 async fn recorded(recorder: &Recorder) -> Cast {
     eventually("the end", || recorder.uploads().first().is_some_and(|seen| seen.ended == Ended::Cleanly))
         .await;
@@ -60,7 +55,7 @@ async fn a_server_that_breaks_the_protocol_is_recorded_as_it_stands() {
 async fn a_last_frame_that_is_not_whole_is_recorded_too() {
     let pod = Pod::new();
     let recorder = pod.recorder(ONE);
-    let mut session = begin(&pod, Language::Command(Transport::WebSocket, Protocol::Base64V4)).await;
+    let mut session = pod.speaking(Language::Command(Transport::WebSocket, Protocol::Base64V4), meta()).await;
     session.server.write_all(b"\x81\x201b3V0!!!!").await.unwrap();
     session.server = duplex(1).0;
     session.hears(b"\x81\x201b3V0!!!!").await;
@@ -74,7 +69,7 @@ async fn a_last_frame_that_is_not_whole_is_recorded_too() {
 async fn output_on_streams_that_the_client_has_hidden_is_recorded_as_it_stands() {
     let pod = Pod::new();
     let recorder = pod.recorder(ONE);
-    let mut session = begin(&pod, SPDY).await;
+    let mut session = pod.speaking(SPDY, meta()).await;
     // A SYN_STREAM without the whole of its head: nothing behind it can be read.
     session.types(&[0x80, 3, 0, 1, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0]).await;
     let frames = [data(5, b"hidden", false), data(7, b"and more", false)];
@@ -91,7 +86,7 @@ async fn output_on_streams_that_the_client_has_hidden_is_recorded_as_it_stands()
 async fn a_command_in_a_protocol_that_is_not_known_is_recorded_as_it_stands() {
     let pod = Pod::new();
     let recorder = pod.recorder(ONE);
-    let mut session = begin(&pod, Language::Undecoded).await;
+    let mut session = pod.speaking(Language::Undecoded, meta()).await;
     session.types(b"typed").await;
     session.says(b"whatever it says").await;
     session.leaves().await;
@@ -107,7 +102,7 @@ async fn a_command_in_a_protocol_that_is_not_known_is_recorded_as_it_stands() {
 async fn of_forwarded_connections_that_cannot_be_followed_the_bytes_are_recorded() {
     let pod = Pod::new();
     let recorder = pod.recorder(ONE);
-    let mut session = begin(&pod, Language::Forward(Carrier::Spdy)).await;
+    let mut session = pod.speaking(Language::Forward(Carrier::Spdy), meta()).await;
     session.types(&[0x80, 3, 0, 1, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0]).await;
     session.says(&data(5, b"secret", false)).await;
     session.leaves().await;

@@ -84,6 +84,19 @@ async fn a_taken_port_is_an_error_at_startup() {
 }
 
 #[tokio::test]
+async fn elsewhere_is_another_port_of_the_same_address_where_one_is_taken() {
+    let first = bound(Admin::default()).await;
+    let taken = AdminAddresses { admin: first.addr, health: first.health };
+    let second = Admin::default().bind_elsewhere(taken).await.unwrap();
+    assert_ne!((second.addr, second.health), (first.addr, first.health));
+    assert_eq!(second.addr.ip(), first.addr.ip());
+    let free = AdminAddresses { admin: second.addr, health: second.health };
+    drop(second);
+    let third = Admin::default().bind_elsewhere(free).await.unwrap();
+    assert_eq!((third.addr, third.health), (free.admin, free.health));
+}
+
+#[tokio::test]
 async fn probes_have_a_port_that_shows_nothing_else() {
     let (_signal, watch) = Drain::new();
     let admin = Admin::default();

@@ -102,6 +102,61 @@ proptest! {
     }
 }
 
+/// The stream of a server with `frame` put in wherever one may be, and how often that was.
+fn with_frames(session: &Session, cuts: &[usize], frame: &[u8]) -> (Vec<u8>, usize) {
+    let (_, mut server) = directions(Language::Command(session.transport, session.protocol));
+    let (mut out, mut held, mut count) = (vec![], vec![], 0);
+    for piece in in_pieces(&session.server, cuts) {
+        held.extend_from_slice(piece);
+        while let Some(unit) = server.peek(&held).unwrap() {
+            server.feed(&held[..unit.len], |_| {}).unwrap();
+            server.gone_on(unit);
+            out.extend(held.drain(..unit.len));
+            if server.takes_control_frame() {
+                out.extend_from_slice(frame);
+                count += 1;
+            }
+        }
+    }
+    (out, count)
+}
+
+proptest! {
+    #[test]
+    fn a_pong_wherever_one_may_be_changes_nothing_that_is_said(
+        which in 0usize..36, cuts in prop::collection::vec(0usize..512, 0..24)
+    ) {
+        let session = sessions().swap_remove(which);
+        let (stream, count) = with_frames(&session, &cuts, &ws::encode(ws::Opcode::Pong, b"now", None));
+        prop_assert_eq!(count > 0, session.transport == Transport::WebSocket);
+        let (mut client, mut server) = directions(Language::Command(session.transport, session.protocol));
+        relay(&mut client, &[&session.client]);
+        let seen = relay(&mut server, &[&stream]);
+        prop_assert_eq!(Seen { passed: vec![], ..seen }, Seen { passed: vec![], ..expected(&session).1 });
+    }
+}
+
+#[test]
+fn only_pings_of_a_client_over_websocket_are_answered() {
+    let ping = ws::encode(ws::Opcode::Ping, b"now", Some([1, 2, 3, 4]));
+    for (language, answered) in [
+        (Language::Command(Transport::WebSocket, Protocol::V5), true),
+        (Language::Forward(Carrier::Tunnel), true),
+        (Language::Forward(Carrier::Channels), true),
+        (Language::Command(Transport::Spdy, Protocol::V4), false),
+        (Language::Forward(Carrier::Spdy), false),
+        (Language::Opaque, false),
+        (Language::Undecoded, false),
+    ] {
+        let (mut client, mut server) = directions(language);
+        assert_eq!(client.pong(&ping).is_some(), answered, "{language:?}");
+        assert_eq!((server.pong(&ping), server.takes_control_frame()), (None, answered), "{language:?}");
+        client.stop_decoding();
+        server.stop_decoding();
+        assert_eq!((client.pong(&ping), server.takes_control_frame()), (None, false), "{language:?}");
+    }
+}
+
 const FAREWELL: Farewell<'static> = Farewell { status: br#"{"status":"Failure"}"#, message: "it is over" };
 
 /// The last words of a session whose server has said so many bytes.

@@ -1,6 +1,7 @@
-//! Frames of our own, for messages put into a session that is being ended.
+//! Frames of our own: messages put into a session that is being ended, and answers to pings.
 
-use super::Opcode;
+use super::{Head, Opcode, Payload, head::MAX_CONTROL};
+use crate::channel::Source;
 
 /// One final frame with that payload; masked where it goes to a server.
 #[must_use]
@@ -26,6 +27,20 @@ pub fn close(code: u16, reason: &str) -> Vec<u8> {
     encode(Opcode::Close, &payload, None)
 }
 
+/// The pong that answers `frame`, a whole frame of a client, where that is a ping (RFC 6455 §5.5.3).
+#[must_use]
+pub fn pong(frame: &[u8]) -> Option<Vec<u8>> {
+    let head = Head::parse(Source::Client, frame).ok()??;
+    let payload = frame.get(head.size..)?;
+    let well_formed = head.fin && head.len <= MAX_CONTROL && payload.len() as u64 == head.len;
+    if head.opcode != Opcode::Ping || !well_formed {
+        return None;
+    }
+    let mut clear = Vec::with_capacity(payload.len());
+    Payload::masked(payload, head.mask).read(|bytes| clear.extend_from_slice(bytes));
+    Some(encode(Opcode::Pong, &clear, None))
+}
+
 fn push_length(frame: &mut Vec<u8>, len: usize, masked: u8) {
     match (u8::try_from(len), u16::try_from(len)) {
         (Ok(short @ ..=125), _) => frame.push(masked | short),
@@ -43,6 +58,29 @@ fn push_length(frame: &mut Vec<u8>, len: usize, masked: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pong_repeats_what_the_ping_says() {
+        for mask in [None, Some([1, 2, 3, 4])] {
+            for payload in [&b""[..], b"now", &[7; 125]] {
+                let ping = encode(Opcode::Ping, payload, mask);
+                assert_eq!(pong(&ping), Some(encode(Opcode::Pong, payload, None)), "{ping:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_whole_ping_has_a_pong() {
+        let ping = encode(Opcode::Ping, b"now", Some([1, 2, 3, 4]));
+        assert_eq!(pong(&ping[..ping.len() - 1]), None);
+        assert_eq!(pong(&[&ping[..], &[0]].concat()), None);
+        assert_eq!(pong(&encode(Opcode::Ping, &[7; 126], None)), None);
+        assert_eq!(pong(&[0x09, 0]), None, "a fragment");
+        for opcode in [Opcode::Pong, Opcode::Close, Opcode::Binary] {
+            assert_eq!(pong(&encode(opcode, b"now", None)), None, "{opcode:?}");
+        }
+        assert_eq!(pong(&[]), None);
+    }
 
     #[test]
     fn a_close_frame_carries_code_and_reason() {

@@ -7,7 +7,7 @@ use crate::channel::Source;
 pub const MAX_HEAD: usize = 14;
 
 /// Longest payload of a control frame.
-const MAX_CONTROL: u64 = 125;
+pub(super) const MAX_CONTROL: u64 = 125;
 /// Longest payload of any frame; a client's length is cut to its bits.
 const MAX_LEN: u64 = i64::MAX.cast_unsigned();
 

@@ -74,6 +74,12 @@ impl Units {
         self.state = unit.after;
     }
 
+    /// Whether what has gone on ends with a whole frame: behind it a control frame may follow (RFC 6455 §5.4).
+    #[must_use]
+    pub const fn is_between_frames(&self) -> bool {
+        self.state.left == 0
+    }
+
     /// The bytes after which a message of ours may follow: the rest of an open frame as zeros, the end of an open
     /// message. `None` where that would take more than [`MAX_PADDING`].
     #[must_use]
@@ -154,6 +160,18 @@ mod tests {
         let units = Units::new(Source::Server);
         assert!(units.peek(&[0x89, 0]).unwrap().unwrap().control);
         assert!(!units.peek(&[0x82, 0]).unwrap().unwrap().control);
+    }
+
+    #[test]
+    fn within_a_long_frame_no_control_frame_may_follow() {
+        let frame = encode(Opcode::Binary, &[7; 100_000], None);
+        let mut units = Units::new(Source::Server);
+        assert!(units.is_between_frames());
+        take(&mut units, &frame[..20]);
+        assert!(!units.is_between_frames());
+        take(&mut units, &frame[20..]);
+        take(&mut units, &frame[20 + MAX_HELD..]);
+        assert!(units.is_between_frames());
     }
 
     proptest! {

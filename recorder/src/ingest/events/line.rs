@@ -26,6 +26,10 @@ pub(super) const MAX_STREAMED: usize = MAX_FRAME;
 /// Cap on the keys at the top.
 const MAX_KEYS: usize = 64;
 
+/// Cap on objects and arrays within each other. Readers have caps of their own (`serde_json` 128, DuckDB by its stack), and
+/// one event that they cannot read may end a query over all of them.
+const MAX_DEPTH: usize = 64;
+
 /// Why an event is refused.
 #[derive(Debug, Error)]
 pub(super) enum EventRefusal {
@@ -35,6 +39,9 @@ pub(super) enum EventRefusal {
     /// It is no JSON object with a type.
     #[error("it is no event: {0}")]
     Form(#[from] serde_json::Error),
+    /// Its objects and arrays are nested deeper than the cap.
+    #[error("objects and arrays of an event are nested at most {MAX_DEPTH} deep")]
+    Depth,
     /// It contradicts the assertion.
     #[error("the event's {0} is not the one that the assertion states")]
     Identity(&'static str),
@@ -73,6 +80,9 @@ pub(super) fn admit(line: &[u8], owner: &Owner, now: i64) -> Result<Draft, Event
         return Err(EventRefusal::TooLong);
     }
     let Keys(keys) = serde_json::from_slice(line)?;
+    if depth(line) > MAX_DEPTH {
+        return Err(EventRefusal::Depth);
+    }
     let find = |name: &str| keys.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
     let kind: Cow<'_, str> = serde_json::from_str(find("type").map_or("null", RawValue::get))?;
     if let (Owner::Pod(pod), Some(said)) = (owner, find("podwitness")) {
@@ -94,6 +104,34 @@ pub(super) fn admit(line: &[u8], owner: &Owner, now: i64) -> Result<Draft, Event
     serde_json::to_writer(&mut text, &Received { at: now, from: owner })?;
     text.push(b'}');
     Ok(Draft::new(text, id))
+}
+
+/// How deep objects and arrays of a well-formed text are nested.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut bytes) = (0_usize, 0, json.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth = depth.saturating_add(1);
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Goes on behind the end of a string.
+fn skip_string<'a>(bytes: &mut impl Iterator<Item = &'a u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
 }
 
 fn matches(claimed: &Claimed<'_>, pod: &Pod) -> Result<(), EventRefusal> {
@@ -205,6 +243,22 @@ mod tests {
         assert!(matches!(admit(long.as_bytes(), &pod(), 0), Err(EventRefusal::TooLong)));
         let keys: serde_json::Map<_, _> = (0..=MAX_KEYS).map(|n| (n.to_string(), json!(n))).collect();
         assert!(admit(Value::from(keys).to_string().as_bytes(), &pod(), 0).is_err());
+    }
+
+    #[test]
+    fn what_readers_could_not_follow_is_refused() {
+        let nested = |depth: usize| {
+            let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+            format!("{{\"type\":\"a\",\"x\":{open}\"[[[\\\"{{{{\"{close}}}")
+        };
+        assert!(
+            admit(nested(MAX_DEPTH).as_bytes(), &Owner::Unverified { address: [127, 0, 0, 1].into() }, 0)
+                .is_ok()
+        );
+        for depth in [MAX_DEPTH + 1, 100, 10_000] {
+            let refused = admit(nested(depth).as_bytes(), &pod(), 0).unwrap_err();
+            assert!(matches!(refused, EventRefusal::Depth), "{depth}: {refused}");
+        }
     }
 
     proptest! {

@@ -40,6 +40,8 @@ pub(super) enum SetKind {
     Port,
     /// `inet_service`, of another set
     HeldPort,
+    /// `inet_service`, of a third set
+    OwnPort,
 }
 
 impl SetKind {
@@ -47,7 +49,7 @@ impl SetKind {
         match self {
             Self::V4 => (TYPE_IPV4 << 6) | TYPE_PORT,
             Self::V6 => (TYPE_IPV6 << 6) | TYPE_PORT,
-            Self::Port | Self::HeldPort => TYPE_PORT,
+            Self::Port | Self::HeldPort | Self::OwnPort => TYPE_PORT,
         }
     }
 
@@ -56,7 +58,7 @@ impl SetKind {
         match self {
             Self::V4 => 8,
             Self::V6 => 20,
-            Self::Port | Self::HeldPort => 2,
+            Self::Port | Self::HeldPort | Self::OwnPort => 2,
         }
     }
 
@@ -67,6 +69,7 @@ impl SetKind {
             Self::V6 => 2,
             Self::Port => 3,
             Self::HeldPort => 4,
+            Self::OwnPort => 5,
         }
     }
 }

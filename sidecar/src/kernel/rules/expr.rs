@@ -19,6 +19,8 @@ const REG_2: u32 = 2;
 const REG32_00: u32 = 8;
 /// `NFT_NAT_DNAT`.
 const DNAT: u32 = 1;
+/// `NFPROTO_INET`.
+const BOTH_FAMILIES: u32 = 1;
 /// `IPPROTO_TCP`.
 const TCP: u8 = 6;
 /// Offset of a segment's flags, and two of them (RFC 9293, section 3.1).
@@ -178,6 +180,19 @@ impl<'a> Expr<'a> {
     /// `tcp dport @SET`
     pub(super) fn port_in(self, set: &str) -> Self {
         self.payload(PayloadBase::TransportHeader, 2, 2, REG_1).lookup(set)
+    }
+
+    /// `tcp dport PORT`
+    pub(super) fn port_is(self, port: u16) -> Self {
+        self.payload(PayloadBase::TransportHeader, 2, 2, REG_1).compare(CmpOps::Eq, &port.to_be_bytes())
+    }
+
+    /// `dnat to :PORT`: the address stays as it is
+    pub(super) fn port_to(self, port: u16) -> Self {
+        let expr = self.immediate(REG_1, &port.to_be_bytes());
+        let nat = expr.0.nested_elem().nested_data_nat().push_type(DNAT);
+        let nat = nat.push_family(BOTH_FAMILIES).push_reg_proto_min(REG_1);
+        Self(nat.end_nested().end_nested())
     }
 
     /// `dnat ip to ip daddr`: nothing changes, and no later chain may translate the connection

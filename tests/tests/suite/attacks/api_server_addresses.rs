@@ -44,7 +44,7 @@ print(said.read().hex())
 ";
 
 /// The address and port of the API server itself.
-async fn endpoint() -> Result<(String, u64)> {
+pub(super) async fn endpoint() -> Result<(String, u64)> {
     let slice = Kubectl::default().get(&["endpointslices", "-n", "default", "kubernetes"]).await?;
     let ip = slice.pointer("/endpoints/0/addresses/0").and_then(Value::as_str).context("no endpoint")?;
     let port = slice.pointer("/ports/0/port").and_then(Value::as_u64).context("no port")?;
@@ -52,7 +52,7 @@ async fn endpoint() -> Result<(String, u64)> {
 }
 
 /// A Service of another name on 443 that leads to the API server, and its address.
-async fn another_service(plain: &Namespace) -> Result<String> {
+pub(super) async fn another_service(plain: &Namespace) -> Result<String> {
     let (ip, port) = endpoint().await?;
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "elsewhere"},
         "spec": {"ports": [{"name": "https", "port": 443, "targetPort": port}]}});
@@ -67,7 +67,7 @@ async fn another_service(plain: &Namespace) -> Result<String> {
 }
 
 /// The node as a pod sees it: its address, and its end of the pod's network.
-async fn node_addresses(ns: &Namespace) -> Result<Vec<String>> {
+pub(super) async fn node_addresses(ns: &Namespace) -> Result<Vec<String>> {
     let gateway = r#"python3 -c "
 import socket, struct
 for line in open('/proc/net/route').read().splitlines()[1:]:
@@ -121,7 +121,7 @@ async fn try_all(both: (&Namespace, &Namespace), servers: &[String], round: &str
 }
 
 /// Waits until sidecars have heard of the Service: no handshake shows the API server's own certificate any more.
-async fn is_known(ns: &Namespace, server: &str) -> Result<()> {
+pub(super) async fn is_known(ns: &Namespace, server: &str) -> Result<()> {
     let own = "python3 -c \"import os, ssl; print(ssl.get_server_certificate((os.environ['KUBERNETES_SERVICE_HOST'], \
                int(os.environ['KUBERNETES_SERVICE_PORT']))))\"";
     let there = format!("python3 -c \"import ssl; print(ssl.get_server_certificate(('{server}', 443)))\"");

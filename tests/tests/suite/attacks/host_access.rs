@@ -94,6 +94,14 @@ fn mesh_init() -> Value {
         "securityContext": {"capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}}})
 }
 
+/// As charts have it that set a kernel parameter of the node; or a container that goes on.
+fn privileged_init(restart: Option<&str>) -> Edit {
+    Edit::Init(
+        json!({"name": "sysctl", "image": "podwitness.dev/search:1", "imagePullPolicy": "IfNotPresent",
+        "restartPolicy": restart, "securityContext": {"privileged": true, "runAsUser": 0}}),
+    )
+}
+
 const fn row(name: &'static str, edit: Edit, field: &'static str, item: Option<&'static str>) -> Beyond {
     Beyond { name, edit, field, item }
 }
@@ -135,13 +143,15 @@ fn context(field: &str, value: &Value) -> Edit {
 }
 
 fn namespaces_and_privileges() -> Vec<Beyond> {
-    let add = "securityContext.capabilities.add[0]";
+    let (add, privileged) = ("securityContext.capabilities.add[0]", "securityContext.privileged");
     let sysctls = json!([{"name": "net.core.somaxconn", "value": "1024"}]);
     vec![
         row("hostPID", Edit::Spec(json!({"hostPID": true})), "spec.hostPID", None),
         row("hostIPC", Edit::Spec(json!({"hostIPC": true})), "spec.hostIPC", None),
         row("shared", Edit::Spec(json!({"shareProcessNamespace": true})), "spec.shareProcessNamespace", None),
-        row("privileged", secured("privileged", &json!(true)), "securityContext.privileged", None),
+        row("privileged", secured("privileged", &json!(true)), privileged, None),
+        row("init", privileged_init(None), privileged, Some("init:privileged:podwitness.dev/search")),
+        row("sidecar", privileged_init(Some("Always")), privileged, None),
         row("all", adding("ALL"), add, None),
         row("mesh", Edit::Init(mesh_init()), add, Some("init:NET_ADMIN:podwitness.dev/mesh/init")),
         row("sysctl", context("sysctls", &sysctls), "sysctls[0].name", Some("sysctl:net.core.somaxconn")),

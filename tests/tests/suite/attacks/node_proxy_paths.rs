@@ -56,7 +56,7 @@ const DETOURS: [&str; 20] = [
 ];
 
 /// Spellings that were found by hand: what stands between `proxy/` and the namespace.
-const FOUND: [&str; 10] = [
+pub(super) const FOUND: [&str; 10] = [
     "run",
     "./run",
     "x/../run",

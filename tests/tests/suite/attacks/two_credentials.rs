@@ -15,19 +15,26 @@ const OFFERS: [(&str, &str); 4] = [
     ("before one", "BEARER\u{2003},x"),
 ];
 
+/// Two credentials in one request, and one that stands beside bytes that are no ASCII: a name, and how it is spoken.
+pub(super) fn ways() -> Vec<(String, String, End)> {
+    let mut ways = Vec::new();
+    for (name, offer) in OFFERS {
+        let how = format!("--protocol v5.channel.k8s.io --offer '{offer}' --path EXEC");
+        ways.push((format!("two, one {name}"), how.clone(), Refused));
+        ways.push((format!("one {name}"), format!("--bearer none {how}"), Recorded));
+    }
+    let twice =
+        "--bearer none --protocol v5.channel.k8s.io --offer 'BEARER' --offer '\u{ff}, BEARER' --path EXEC";
+    ways.push(("two as subprotocols".into(), twice.into(), Refused));
+    let bytes = r#"--protocol v5.channel.k8s.io --offer "$(printf 'BEARER, \377')" --path EXEC"#;
+    ways.push(("two, one beside a byte that is no text".into(), bytes.into(), Refused));
+    ways
+}
+
 #[tokio::test]
 async fn a_second_credential_is_seen_whatever_bytes_stand_beside_it() -> Result<()> {
     on_stage(async |stage| {
-        let mut ways = Vec::new();
-        for (name, offer) in OFFERS {
-            let how = format!("--protocol v5.channel.k8s.io --offer '{offer}' --path EXEC");
-            ways.push((format!("two, one {name}"), how.clone(), Refused));
-            ways.push((format!("one {name}"), format!("--bearer none {how}"), Recorded));
-        }
-        let twice = "--bearer none --protocol v5.channel.k8s.io --offer 'BEARER' --offer '\u{ff}, BEARER' --path EXEC";
-        ways.push(("two as subprotocols".into(), twice.into(), Refused));
-        let bytes = r#"--protocol v5.channel.k8s.io --offer "$(printf 'BEARER, \377')" --path EXEC"#;
-        ways.push(("two, one beside a byte that is no text".into(), bytes.into(), Refused));
+        let ways = ways();
         let ways: Vec<_> = ways.iter().map(|(name, how, end)| (&**name, &**how, *end)).collect();
         stage.try_all(&ways).await
     })

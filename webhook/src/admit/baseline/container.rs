@@ -1,6 +1,6 @@
 //! What one container may have.
 
-use podwitness_core::allow::Allowance;
+use podwitness_core::allow::{Allowance, PRIVILEGED};
 use serde_json::Value;
 
 use super::{
@@ -40,7 +40,8 @@ pub(super) fn check(container: &Container<'_>, findings: &mut Findings<'_>) {
     let at = format!("{}.securityContext", container.field());
     if flag(context, "privileged") {
         let problem = format!("container {} is privileged: it could undo interception", container.name());
-        findings.refuse(Reason::Privileged, format!("{at}.privileged"), problem);
+        let item = ends(container).then(|| wanted(container, PRIVILEGED)).flatten();
+        findings.refuse_unless(item, Reason::Privileged, format!("{at}.privileged"), problem);
     }
     capabilities(container, context, &at, findings);
     profiles(context, &at, findings);
@@ -62,14 +63,18 @@ fn capabilities(container: &Container<'_>, context: Option<&Value>, at: &str, fi
     }
 }
 
-/// What would accept a capability: an init container that ends before others start may be meant by its image.
+/// What would accept a capability, or that a container is privileged: an init container that ends before others start may be meant by its image.
 fn wanted(container: &Container<'_>, capability: &str) -> Option<Allowance> {
-    let ends = container.list == List::Init && text(container.value, "restartPolicy") != "Always";
-    if ends {
+    if ends(container) {
         let image = text(container.value, "image");
         return Allowance::parse(&format!("init:{capability}:{image}"));
     }
     Allowance::parse(&format!("capability:{capability}"))
+}
+
+/// Whether it ends before others start.
+fn ends(container: &Container<'_>) -> bool {
+    container.list == List::Init && text(container.value, "restartPolicy") != "Always"
 }
 
 /// Seccomp, AppArmor, SELinux and the node's processes on Windows, for a pod or a container whose security context is

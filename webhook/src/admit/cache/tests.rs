@@ -50,6 +50,20 @@ fn what_does_not_fit_is_left_out_and_said_so_until_it_fits() {
     assert!(cache.get("c").is_some() && !cache.any_or_overflowed(|_| false));
 }
 
+#[test]
+fn objects_of_a_namespace_are_found_by_it() {
+    let cache = Cache::new(10);
+    let within = |namespace: &str, name: &str| {
+        let mut object = object(name);
+        object.metadata.namespace = Some(namespace.to_owned());
+        Event::Apply(object)
+    };
+    take(&cache, [within("shop", "a"), within("shop", "b"), within("shop-2", "c"), within("shop0", "d")]);
+    let found = |namespace: &str| cache.within(namespace).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((found("shop"), found("shop-2")), (vec!["a".into(), "b".into()], vec!["c".into()]));
+    assert_eq!((found("sho"), found("shop/a")), (Vec::<String>::new(), vec![]));
+}
+
 #[tokio::test]
 async fn readiness_waits_for_the_first_complete_list() {
     let (cache, readiness) = (Cache::new(10), Readiness::new());

@@ -90,8 +90,10 @@ fn a_pod_that_kept_our_mounts_but_not_the_sidecar_is_refused() {
     let mut stripped = injected(pod());
     stripped["spec"].as_object_mut().unwrap().remove("initContainers");
     assert_eq!(required(&stripped).unwrap_err().reason, Reason::Volume);
-    let forgetful = with(injected(pod()), "/spec/initContainers/0/volumeMounts", json!([]));
+    let forgetful = with(injected(pod()), "/spec/initContainers/0/env", json!([]));
     assert_eq!(required(&forgetful).unwrap_err().reason, Reason::Volume);
+    let without_mounts = with(injected(pod()), "/spec/initContainers/0/volumeMounts", json!([]));
+    assert_eq!(injected(without_mounts), injected(pod()));
 }
 
 #[test]
@@ -111,10 +113,10 @@ fn a_sidecar_that_is_not_first_is_moved() {
 }
 
 #[test]
-fn a_resubmitted_pod_with_one_more_container_has_one_more_directory() {
-    let mut more = injected(pod());
+fn a_resubmitted_pod_with_one_more_volume_has_one_more_directory() {
+    let mut more = with_second_token(injected(pod()));
     let containers = more["spec"]["containers"].as_array_mut().unwrap();
-    containers.insert(0, json!({"name": "new", "image": "i", "volumeMounts": [token_mount()]}));
+    containers.insert(0, json!({"name": "new", "image": "i", "volumeMounts": [second_mount()]}));
     let again = injected(more);
     let dirs = told(&again).service_accounts;
     assert_eq!(dirs.iter().map(|dir| dir.container.as_str()).collect::<Vec<_>>(), ["new", "app"]);
@@ -123,20 +125,59 @@ fn a_resubmitted_pod_with_one_more_container_has_one_more_directory() {
         assert_eq!(mount["name"], json!(format!("podwitness-serviceaccount-{index}")), "{}", dir.container);
         let mounts = again["spec"]["initContainers"][0]["volumeMounts"].as_array().unwrap().clone();
         let at = |path: &str| mounts.iter().find(|mount| mount["mountPath"] == path).unwrap()["name"].clone();
-        assert_eq!(at(&dir.source), "kube-api-access-abcde");
+        assert_eq!(at(&dir.source), json!(format!("podwitness-source-{index}")));
         assert_eq!(at(&dir.target), mount["name"]);
     }
+    assert_eq!([&dirs[0].volume, &dirs[1].volume], ["second", "kube-api-access-abcde"]);
     assert_eq!(required(&again), Ok(vec![]));
 }
 
 #[test]
 fn a_directory_that_is_no_longer_needed_goes() {
-    let mut two = pod();
-    let container = json!({"name": "other", "image": "i", "volumeMounts": [token_mount()]});
+    let mut two = with_second_token(pod());
+    let container = json!({"name": "other", "image": "i", "volumeMounts": [second_mount()]});
     two["spec"]["containers"].as_array_mut().unwrap().push(container);
     let mut fewer = injected(two);
     fewer["spec"]["containers"].as_array_mut().unwrap().pop();
-    assert_eq!(injected(fewer), injected(pod()));
+    assert_eq!(injected(fewer), injected(with_second_token(pod())));
+}
+
+/// `pod` with another volume that holds a token; nothing mounts it yet.
+fn with_second_token(mut pod: Value) -> Value {
+    let volume = with(token_volume(), "/name", json!("second"));
+    pod["spec"]["volumes"].as_array_mut().unwrap().insert(1, volume);
+    pod
+}
+
+fn second_mount() -> Value {
+    with(token_mount(), "/name", json!("second"))
+}
+
+#[test]
+fn a_pod_that_an_older_version_injected_is_brought_up_to_date() {
+    let mut old = injected(pod());
+    let sidecar = &mut old["spec"]["initContainers"][0];
+    let env = sidecar["env"].as_array_mut().unwrap();
+    let told = env.iter_mut().find(|variable| variable["name"] == "PODWITNESS_SERVICE_ACCOUNTS").unwrap();
+    let dir = json!([{"container": "app", "source": "/var/run/podwitness/source/0",
+        "target": "/var/run/podwitness/serviceaccount/0"}]);
+    told["value"] = json!(dir.to_string());
+    for mount in sidecar["volumeMounts"].as_array_mut().unwrap() {
+        if mount["name"] == "podwitness-source-0" {
+            mount["name"] = json!("kube-api-access-abcde");
+        }
+    }
+    old["spec"]["volumes"].as_array_mut().unwrap().retain(|volume| volume["name"] != "podwitness-source-0");
+    let mut updated = injected(old);
+    // The order of volumes is that of their making.
+    let sorted = |pod: &mut Value| {
+        let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
+        volumes.sort_by_key(|volume| volume["name"].to_string());
+    };
+    let mut expected = injected(pod());
+    sorted(&mut updated);
+    sorted(&mut expected);
+    assert_eq!(updated, expected);
 }
 
 #[test]
@@ -218,8 +259,19 @@ fn never() -> Vec<(Value, Reason, &'static str)> {
         pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(mount);
         pod
     };
-    let many = (0..=MAX_SERVICE_ACCOUNT_DIRS)
-        .map(|index| json!({"name": format!("c{index}"), "image": "i", "volumeMounts": [token_mount()]}));
+    let numbers = 0..=MAX_SERVICE_ACCOUNT_DIRS;
+    let name = |number| json!(format!("token-{number}"));
+    let mut many = pod();
+    many["spec"]["volumes"] =
+        numbers.clone().map(|number| with(token_volume(), "/name", name(number))).collect();
+    many["spec"]["containers"][0]["volumeMounts"] = numbers
+        .map(|number| json!({"name": name(number), "mountPath": format!("/{number}"), "readOnly": true}))
+        .collect();
+    let mut detailed = pod();
+    let items: Value = (0..4000)
+        .map(|number| json!({"key": "k", "path": format!("a/rather/long/path/{number}"), "mode": 0o400}))
+        .collect();
+    detailed["spec"]["volumes"][0]["projected"]["sources"][2]["downwardAPI"]["items"] = items;
     let ours = json!({"serviceAccountToken": {"audience": "podwitness.dev", "path": "t"}});
     let container = "/spec/containers/0/securityContext";
     vec![
@@ -235,7 +287,8 @@ fn never() -> Vec<(Value, Reason, &'static str)> {
         (mounting("podwitness-state"), Reason::Volume, "podwitness-state"),
         (mounting("podwitness-identity"), Reason::Volume, "podwitness-identity"),
         (mounting("podwitness-serviceaccount-7"), Reason::Volume, "podwitness-serviceaccount-7"),
-        (with(pod(), "/spec/containers", many.collect()), Reason::Directories, "65"),
+        (many, Reason::Directories, "65"),
+        (detailed, Reason::Directories, "defaultMode"),
     ]
 }
 
@@ -286,6 +339,39 @@ fn what_could_undo_recording_is_refused_where_it_is_required() {
         assert!(refusal.message.contains(names), "{refusal} does not name {names}");
         let patch = mutate(&pod, &settings(Inject::Optional)).unwrap();
         assert!(!patch.is_empty(), "optional injects it all the same");
+    }
+}
+
+#[test]
+fn every_refusal_says_what_to_change() {
+    let ways = [
+        "choose another",
+        "otherwise",
+        "run the pod",
+        "must be",
+        labels::ALLOW,
+        labels::EXEMPT,
+        "mount",
+        "use ",
+    ];
+    let all = never().into_iter().chain(not_where_required());
+    for (pod, ..) in all.filter(|(_, reason, _)| !matches!(reason, Reason::Malformed | Reason::Windows)) {
+        let message = required(&pod).unwrap_err().message;
+        assert!(ways.iter().any(|way| message.contains(way)), "{message}");
+    }
+}
+
+#[test]
+fn what_has_no_item_names_how_the_pod_is_left_out() {
+    let labelled =
+        |labels: Value| with(with(pod(), "/spec/hostPID", json!(true)), "/metadata/labels", labels);
+    for (labels, term) in [
+        (json!({"app": "agent", "app.kubernetes.io/name": "exporter"}), "app.kubernetes.io/name=exporter"),
+        (json!({"app": "agent", "tier": "node"}), "app=agent"),
+        (json!({"tier": "node"}), "LABEL=VALUE"),
+    ] {
+        let message = required(&labelled(labels)).unwrap_err().message;
+        assert!(message.contains(&format!("podwitness.dev/exempt={term} on the Namespace")), "{message}");
     }
 }
 

@@ -27,13 +27,15 @@ use super::*;
 use crate::{
     admit::{testing::pod, world::tests::world},
     certs::Authority,
+    control::testing::Api,
 };
 
 const NAME: &str = "podwitness-admit.podwitness-system.svc";
 
 fn router(registry: &SharedRegistry) -> axum::Router {
     let world = Arc::new(world("shop", &[(labels::INJECT, "required")], &[]));
-    server::router(world, registry, Readiness::new())
+    let (events, _) = events::channel(Api::default().client());
+    server::router(world, events, registry, Readiness::new())
 }
 
 fn review() -> Vec<u8> {

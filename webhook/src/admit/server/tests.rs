@@ -8,15 +8,25 @@ use podwitness_core::labels;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::admit::{
-    testing::{apply, pod, with},
-    world::tests::world,
+use crate::{
+    admit::{
+        events,
+        ranges::tests::range,
+        testing::{apply, pod, with},
+        world::tests::world,
+    },
+    control::testing::Api,
+    events::Publisher,
 };
+
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
 
 struct Server {
     router: Router,
     registry: SharedRegistry,
     readiness: Readiness,
+    api: Api,
+    publisher: Publisher,
 }
 
 fn server(labels: &[(&str, &str)]) -> Server {
@@ -24,9 +34,15 @@ fn server(labels: &[(&str, &str)]) -> Server {
 }
 
 fn with_grants(labels: &[(&str, &str)], grants: &[Value]) -> Server {
-    let (registry, readiness) = (SharedRegistry::new(), Readiness::new());
-    let world = Arc::new(world("shop", labels, grants));
-    Server { router: router(world, &registry, readiness.clone()), registry, readiness }
+    of_world(world("shop", labels, grants))
+}
+
+fn of_world(world: World) -> Server {
+    let (registry, readiness, api) = (SharedRegistry::new(), Readiness::new(), Api::default());
+    api.answer("POST", EVENTS, json!({"metadata": {}, "eventTime": null}));
+    let (events, publisher) = events::channel(api.client());
+    let router = router(Arc::new(world), events, &registry, readiness.clone());
+    Server { router, registry, readiness, api, publisher }
 }
 
 fn review(pod: &Value) -> Value {
@@ -60,6 +76,13 @@ impl Server {
             (&json!("admission.k8s.io/v1"), &json!("u1"))
         );
         answer["response"].clone()
+    }
+
+    /// The Events that were published on what was reviewed.
+    async fn events(self) -> Vec<Value> {
+        drop(self.router);
+        self.publisher.run().await;
+        self.api.bodies("POST", EVENTS)
     }
 
     fn counted(&self, decision: &str, reason: &str) -> bool {
@@ -249,7 +272,8 @@ async fn a_label_that_records_nothing_is_a_warning() {
         let server = with_grants(&[], &grants);
         let response = server.review("/namespaces", &labelling(None, &labelled)).await;
         assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None));
-        let warned = response.get("warnings").and_then(|list| list[0].as_str());
+        let warnings = response["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap());
+        let warned = warnings.filter(|text| !text.contains("NET_RAW")).collect::<Vec<_>>().first().copied();
         assert_eq!(warned.is_some(), warning.is_some(), "{grants:?}: {response}");
         let (warned, warning) = (warned.unwrap_or_default(), warning.unwrap_or_default());
         assert!(warned.contains(warning), "{warned}");
@@ -275,6 +299,31 @@ async fn only_labels_that_change_are_looked_at() {
     }
     let response = server.review("/namespaces", &review(&pod())).await;
     assert_eq!(response["auditAnnotations"]["decision"], "skipped: not-a-namespace");
+}
+
+#[tokio::test]
+async fn what_required_takes_from_pods_is_said_when_the_label_is_set() {
+    let everything = json!({"src": ["*"], "dst": ["*"],
+        "app": {"tailscale.com/cap/kubernetes": [{"recorder": ["tag:a"]}]}});
+    let server = with_grants(&[], &[everything]);
+    let (required, optional) = (json!({labels::INJECT: "required"}), json!({labels::INJECT: "optional"}));
+    let tagged = json!({labels::INJECT: "required", "tag.podwitness.dev/pci": ""});
+    for (old, new, said) in [
+        (None, &required, true),
+        (Some(&optional), &required, true),
+        (Some(&required), &tagged, false),
+        (Some(&required), &optional, false),
+        (None, &optional, false),
+    ] {
+        let response = server.review("/namespaces", &labelling(old, new)).await;
+        let warnings = response.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
+        assert_eq!(warnings.len(), usize::from(said), "{old:?} {new}: {response}");
+        for warning in warnings.iter().map(|text| text.as_str().unwrap()) {
+            assert!(warning.contains("ping_group_range") && warning.ends_with("accepts"), "{warning}");
+        }
+        let decision = if said { "labelled: required" } else { "labelled" };
+        assert_eq!(response["auditAnnotations"]["decision"], decision);
+    }
 }
 
 /// A review of a namespace of which a grant records everything, and whose annotation changes from `old` to `new`.
@@ -342,4 +391,67 @@ async fn what_is_no_review_is_answered_4xx() {
     assert!(text.contains("podwitness_admission_malformed_requests_total 5"), "{text}");
     assert_eq!(server.send("/mutate/always", json, b"{}".to_vec()).await.0, StatusCode::NOT_FOUND);
     assert_eq!(server.send("/", json, b"{}".to_vec()).await.0, StatusCode::NOT_FOUND);
+}
+
+/// The same as something that is to be made.
+fn for_real(mut review: Value) -> Value {
+    review["request"]["dryRun"] = json!(false);
+    review
+}
+
+#[tokio::test]
+async fn a_pod_that_is_let_through_is_an_event_unless_it_is_a_dry_run_or_its_namespace_is_another() {
+    let optional = [(labels::INJECT, "optional")];
+    let on_host = review(&with(pod(), "/spec/hostNetwork", json!(true)));
+    let harmless = review(&pod());
+    for (labels, review, events) in [
+        (&optional[..], for_real(on_host.clone()), 1),
+        (&optional[..], on_host.clone(), 0),
+        (&optional[..], for_real(harmless), 0),
+        (&[(labels::INJECT, "required")], for_real(on_host.clone()), 0),
+    ] {
+        let server = server(labels);
+        server.review("/mutate/optional", &review).await;
+        let sent = server.events().await;
+        assert_eq!(sent.len(), events, "{labels:?} {review}");
+        assert!(sent.iter().all(|event| event["note"].as_str().unwrap().contains("hostNetwork")), "{sent:?}");
+    }
+}
+
+/// A world in which namespace `shop` has a LimitRange and a ResourceQuota.
+fn constrained(inject: &str, items: &Value, hard: &Value, used: &Value) -> Server {
+    let world = world("shop", &[(labels::INJECT, inject)], &[]);
+    let quota =
+        json!({"metadata": {"name": "q", "namespace": "shop"}, "status": {"hard": hard, "used": used}});
+    world.constraints.learn(range(items), serde_json::from_value(quota).unwrap());
+    of_world(world)
+}
+
+#[tokio::test]
+async fn a_sidecar_is_fitted_into_its_namespaces_limit_range() {
+    let items = json!([{"type": "Container", "min": {"cpu": "50m"}, "max": {"cpu": "1"}}]);
+    let server = constrained("required", &items, &json!({}), &json!({}));
+    let response = server.review("/mutate/required", &review(&pod())).await;
+    let after = apply(pod(), &patch(&response));
+    let resources = &after["spec"]["initContainers"][0]["resources"];
+    assert_eq!((&resources["requests"]["cpu"], &resources["limits"]["cpu"]), (&json!("50m"), &json!("100m")));
+}
+
+#[tokio::test]
+async fn a_pod_that_fits_only_without_a_sidecar_is_let_through_where_injection_is_optional() {
+    let impossible = json!([{"type": "Container", "max": {"memory": "32Mi"}}]);
+    let full = (json!({"limits.memory": "1Gi"}), json!({"limits.memory": "960Mi"}));
+    let limited = with(pod(), "/spec/containers/0/resources", json!({"limits": {"memory": "32Mi"}}));
+    for (inject, items, (hard, used), reason) in [
+        ("optional", &impossible, (json!({}), json!({})), "let-through: limit-range"),
+        ("required", &impossible, (json!({}), json!({})), "refused: limit-range"),
+        ("optional", &json!([]), full.clone(), "let-through: quota"),
+        // The API server decides.
+        ("required", &json!([]), full, "injected"),
+    ] {
+        let server = constrained(inject, items, &hard, &used);
+        let response = server.review(&format!("/mutate/{inject}"), &review(&limited)).await;
+        assert_eq!(response["auditAnnotations"]["decision"], reason, "{response}");
+        assert_eq!(response.get("patch").is_some(), reason == "injected");
+    }
 }

@@ -7,8 +7,8 @@
 
 use podwitness_core::inject::{
     CONTAINER, ENV_INJECT, ENV_PREFIX, Inject, MOUNT_SOURCE, MOUNT_TUN, POD_FIELDS, SERVICE_ACCOUNT_DIR,
-    TOKEN_AUDIENCE, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT, VOLUME_SPOOL, VOLUME_STATE,
-    VOLUME_TUN,
+    TOKEN_AUDIENCE, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT, VOLUME_SOURCE, VOLUME_SPOOL,
+    VOLUME_STATE, VOLUME_TUN,
 };
 
 use super::spec::{Container, Mount, PodSpec, Volume};
@@ -65,6 +65,9 @@ fn is_as_made(volume: &Volume) -> bool {
         VOLUME_IDENTITY => audiences(volume).eq([TOKEN_AUDIENCE]),
         VOLUME_TUN => volume.host_path.as_ref().is_some_and(|node| node.path == MOUNT_TUN),
         VOLUME_STATE | VOLUME_SPOOL => volume.empty_dir.is_some(),
+        name if name.starts_with(VOLUME_SOURCE) => {
+            volume.projected.is_some() && audiences(volume).all(|audience| audience != TOKEN_AUDIENCE)
+        }
         name => name.starts_with(VOLUME_SERVICE_ACCOUNT) && volume.empty_dir.is_some(),
     }
 }
@@ -129,7 +132,11 @@ mod tests {
             allow: Allow::default(),
             image: "podwitness.dev/sidecar:dev".into(),
             pull_secrets: vec![],
+            amounts: admit::Amounts::default(),
+            ranges: admit::Ranges::default(),
+            quotas: vec![],
             spool_size: 512 << 20,
+            node_tun: true,
             control: ControlAddress { name: "control".into(), port: 8444, addresses: vec![] },
             control_ca: "root".into(),
             api_server: ApiServerAddresses::default(),
@@ -210,6 +217,7 @@ mod tests {
             (push(whole(), &mounts("initContainers/1"), identity), mounts_it),
             (set(whole(), "/spec", "ephemeralContainers", debugging), mounts_it),
             (push(whole(), &mounts("containers/0"), stand_in), mounts_it),
+            (push(whole(), &mounts("containers/0"), mount("podwitness-source-0", "/x", true)), mounts_it),
         ]
     }
 
@@ -227,6 +235,8 @@ mod tests {
             (volume(VOLUME_STATE, "hostPath", json!({"path": "/tmp"})), says),
             (volume(VOLUME_SPOOL, "persistentVolumeClaim", json!({"claimName": "c"})), says),
             (volume(VOLUME_TUN, "hostPath", json!({"path": "/"})), says),
+            (volume("podwitness-source-0", "projected", json!({"sources": [ours]})), says),
+            (volume("podwitness-source-0", "hostPath", json!({"path": "/"})), says),
         ]
     }
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::journal::{Journal, Next};
 
-/// How long a recorder may say nothing at all: the reference's window.
+/// How long a recorder may say nothing at all, or let sent lines wait: the reference's window.
 const WINDOW: Duration = Duration::from_secs(30);
 /// How long one that announces durable acknowledgements may let sent lines wait, so that there is time for another
 /// within the longest pause of a session.
@@ -166,9 +166,9 @@ impl<'a> Run<'a> {
     }
 
     fn deadline(&self) -> (Instant, Duration) {
-        let waits = !self.in_flight.is_empty() && self.upload.level.is_some();
-        if waits && self.moved + STALL < self.heard + WINDOW {
-            (self.moved + STALL, STALL)
+        let stall = if self.upload.level.is_some() { STALL } else { WINDOW };
+        if !self.in_flight.is_empty() && self.moved + stall < self.heard + WINDOW {
+            (self.moved + stall, stall)
         } else {
             (self.heard + WINDOW, WINDOW)
         }
@@ -181,7 +181,9 @@ impl<'a> Run<'a> {
                 return Ok(Some(chunk));
             }
         }
-        let ends = self.over && self.gather.is_empty() && !self.finished;
+        // The end goes out once everything before it is acknowledged: a recorder may end its response for other reasons
+        // than that it has everything.
+        let ends = self.over && self.gather.is_empty() && self.in_flight.is_empty() && !self.finished;
         self.finished |= ends;
         Ok(ends.then_some(Chunk::End))
     }
@@ -213,12 +215,8 @@ impl<'a> Run<'a> {
     /// Takes in a piece of the response, and tells whether the upload is complete.
     fn frame(&mut self, frame: Option<Result<Bytes, hyper::Error>>) -> Result<bool, UploadError> {
         let Some(bytes) = frame else {
-            if !self.finished || !self.acks.at_rest() {
-                return Err(UploadError::Early);
-            }
-            // The recorder has closed its file after everything it was sent.
-            self.acked(self.sent);
-            return Ok(true);
+            let complete = self.finished && self.acks.at_rest();
+            return if complete { Ok(true) } else { Err(UploadError::Early) };
         };
         let (mut acked, mut failed) = (None, None);
         self.acks.feed(&bytes.map_err(UploadError::Http)?, |ack| match ack {

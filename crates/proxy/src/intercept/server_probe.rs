@@ -33,7 +33,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{Dial, ServerNames};
+use crate::{Dial, ServerNames, ca::CaError};
 
 /// How long a server has for its certificate.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -41,8 +41,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_secs(60);
 /// How long it holds that there was none in time.
 const UNCLEAR_FOR: Duration = Duration::from_secs(5);
-/// Answers remembered; the least used give way.
-const MAX_ANSWERS: u64 = 1024;
+/// Servers remembered; the least used give way.
+const MAX_KNOWN: u64 = 1024;
 /// Servers asked at a time; who has to wait for longer than [`LIMIT`] has no answer.
 const AT_ONCE: usize = 16;
 /// API servers whose names and addresses are remembered, by the name that was asked for; the one for which no client
@@ -57,7 +57,7 @@ const API_NAME: &str = "kubernetes.default.svc";
 
 /// What answers at an address.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Answer {
+pub(super) enum ServerKind {
     /// An API server of this cluster.
     ApiServer {
         /// A name that its certificate bears: what was asked for, where it does.
@@ -73,19 +73,21 @@ pub(super) enum Answer {
     Unclear,
 }
 
-impl Answer {
+impl ServerKind {
     const fn is_api_server(&self) -> bool {
         matches!(self, Self::ApiServer { .. })
     }
 }
 
 /// Asks servers, and remembers what they answered.
-pub(crate) struct Answers {
-    known: Cache<(SocketAddr, Option<String>), (Answer, Instant)>,
+pub(crate) struct ServerProbe {
+    known: Cache<(SocketAddr, Option<String>), (ServerKind, Instant)>,
     servers: Mutex<Vec<ApiServer>>,
     turns: Semaphore,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
+    /// That of every handshake, but for what looks at the certificate.
+    tls: ClientConfig,
     dial: Arc<dyn Dial>,
 }
 
@@ -98,17 +100,28 @@ struct ApiServer {
     names: Arc<ServerNames>,
 }
 
-impl Answers {
+impl ServerProbe {
     /// For API servers whose certificates stand under `roots`.
-    pub(crate) fn new(roots: RootCertStore, dial: Arc<dyn Dial>) -> Self {
-        Self {
-            known: Cache::builder().max_capacity(MAX_ANSWERS).time_to_live(FRESH).build(),
+    ///
+    /// # Errors
+    /// Where the TLS library refuses its configuration.
+    pub(crate) fn new(roots: RootCertStore, dial: Arc<dyn Dial>) -> Result<Self, CaError> {
+        let provider = Arc::new(default_provider());
+        let mut tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        // A resumed session shows no certificate.
+        tls.resumption = Resumption::disabled();
+        Ok(Self {
+            known: Cache::builder().max_capacity(MAX_KNOWN).time_to_live(FRESH).build(),
             servers: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
             roots: Arc::new(roots),
-            provider: Arc::new(default_provider()),
+            provider,
+            tls,
             dial,
-        }
+        })
     }
 
     /// What answers at `to` to a client that asks for `name`; `names` are those of the API server.
@@ -117,18 +130,19 @@ impl Answers {
         to: SocketAddr,
         name: Option<&str>,
         names: impl FnOnce() -> Vec<ServerName<'static>>,
-    ) -> Answer {
+    ) -> ServerKind {
         let name = name.filter(|name| name.len() <= MAX_NAME).map(str::to_ascii_lowercase);
         let asking = async {
             let answer = self.look(to, name.as_deref(), names()).await;
             tracing::debug!(%to, name, ?answer, "a server was asked for its certificate");
             (answer, Instant::now())
         };
-        let is_old =
-            |(answer, at): &(Answer, Instant)| *answer == Answer::Unclear && at.elapsed() > UNCLEAR_FOR;
+        let is_old = |(answer, at): &(ServerKind, Instant)| {
+            *answer == ServerKind::Unclear && at.elapsed() > UNCLEAR_FOR
+        };
         let entry = self.known.entry((to, name.clone())).or_insert_with_if(asking, is_old);
         let (answer, _) = Box::pin(entry).await.into_value();
-        if let Answer::ApiServer { names, .. } = &answer {
+        if let ServerKind::ApiServer { names, .. } = &answer {
             self.remember(ApiServer { to, asked: name, names: Arc::clone(names) });
         }
         answer
@@ -157,9 +171,11 @@ impl Answers {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look(&self, to: SocketAddr, name: Option<&str>, names: Vec<ServerName<'static>>) -> Answer {
+    async fn look(&self, to: SocketAddr, name: Option<&str>, names: Vec<ServerName<'static>>) -> ServerKind {
         let deadline = Instant::now() + LIMIT;
-        let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else { return Answer::Unclear };
+        let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else {
+            return ServerKind::Unclear;
+        };
         let names: Arc<[ServerName<'static>]> = names.into();
         let nameless = || ServerName::from(to.ip());
         let asked = name.and_then(|name| ServerName::try_from(name.to_owned()).ok()).unwrap_or_else(nameless);
@@ -170,10 +186,10 @@ impl Answers {
         );
         // The name that was asked for names it best.
         match (asked, own) {
-            (Answer::ApiServer { name, names }, Answer::ApiServer { names: others, .. }) => {
+            (ServerKind::ApiServer { name, names }, ServerKind::ApiServer { names: others, .. }) => {
                 let mut names = Arc::unwrap_or_clone(names);
                 names.extend(&others);
-                Answer::ApiServer { name, names: Arc::new(names) }
+                ServerKind::ApiServer { name, names: Arc::new(names) }
             }
             (asked, own) if own.is_api_server() && !asked.is_api_server() => own,
             (asked, _) => asked,
@@ -186,8 +202,8 @@ impl Answers {
         name: ServerName<'static>,
         names: &Arc<[ServerName<'static>]>,
         deadline: Instant,
-    ) -> Answer {
-        let seen = Arc::new(Seen {
+    ) -> ServerKind {
+        let seen = Arc::new(CertificateObserver {
             wanted: [name.clone(), ServerName::from(to.ip())],
             names: Arc::clone(names),
             roots: Arc::clone(&self.roots),
@@ -198,18 +214,19 @@ impl Answers {
         let answer = seen.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A certificate counts however the handshake ended.
         answer.unwrap_or(match outcome {
-            Ok(_) => Answer::NoTls,
-            Err(_) => Answer::Unclear,
+            Ok(_) => ServerKind::NoTls,
+            Err(_) => ServerKind::Unclear,
         })
     }
 
-    async fn connect(&self, to: SocketAddr, name: ServerName<'static>, seen: Arc<Seen>) -> io::Result<()> {
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let mut config = config.dangerous().with_custom_certificate_verifier(seen).with_no_client_auth();
-        // A resumed session shows no certificate.
-        config.resumption = Resumption::disabled();
+    async fn connect(
+        &self,
+        to: SocketAddr,
+        name: ServerName<'static>,
+        seen: Arc<CertificateObserver>,
+    ) -> io::Result<()> {
+        let mut config = self.tls.clone();
+        config.dangerous().set_certificate_verifier(seen);
         let stream = self.dial.dial(to).await?;
         let mut tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         tls.shutdown().await
@@ -229,23 +246,23 @@ enum Chain {
 
 /// Looks at a certificate and accepts it: nothing is said on this connection.
 #[derive(Debug)]
-struct Seen {
+struct CertificateObserver {
     /// The name that was asked for, and the address: one of both names the server from now on, where it bears it.
     wanted: [ServerName<'static>; 2],
     /// What the certificate of an API server may bear, one of them at least.
     names: Arc<[ServerName<'static>]>,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
-    answer: Mutex<Option<Answer>>,
+    answer: Mutex<Option<ServerKind>>,
 }
 
-impl Seen {
-    fn judge(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> Answer {
-        let Ok(certificate) = ParsedCertificate::try_from(own) else { return Answer::Other };
+impl CertificateObserver {
+    fn judge(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> ServerKind {
+        let Ok(certificate) = ParsedCertificate::try_from(own) else { return ServerKind::Other };
         let chain = self.chain(&certificate, others, now);
         let bears = |name: &&ServerName<'static>| verify_server_name(&certificate, name).is_ok();
         let Some(named) = self.names.iter().find(bears).filter(|_| chain != Chain::OfAnother) else {
-            return Answer::Other;
+            return ServerKind::Other;
         };
         let name = self.wanted.iter().find(bears).unwrap_or(named);
         let names = match chain {
@@ -253,7 +270,7 @@ impl Seen {
             // What has not been proven is not said on.
             _ => ServerNames::default(),
         };
-        Answer::ApiServer { name: name.clone(), names: Arc::new(names) }
+        ServerKind::ApiServer { name: name.clone(), names: Arc::new(names) }
     }
 
     /// What is wrong with an API server's certificate in another way than its signature, such as its age, makes it no
@@ -285,7 +302,7 @@ impl Seen {
     }
 }
 
-impl ServerCertVerifier for Seen {
+impl ServerCertVerifier for CertificateObserver {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
