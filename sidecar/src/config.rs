@@ -130,8 +130,9 @@ fn list(errors: &[EnvError]) -> String {
 mod tests {
     use std::collections::HashMap;
 
-    use podwitness_core::inject::{
-        ApiServerAddresses, ControlAddress, EnvSource, Inject, ServiceAccountDir, UntilNetmap,
+    use podwitness_core::{
+        inject::{ApiServerAddresses, ControlAddress, EnvSource, Inject, ServiceAccountDir, UntilNetmap},
+        trust::Trust,
     };
 
     use super::*;
@@ -160,6 +161,7 @@ mod tests {
             log_level: "info".into(),
             spool_limit: 1,
             api_server: ApiServerAddresses::default(),
+            trust: Trust::Pod,
         };
         let mut vars: HashMap<_, _> =
             [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")]

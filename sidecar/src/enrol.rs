@@ -30,6 +30,7 @@ pub fn agent(
         cache: Some(Path::join(&config.paths.state, state::NETMAP)),
         dial: dial(kernel.clone()),
         notices: Some(taken),
+        certificates: None,
     })?;
     Ok((agent, driver, notices))
 }

@@ -217,7 +217,10 @@ async fn changed(netmap: &mut watch::Receiver<Option<Arc<Netmap>>>) {
 
 #[cfg(test)]
 mod tests {
-    use podwitness_core::inject::{ApiServerAddresses, ControlAddress, Credentials, Profile};
+    use podwitness_core::{
+        inject::{ApiServerAddresses, ControlAddress, Credentials, Profile},
+        trust::Trust,
+    };
 
     use super::*;
 
@@ -236,6 +239,7 @@ mod tests {
                 service: vec!["10.96.0.1:443".parse().unwrap()],
                 endpoints: vec!["192.0.2.1:8443".parse().unwrap()],
             },
+            trust: Trust::Pod,
         }
     }
 

@@ -14,6 +14,7 @@ use podwitness_core::{
         ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, SidecarEnv,
         UntilNetmap,
     },
+    trust::Trust,
 };
 use podwitness_lab::control::NAME;
 use podwitness_proxy::PodIdentity;
@@ -102,6 +103,7 @@ impl Pod {
                 log_level: "info".into(),
                 spool_limit: 1 << 20,
                 api_server: ApiServerAddresses::default(),
+                trust: Trust::Pod,
             },
             pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
             api_server: ApiServer { host: "10.96.0.1".into(), port: 443 },

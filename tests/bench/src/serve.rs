@@ -155,6 +155,7 @@ fn write_environment(dir: &Path, addresses: &Addresses, control_ca: &str) -> Res
         log_level: "info".into(),
         spool_limit: SPOOL,
         api_server: podwitness_core::inject::ApiServerAddresses::default(),
+        trust: podwitness_core::trust::Trust::Pod,
     };
     let mut text = format!(
         "KUBERNETES_SERVICE_HOST={}\0KUBERNETES_SERVICE_PORT={}\0",

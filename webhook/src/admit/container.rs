@@ -59,6 +59,7 @@ fn env(settings: &Settings, tuning: &Tuning, dirs: &[Dir<'_>]) -> Vec<Value> {
         // The kubelet evicts a pod whose volume is above its limit, so that half of it is used.
         spool_limit: settings.spool_size / 2,
         api_server: settings.api_server.clone(),
+        trust: settings.trust,
     };
     told.to_env().into_iter().map(variable).collect()
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::{
     ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, ServiceAccountDir, UntilNetmap,
 };
+use crate::trust::Trust;
 
 /// Prefix of every variable that is not a field of the pod.
 pub const PREFIX: &str = "PODWITNESS_";
@@ -21,6 +22,7 @@ const SERVICE_ACCOUNTS: &str = "PODWITNESS_SERVICE_ACCOUNTS";
 const LOG_LEVEL: &str = "PODWITNESS_LOG_LEVEL";
 const SPOOL_LIMIT: &str = "PODWITNESS_SPOOL_LIMIT";
 const API_SERVER: &str = "PODWITNESS_API_SERVER";
+const TRUST: &str = "PODWITNESS_TRUST";
 
 /// Variable with the pod's namespace.
 pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
@@ -84,6 +86,8 @@ pub struct SidecarEnv {
     pub spool_limit: u64,
     /// Where the API server is, until a netmap says it; empty where admission is of a version that does not say it.
     pub api_server: ApiServerAddresses,
+    /// Whether a certificate of the cluster's CA is to be expected; which one it is comes from the control plane.
+    pub trust: Trust,
 }
 
 /// A variable that is missing or cannot be read.
@@ -119,6 +123,9 @@ impl SidecarEnv {
             literal(SPOOL_LIMIT, &self.spool_limit.to_string()),
             literal(API_SERVER, &api_server_to_text(&self.api_server)),
         ];
+        if self.trust == Trust::Cluster {
+            vars.push(literal(TRUST, "cluster"));
+        }
         vars.extend(POD_FIELDS.map(|(name, path)| EnvVar { name, value: EnvSource::Field(path) }));
         vars
     }
@@ -144,6 +151,10 @@ impl SidecarEnv {
             None => Some(ApiServerAddresses::default()),
             Some(_) => read(get, API_SERVER, "IP:PORT[,…]=IP:PORT[,…]", api_server_from_text, &mut errors),
         };
+        let trust = match get(TRUST) {
+            None => Some(Trust::Pod),
+            Some(_) => read(get, TRUST, "cluster or pod", Trust::parse, &mut errors),
+        };
         let complete = (|| {
             Some(Self {
                 control: control?,
@@ -156,6 +167,7 @@ impl SidecarEnv {
                 log_level: log_level?,
                 spool_limit: spool_limit?,
                 api_server: api_server?,
+                trust: trust?,
             })
         })();
         complete.ok_or(errors)
@@ -234,6 +246,7 @@ mod tests {
                 service: vec!["10.96.0.1:443".parse().unwrap(), "[fd00::1]:443".parse().unwrap()],
                 endpoints: vec!["172.18.0.2:6443".parse().unwrap()],
             },
+            trust: Trust::Cluster,
         }
     }
 
@@ -263,6 +276,13 @@ mod tests {
         }
         vars.insert(API_SERVER, "=".into());
         assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()).unwrap().api_server, env.api_server);
+    }
+
+    #[test]
+    fn a_sidecar_expects_no_certificate_unless_it_is_told_to() {
+        let vars = literals(&SidecarEnv { trust: Trust::Pod, ..sample() });
+        assert!(!vars.contains_key(TRUST));
+        assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()).unwrap().trust, Trust::Pod);
     }
 
     #[test]

@@ -272,6 +272,7 @@ async fn served() -> Served {
         cache: None,
         dial: podwitness_agent::dial_direct(),
         notices: None,
+        certificates: None,
     };
     Served { address, setup, options, _token: token, _drain: signal }
 }

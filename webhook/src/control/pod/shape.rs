@@ -113,6 +113,7 @@ mod tests {
     use podwitness_core::{
         allow::Allow,
         inject::{ApiServerAddresses, ControlAddress, Credentials, Profile, UntilNetmap},
+        trust::Trust,
     };
     use serde_json::{Value, json};
 
@@ -134,6 +135,7 @@ mod tests {
             control_ca: "root".into(),
             api_server: ApiServerAddresses::default(),
             until_netmap: UntilNetmap::Open,
+            trust: Trust::Cluster,
         };
         let token = json!({"name": "kube-api-access", "readOnly": true, "mountPath": SERVICE_ACCOUNT_DIR});
         let mut pod = json!({"metadata": {"name": "till", "namespace": "shop"}, "spec": {
