@@ -10,7 +10,7 @@ use kube::{
 use podwitness_core::control::{Notice, Taking};
 use tokio::sync::mpsc;
 
-use super::{pod::Pod, registry::Claimed};
+use super::{certificates::CertificateError, pod::Pod, registry::Claimed};
 
 /// handlers --events--> publisher; when it is full, further Events are dropped: they are for people, and whoever
 /// causes that many is visible in the metrics.
@@ -55,6 +55,14 @@ impl Events {
     pub fn noticed(&self, pod: &Pod, notice: Notice) {
         let (type_, reason, note) = in_words(notice);
         self.hand_in(type_, reason, "Record", &note, pod);
+    }
+
+    /// The pod's sidecar asked for a certificate of the cluster's CA and gets none.
+    pub fn no_certificate(&self, pod: &Pod, error: &CertificateError) {
+        let note = format!(
+            "this pod's witness gets no certificate of the cluster's CA, so that clients which trust only that CA do not trust it: {error}"
+        );
+        self.hand_in(EventType::Warning, "NoClusterCertificate", "Certify", &note, pod);
     }
 
     fn hand_in(&self, type_: EventType, reason: &str, action: &str, note: &str, pod: &Pod) {
