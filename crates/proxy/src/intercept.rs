@@ -21,6 +21,7 @@ use podwitness_core::{
     failure::OnUnknown,
 };
 use podwitness_wire::hello::HelloError;
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncWriteExt as _, copy, sink},
     time::{Duration, timeout},
@@ -28,7 +29,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    BoxedStream, Intercepted, Proxy, Stream, enforce,
+    BoxedStream, Intercepted, Proxy, Stream, ca, enforce,
     memory::{
         CONNECTION,
         meter::{Meter, Metered},
@@ -103,7 +104,14 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     let stream = Rewound::new(first, stream);
     match way {
         Way::Terminate(target) => {
-            if let Err(error) = terminate(proxy, stream, Arc::clone(&target), netmap, connection).await {
+            let name = match &seen {
+                Some((Opening::Tls(name), _)) => name.as_deref(),
+                _ => None,
+            };
+            let wanted = ca::wanted(name, original.ip());
+            if let Err(error) =
+                terminate(proxy, stream, (Arc::clone(&target), &wanted), netmap, connection).await
+            {
                 no_handshake(proxy, &target, (client, original), netmap, &error).await;
             }
         }
@@ -196,16 +204,21 @@ fn unread(proxy: &Proxy, netmap: Option<&Netmap>, why: Connection) -> Way {
     }
 }
 
-/// Terminates a connection and serves it to its end; an error is a handshake that failed.
+/// Terminates a connection of a client that wants a server of this name, and serves it to its end; an error is a
+/// handshake that failed.
 async fn terminate(
     proxy: &Arc<Proxy>,
     stream: Client,
-    target: Arc<Target>,
+    (target, wanted): (Arc<Target>, &ServerName<'_>),
     netmap: Option<&Netmap>,
     connection: podwitness_runtime::connection::ConnectionHandle,
 ) -> io::Result<()> {
-    let addresses = [proxy.targets.addresses(netmap), proxy.answers.found()].concat();
-    let tls = match proxy.leaves.serving(&addresses, proxy.clock.now_unix()) {
+    let now = proxy.clock.now_unix();
+    let of_pod_ca = || {
+        let addresses = [proxy.targets.addresses(netmap), proxy.answers.found()].concat();
+        proxy.leaves.serving(&addresses, now)
+    };
+    let tls = match proxy.cluster_certificate.serving(wanted, now).map_or_else(of_pod_ca, Ok) {
         Ok(tls) => tls,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no certificate to serve");

@@ -15,4 +15,5 @@ mod raw;
 #[expect(dead_code, reason = "the tests of sessions use more of it")]
 #[path = "../session/recorder.rs"]
 mod recorder;
+mod trust;
 mod upgrade;
