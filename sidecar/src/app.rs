@@ -12,10 +12,14 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use podwitness_agent::{Agent, Driver, Link};
-use podwitness_core::inject::{ADMIN_PORT, Inject, PROBE_PORT};
+use podwitness_agent::{Agent, CertificateOrder, Driver, Link};
+use podwitness_core::{
+    inject::{ADMIN_PORT, Inject, PROBE_PORT},
+    trust::Trust,
+};
 use podwitness_proxy::{
-    BoxedStream, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring, api_names, ca::CaError,
+    BoxedStream, ClusterCertificate, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring,
+    api_names, ca::CaError,
 };
 use podwitness_runtime::{
     admin::{self, Admin, AdminAddresses},
@@ -30,13 +34,17 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     api_server::ResolveError,
+    certificate,
     config::Config,
     credentials::Credentials,
-    enrol,
+    enrol::{self, Enrolment},
     interception::Interception,
     kernel::{Kernel, KernelError, selftest::Probe},
     listen::{CONNECTIONS, ListenError, Listener, Sockets},
@@ -93,6 +101,7 @@ pub struct Bound {
     agent: Agent,
     driver: Driver,
     tunnel: Keeper,
+    certificate: certificate::Keeper,
     metrics: Metrics,
     signal: drain::Signal,
 }
@@ -112,12 +121,17 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let credentials =
         Credentials::new(config.env.service_accounts.clone(), pod_ca.certificate_pem().to_owned());
     let key = state::tunnel_key(state)?;
-    let (agent, driver, notices) = enrol::agent(&config, key.public(), &kernel)?;
+    let Enrolment { agent, driver, notices, orders } = enrol::agent(&config, key.public(), &kernel)?;
     let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
     let (signal, watch) = Drain::new();
+    let upstream_roots = cluster_roots(&config.paths.cluster_ca)?;
+    let certificate = ClusterCertificate::load(state, upstream_roots.clone(), SystemClock.now_unix());
+    let cluster_certificate = Arc::new(certificate);
+    let certificate = certificate_keeper(&config, &agent, orders, &cluster_certificate, &admin, &metrics);
     let wiring = Wiring {
         pod_ca,
-        upstream_roots: cluster_roots(&config.paths.cluster_ca)?,
+        cluster_certificate,
+        upstream_roots,
         netmap: agent.netmap.clone(),
         assertion: agent.assertion.clone(),
         upstream: Arc::new(Upstream(kernel.clone())),
@@ -152,6 +166,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         agent,
         driver,
         tunnel,
+        certificate,
         metrics,
         signal,
     })
@@ -177,6 +192,7 @@ impl Bound {
         tasks.spawn(self.log_socket.run());
         tasks.spawn(self.driver.run());
         tasks.spawn(self.tunnel.run());
+        tasks.spawn(self.certificate.run());
         tasks.spawn(show_link(self.agent.link, self.metrics));
         let Some((interception, protected)) = self.interception else {
             drain_after(shutdown, self.signal).await;
@@ -254,6 +270,27 @@ fn proxy_config(
         api_server,
         listeners: listener.addresses().to_vec(),
         cluster_domain: config.cluster_domain.clone(),
+    }
+}
+
+/// Where admission has said that a certificate is to be expected, readiness waits for it, for a while.
+fn certificate_keeper(
+    config: &Config,
+    agent: &Agent,
+    orders: mpsc::Sender<CertificateOrder>,
+    certificate: &Arc<ClusterCertificate>,
+    admin: &Admin,
+    metrics: &Metrics,
+) -> certificate::Keeper {
+    let is_expected = config.env.trust == Trust::Cluster;
+    certificate::Keeper {
+        pod_uid: config.pod.uid.clone(),
+        netmap: agent.netmap.clone(),
+        orders,
+        certificate: Arc::clone(certificate),
+        clock: Arc::new(SystemClock),
+        metrics: metrics.clone(),
+        expected: is_expected.then(|| admin.readiness.block("certificate of the cluster's CA")),
     }
 }
 

@@ -16,6 +16,10 @@ pub struct Metrics {
     pub control: Gauge<i64, AtomicI64>,
     /// Renewals of the rules that the kernel refused.
     pub rules_failures: Counter,
+    /// 1 while a certificate of the cluster's CA is served.
+    pub certificate: Gauge<i64, AtomicI64>,
+    /// Attempts to get one that failed.
+    pub certificate_failures: Counter,
 }
 
 impl Metrics {
@@ -40,6 +44,16 @@ impl Metrics {
                 "podwitness_rules_failures",
                 "Renewals of the network rules that the kernel refused",
                 metrics.rules_failures.clone(),
+            );
+            registry.register(
+                "podwitness_cluster_certificate",
+                "1 while a certificate of the cluster's CA is served",
+                gauge(&metrics.certificate),
+            );
+            registry.register(
+                "podwitness_cluster_certificate_failures",
+                "Attempts to get a certificate of the cluster's CA that failed",
+                metrics.certificate_failures.clone(),
             );
         });
         metrics
