@@ -21,5 +21,6 @@ mod recorders;
 mod recording;
 mod secrets;
 mod storage;
+mod trust;
 mod unknown;
 mod verbs;
