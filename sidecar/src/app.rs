@@ -118,8 +118,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let (state, admin) = (&config.paths.state, Admin::default());
     let metrics = Metrics::register(&admin.registry);
     let pod_ca = PodCa::load_or_create(state, &api_names(&config.cluster_domain), SystemClock.now_unix())?;
-    let credentials =
-        Credentials::new(config.env.service_accounts.clone(), pod_ca.certificate_pem().to_owned());
+    let credentials = credentials(&config, &pod_ca);
     let key = state::tunnel_key(state)?;
     let Enrolment { agent, driver, notices, orders } = enrol::agent(&config, key.public(), &kernel)?;
     let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
@@ -291,6 +290,16 @@ fn certificate_keeper(
         clock: Arc::new(SystemClock),
         metrics: metrics.clone(),
         expected: is_expected.then(|| admin.readiness.block("certificate of the cluster's CA")),
+    }
+}
+
+fn credentials(config: &Config, pod_ca: &PodCa) -> Credentials {
+    let (dirs, paths) = (config.env.service_accounts.clone(), &config.paths);
+    let credentials = Credentials::new(dirs, pod_ca.certificate_pem().to_owned());
+    if paths.bundle.is_dir() {
+        credentials.with_bundle(paths.identity.clone(), paths.bundle.clone())
+    } else {
+        credentials
     }
 }
 

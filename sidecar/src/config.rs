@@ -42,6 +42,10 @@ pub struct Paths {
     pub token: PathBuf,
     /// Bundles with the cluster's CA; the first that is there counts.
     pub cluster_ca: Vec<PathBuf>,
+    /// The sidecar's own volume of the kubelet, with its token and the cluster's CA.
+    pub identity: PathBuf,
+    /// Where the bundle of every container is written; absent in a pod that was admitted by an earlier version.
+    pub bundle: PathBuf,
 }
 
 /// A configuration that cannot be used.
@@ -89,6 +93,8 @@ impl Paths {
             spool: inject::MOUNT_SPOOL.into(),
             token: identity.join("token"),
             cluster_ca: dirs.map(|dir| PathBuf::from(dir).join("ca.crt")).collect(),
+            identity,
+            bundle: inject::MOUNT_CA.into(),
         }
     }
 }

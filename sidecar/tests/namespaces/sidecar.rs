@@ -65,7 +65,7 @@ impl Pod {
         let lab = Lab::wired();
         let cluster = Cluster::start(&lab.world, netmap);
         let volumes = tempfile::tempdir().unwrap();
-        for dir in ["state", "spool", "source", "serviceaccount"] {
+        for dir in ["state", "spool", "source", "serviceaccount", "bundle"] {
             fs::create_dir(volumes.path().join(dir)).unwrap();
         }
         let pod = Self { lab, cluster, volumes, _turn: turn };
@@ -113,6 +113,8 @@ impl Pod {
                 spool: self.volume("spool"),
                 token: self.volume("token"),
                 cluster_ca: vec![self.volume("nothing"), self.volume("source").join("ca.crt")],
+                identity: self.volume("source"),
+                bundle: self.volume("bundle"),
             },
         }
     }
@@ -220,12 +222,15 @@ fn a_restart_keeps_ca_key_and_netmap_and_needs_no_control_plane() {
     eventually("the netmap is kept", || pod.volume("state/netmap.json").exists());
     running.stop();
     let bundle = fs::read(pod.volume("serviceaccount/ca.crt")).unwrap();
+    assert_eq!(fs::read(pod.volume("bundle/ca.crt")).unwrap(), bundle);
     let key = fs::read(pod.volume("state/tunnel.key")).unwrap();
     pod.lab.world.ip("addr del 10.96.3.4/32 dev lo");
     let running = pod.start(Inject::Required);
     assert!(pod.get(SERVICE, "/version").is_ok());
     assert!(pod.get(ENDPOINT, "/version").is_ok());
-    assert_eq!(fs::read(pod.volume("serviceaccount/ca.crt")).unwrap(), bundle);
+    for file in ["serviceaccount/ca.crt", "bundle/ca.crt"] {
+        assert_eq!(fs::read(pod.volume(file)).unwrap(), bundle, "{file}");
+    }
     assert_eq!(fs::read(pod.volume("state/tunnel.key")).unwrap(), key);
     running.stop();
 }

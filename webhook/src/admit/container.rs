@@ -2,9 +2,9 @@
 //! back from it compares equal and is not patched again.
 
 use podwitness_core::inject::{
-    CONTAINER, EnvSource, EnvVar, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE, MOUNT_TUN, MOUNT_WIREGUARD,
-    PROBE_PORT, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL, VOLUME_STATE,
-    VOLUME_TUN,
+    CONTAINER, EnvSource, EnvVar, MOUNT_CA, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE, MOUNT_TUN,
+    MOUNT_WIREGUARD, PROBE_PORT, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_CA, VOLUME_IDENTITY,
+    VOLUME_SPOOL, VOLUME_STATE, VOLUME_TUN,
 };
 use serde_json::{Map, Value, json};
 
@@ -84,6 +84,7 @@ fn mounts(dirs: &[Dir<'_>]) -> Vec<Value> {
         json!({"name": VOLUME_SPOOL, "mountPath": MOUNT_SPOOL}),
         json!({"name": VOLUME_TUN, "mountPath": MOUNT_TUN, "readOnly": true}),
         json!({"name": token.unwrap_or(VOLUME_IDENTITY), "mountPath": SERVICE_ACCOUNT_DIR, "readOnly": true}),
+        json!({"name": VOLUME_CA, "mountPath": MOUNT_CA}),
     ];
     let kept = dirs.iter().enumerate().flat_map(|(number, dir)| dir.sidecar_mounts(number));
     fixed.into_iter().chain(kept).collect()

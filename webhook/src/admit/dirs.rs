@@ -8,7 +8,7 @@
 
 use podwitness_core::inject::{
     MAX_SERVICE_ACCOUNT_DIRS, MOUNT_SERVICE_ACCOUNT, MOUNT_SOURCE, ROOT_CA_CONFIG_MAP, ServiceAccountDir,
-    VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT,
+    VOLUME_CA, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT,
 };
 use serde_json::{Value, json};
 
@@ -94,7 +94,7 @@ impl<'a> Dir<'a> {
 
 /// The volume for which `name` stands, which for every volume but ours is itself.
 fn original<'a>(pod: &'a Value, container: &Container<'a>, name: &'a str) -> Result<&'a str, Refusal> {
-    if !name.starts_with(VOLUME_PREFIX) {
+    if !name.starts_with(VOLUME_PREFIX) || name == VOLUME_CA {
         return Ok(name);
     }
     name.strip_prefix(VOLUME_SERVICE_ACCOUNT)

@@ -1,8 +1,8 @@
 //! The sidecar's volumes.
 
 use podwitness_core::inject::{
-    ROOT_CA_CONFIG_MAP, TOKEN_AUDIENCE, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT, VOLUME_SPOOL,
-    VOLUME_STATE, VOLUME_TUN,
+    ROOT_CA_CONFIG_MAP, TOKEN_AUDIENCE, VOLUME_CA, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT,
+    VOLUME_SPOOL, VOLUME_STATE, VOLUME_TUN,
 };
 use serde_json::{Value, json};
 
@@ -56,6 +56,7 @@ pub(super) fn all(spool_size: u64, dirs: usize) -> Vec<Value> {
         json!({"name": VOLUME_STATE, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
         json!({"name": VOLUME_SPOOL, "emptyDir": {"sizeLimit": memory_text(spool_size)}}),
         json!({"name": VOLUME_TUN, "hostPath": {"path": "/dev/net", "type": "DirectoryOrCreate"}}),
+        json!({"name": VOLUME_CA, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
     ];
     let stand_in =
         |number| json!({"name": Dir::volume(number), "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});
