@@ -192,6 +192,29 @@ fn tokenless(name: &str) -> Result<Value> {
     Ok(pod)
 }
 
+/// Without the option: the pod's own CA is in every container, and a kubeconfig is told of it.
+#[tokio::test]
+async fn a_kubeconfig_trusts_a_pod_by_two_lines() -> Result<()> {
+    Namespace::plain(async |plain| {
+        plain.start(&sleeper("target")).await?;
+        Namespace::witnessed(async |ns| {
+            ns.allow_all().await?;
+            hand_out_kubeconfig(ns).await?;
+            ns.start(&tokenless("witness")?).await?;
+            let options = "--kubeconfig=/etc/kubeconfig/config";
+            let run = ns.shell("witness", &format!("kubectl {options} get --raw /version")).await?;
+            ensure!(run.code != 0 && run.stderr.contains("x509"), "{run:?}");
+            let lines = "cp /etc/kubeconfig/config /tmp/config; export KUBECONFIG=/tmp/config
+                cluster=$(kubectl config view --minify -o 'jsonpath={.contexts[0].context.cluster}')
+                kubectl config set-cluster \"$cluster\" --certificate-authority=/var/run/podwitness/ca/ca.crt";
+            ns.shell("witness", lines).await?.ok()?;
+            is_recorded(ns, plain, "witness", "two lines", "--kubeconfig=/tmp/config").await
+        })
+        .await
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_sidecar_serves_its_certificate_and_the_request_for_it_does_not_stay() -> Result<()> {
     certified(async |ns, _| {

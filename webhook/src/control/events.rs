@@ -86,12 +86,12 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
         Notice::CertificateRefused => (
             EventType::Warning,
             "CertificateRefused",
-            "a client does not trust the certificate of this pod's witness and cannot reach the API server: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, in place of one of its own",
+            "a client does not trust the certificate of this pod's witness and cannot reach the API server. Its kubeconfig trusts this pod after: cluster=$(kubectl config view --minify -o 'jsonpath={.contexts[0].context.cluster}'); kubectl config set-cluster \"$cluster\" --certificate-authority=/var/run/podwitness/ca/ca.crt. Other clients read that file in place of a CA of their own. With the option trust: cluster of the installation there is nothing to change",
         ),
         Notice::SteppedAside => (
             EventType::Warning,
             "PassesUnrecorded",
-            "a client does not trust the certificate of this pod's witness, so that everything its user sends passes unrecorded for 10 minutes: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, or label the namespace podwitness.dev/inject=required",
+            "a client does not trust the certificate of this pod's witness, so that everything its user sends passes unrecorded for 10 minutes: let it read certificate-authority /var/run/podwitness/ca/ca.crt (kubectl config set-cluster NAME --certificate-authority=/var/run/podwitness/ca/ca.crt), or label the namespace podwitness.dev/inject=required",
         ),
         Notice::NoGrant => (
             EventType::Normal,
