@@ -3,6 +3,9 @@
 //! API servers can have a certificate each, and another for a name that is asked for. So each of the first addresses is
 //! asked twice, and what they bear is put together. Nothing but the handshake is sent. A server that does not answer
 //! keeps the names that it had, so that certificates do not change when one restarts.
+//!
+//! Only a certificate that bears the API server's own name counts: what leads to an API server can lead to another server
+//! beside it, which may have a certificate of the cluster's CA for names of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,7 +54,7 @@ const MAX_SERVERS: usize = 16;
 const AGAIN: Duration = Duration::from_secs(300);
 /// The same while nothing is known.
 const AGAIN_FIRST: Duration = Duration::from_secs(5);
-/// A name that every API server's certificate bears.
+/// The name that every API server's certificate bears, and no other.
 const API_NAME: &str = "kubernetes.default.svc";
 
 /// Learns the names.
@@ -159,7 +162,8 @@ async fn handshake(
         }
         Err(_) => return None,
     }
-    seen.names.lock().unwrap_or_else(PoisonError::into_inner).take()
+    let names = seen.names.lock().unwrap_or_else(PoisonError::into_inner).take();
+    names.filter(|found| found.names.iter().any(|name| name == API_NAME))
 }
 
 /// Each once, in order, within the caps.

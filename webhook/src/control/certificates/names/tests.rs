@@ -45,21 +45,22 @@ fn names(names: &[&str], addresses: &[[u8; 4]]) -> ServingNames {
 async fn the_names_of_all_servers_are_put_together_and_those_of_others_are_not() {
     let (ca, other) = (TestCa::new("kubernetes"), TestCa::new("other"));
     let servers = [
-        server(&ca, &["Kubernetes", "10.96.0.1", "172.18.0.2"]).await.0,
-        server(&ca, &["kubernetes", "*.clusters.example.org", "172.18.0.3"]).await.0,
-        server(&other, &["elsewhere.example.org"]).await.0,
+        server(&ca, &["Kubernetes.default.svc", "10.96.0.1", "172.18.0.2"]).await.0,
+        server(&ca, &[API_NAME, "*.clusters.example.org", "172.18.0.3"]).await.0,
+        server(&other, &[API_NAME, "elsewhere.example.org"]).await.0,
+        server(&ca, &["webhook.shop.svc", "10.96.0.9"]).await.0,
     ];
     let found = ask_all(&ca.file, &servers).await.unwrap();
     assert_eq!(found.len(), 2);
     let expected =
-        names(&["*.clusters.example.org", "kubernetes"], &[[10, 96, 0, 1], [172, 18, 0, 2], [172, 18, 0, 3]]);
+        names(&["*.clusters.example.org", API_NAME], &[[10, 96, 0, 1], [172, 18, 0, 2], [172, 18, 0, 3]]);
     assert_eq!(merge(found.values()), expected);
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_keeps_its_names() {
     let ca = TestCa::new("kubernetes");
-    let (there, running_there) = server(&ca, &["first"]).await;
+    let (there, running_there) = server(&ca, &["first", API_NAME]).await;
     let found = |addresses: &[SocketAddr]| {
         Some(Arc::new(Found { addresses: addresses.to_vec(), ..Found::default() }))
     };
@@ -74,18 +75,18 @@ async fn a_server_that_does_not_answer_keeps_its_names() {
     let running = tokio::spawn(learner.run());
     tell.notified().await;
     let mut seen = published.subscribe();
-    assert_eq!(seen.borrow_and_update().as_deref(), Some(&names(&["first"], &[])));
+    assert_eq!(seen.borrow_and_update().as_deref(), Some(&names(&["first", API_NAME], &[])));
     running_there.abort();
     let _ = running_there.await;
-    let (second, _running_second) = server(&ca, &["second"]).await;
+    let (second, _running_second) = server(&ca, &[API_NAME, "second"]).await;
     addresses.send_replace(found(&[there, second]));
     tell.notified().await;
-    assert_eq!(seen.borrow_and_update().as_deref(), Some(&names(&["first", "second"], &[])));
+    assert_eq!(seen.borrow_and_update().as_deref(), Some(&names(&["first", API_NAME, "second"], &[])));
     addresses.send_replace(found(&[second]));
     tell.notified().await;
     assert_eq!(
         seen.borrow_and_update().as_deref(),
-        Some(&names(&["second"], &[])),
+        Some(&names(&[API_NAME, "second"], &[])),
         "it is no server any more"
     );
     running.abort();
