@@ -77,7 +77,7 @@ pub enum CertificateError {
     /// The signer issues nothing.
     #[error("the signer {SIGNER} issues nothing within {} s; does the controller-manager run it?", LIMIT.as_secs())]
     NoSigner,
-    /// Somebody else denied the request.
+    /// Another client denied the request.
     #[error("the CertificateSigningRequest was denied: {0}")]
     Denied(String),
     /// The signer failed.
@@ -165,19 +165,30 @@ impl Inner {
     async fn sign(&self, name: &str, der: &[u8]) -> Result<Vec<u8>, CertificateError> {
         let params = PostParams::default();
         let made = self.requests.create(&params, &object(name, der)).await.map_err(failed("create"))?;
-        let made = approved(made);
-        match self.requests.replace_subresource("approval", name, &params, &made).await {
-            Ok(_) => {}
-            // Somebody was faster to deny it, or it was touched in between: what it says counts.
-            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {}
-            Err(error) => return Err(failed("approve")(error)),
-        }
+        self.approve(name, made).await?;
         loop {
             let request = self.requests.get(name).await.map_err(failed("read"))?;
             if let Some(issued) = outcome(&request)? {
                 return Ok(issued);
             }
             sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn approve(&self, name: &str, mut made: CertificateSigningRequest) -> Result<(), CertificateError> {
+        let params = PostParams::default();
+        loop {
+            if outcome(&made)?.is_some() {
+                return Ok(());
+            }
+            match self.requests.replace_subresource("approval", name, &params, &approved(made)).await {
+                Ok(_) => return Ok(()),
+                // It was changed in between: 409 by its version, 422 by a denial, which excludes an approval.
+                Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {}
+                Err(error) => return Err(failed("approve")(error)),
+            }
+            sleep(LOOK_AGAIN).await;
+            made = self.requests.get(name).await.map_err(failed("read"))?;
         }
     }
 
@@ -203,7 +214,7 @@ fn decode(asked: &CertificateRequest) -> Result<Vec<u8>, RequestError> {
     STANDARD.decode(&asked.request).map_err(|_| RequestError::Unread)
 }
 
-/// Unique, so that a request that stayed is in nobody's way.
+/// Unique, so that a request that stayed blocks no other.
 fn object_name(uid: &str) -> String {
     format!("{NAME_PREFIX}{uid}-{:08x}", tag())
 }

@@ -63,7 +63,7 @@ pub struct Publisher {
     pub endpoints: Endpoints,
     /// Where API servers are reached; nothing is published before that was looked for.
     pub addresses: watch::Receiver<Option<Arc<Found>>>,
-    /// For which names certificates of the cluster's CA are; nobody has one before they are known.
+    /// For which names certificates of the cluster's CA are; none is issued before they are known.
     pub serving: watch::Receiver<Option<Arc<ServingNames>>>,
     /// What stays the same.
     pub fixed: Fixed,

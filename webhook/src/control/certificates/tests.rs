@@ -114,7 +114,15 @@ async fn a_step_that_is_forbidden_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_who_denies_before_us_is_heard() {
+async fn a_request_that_is_changed_meanwhile_is_approved_again_until_the_deadline() {
+    let lab = Lab::new().left(&json!({}));
+    lab.cluster.answer_with("PUT", APPROVAL, 409, status(409, "Conflict"));
+    assert_eq!((lab.fails().await, lab.deleted()), ("no-signer", 1));
+    assert!(lab.cluster.count(APPROVAL) > 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_before_the_approval_is_heard() {
     let lab = Lab::new().left(&json!({"conditions": [{"type": "Denied", "status": "True"}]}));
     lab.cluster.answer_with("PUT", APPROVAL, 422, status(422, "Invalid"));
     assert_eq!(lab.fails().await, "denied");
