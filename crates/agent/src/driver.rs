@@ -183,7 +183,7 @@ fn certify(client: &Client, order: CertificateOrder) {
     }
     let asked = client.certify(&order.request);
     tokio::spawn(async move {
-        // Whoever waited may have left since.
+        // The one who waited may have left since.
         let _ = order.answer.send(asked.await);
     });
 }

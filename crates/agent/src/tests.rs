@@ -207,7 +207,7 @@ async fn an_agent_enrols_once_and_follows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_certificate_is_asked_for_beside_the_stream_while_somebody_waits_for_it() {
+async fn a_certificate_is_asked_for_beside_the_stream_while_it_is_waited_for() {
     let control = Control::new([Script::Hold(vec![netmap(1)])]);
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), "one\n").unwrap();
@@ -218,7 +218,7 @@ async fn a_certificate_is_asked_for_beside_the_stream_while_somebody_waits_for_i
         let (answer, answered) = oneshot::channel();
         (CertificateOrder { request: request.to_vec(), answer }, answered)
     };
-    let (first, left) = order(b"nobody waits");
+    let (first, left) = order(b"not waited for");
     drop(left);
     give.send(first).await.unwrap();
     let (second, answered) = order(b"request");

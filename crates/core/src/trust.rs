@@ -1,8 +1,8 @@
 //! Whose certificates a sidecar serves: those of its pod's own CA only, or also one of the cluster's CA.
 //!
 //! With a certificate of the cluster's CA a sidecar can pose as the API server towards any client of the cluster, not
-//! only towards those of its pod. So whoever runs the cluster decides, for the installation and for namespaces, and a pod
-//! cannot.
+//! only towards those of its pod. So the cluster's administrators decide, for the installation and for namespaces, and the
+//! author of a pod cannot.
 
 use crate::inject::Inject;
 
