@@ -12,13 +12,15 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use podwitness_agent::{Agent, Driver, Link};
+use podwitness_agent::{Agent, CertificateOrder, Driver, Link};
 use podwitness_core::{
     control::Notice,
     inject::{Inject, SidecarPorts},
+    trust::Trust,
 };
 use podwitness_proxy::{
-    BoxedStream, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring, api_names, ca::CaError,
+    BoxedStream, ClusterCertificate, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring,
+    api_names, ca::CaError,
 };
 use podwitness_runtime::{
     admin::{self, Admin, AdminAddresses},
@@ -41,10 +43,11 @@ use tokio::{
 
 use crate::{
     api_server::ResolveError,
+    certificate,
     config::Config,
     credentials::Credentials,
     ending::{deadline, drain_after},
-    enrol,
+    enrol::{self, Enrolment},
     interception::Interception,
     kernel::{Kernel, KernelError, rules::MovedPort, selftest::Probe},
     listen::{ListenError, Listener},
@@ -102,6 +105,7 @@ pub struct Bound {
     agent: Agent,
     driver: Driver,
     tunnel: Keeper,
+    certificate: certificate::Keeper,
     metrics: Metrics,
     signal: drain::Signal,
     deadline: Duration,
@@ -119,16 +123,20 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let (state, admin) = (&config.paths.state, Admin::default());
     let metrics = Metrics::register(&admin.registry);
     let pod_ca = PodCa::load_or_create(state, &api_names(&config.cluster_domain), SystemClock.now_unix())?;
-    let credentials =
-        Credentials::new(config.env.service_accounts.clone(), pod_ca.certificate_pem().to_owned());
+    let credentials = credentials(&config, &pod_ca);
     let key = state::tunnel_key(state)?;
-    let (agent, driver, notices) = enrol::agent(&config, key.public(), &kernel)?;
+    let Enrolment { agent, driver, notices, orders } = enrol::agent(&config, key.public(), &kernel)?;
     let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
     let (signal, watch) = Drain::new();
     let told = notices.clone();
+    let upstream_roots = cluster_roots(&config.paths.cluster_ca)?;
+    let certificate = ClusterCertificate::load(state, upstream_roots.clone(), SystemClock.now_unix());
+    let cluster_certificate = Arc::new(certificate);
+    let certificate = certificate_keeper(&config, &agent, orders, &cluster_certificate, &admin, &metrics);
     let wiring = Wiring {
         pod_ca,
-        upstream_roots: cluster_roots(&config.paths.cluster_ca)?,
+        cluster_certificate,
+        upstream_roots,
         netmap: agent.netmap.clone(),
         assertion: agent.assertion.clone(),
         upstream: Arc::new(Upstream(kernel.clone())),
@@ -165,6 +173,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         agent,
         driver,
         tunnel,
+        certificate,
         metrics,
         signal,
         deadline: deadline(config.env.grace_period),
@@ -191,6 +200,7 @@ impl Bound {
         tasks.spawn(self.log_socket.run());
         tasks.spawn(self.driver.run());
         tasks.spawn(self.tunnel.run());
+        tasks.spawn(self.certificate.run());
         tasks.spawn(show_link(self.agent.link, self.metrics));
         tasks.spawn(tell_exhausted(self.limiter.clone(), Arc::clone(&self.proxy)));
         let Some((interception, protected)) = self.interception else {
@@ -287,6 +297,37 @@ fn proxy_config(
         api_servers,
         listeners: listener.addresses().to_vec(),
         cluster_domain: config.cluster_domain.clone(),
+    }
+}
+
+/// Where admission has said that a certificate is to be expected, readiness waits for it, for a while.
+fn certificate_keeper(
+    config: &Config,
+    agent: &Agent,
+    orders: mpsc::Sender<CertificateOrder>,
+    certificate: &Arc<ClusterCertificate>,
+    admin: &Admin,
+    metrics: &Metrics,
+) -> certificate::Keeper {
+    let is_expected = config.env.trust == Trust::Cluster;
+    certificate::Keeper {
+        pod_uid: config.pod.uid.clone(),
+        netmap: agent.netmap.clone(),
+        orders,
+        certificate: Arc::clone(certificate),
+        clock: Arc::new(SystemClock),
+        metrics: metrics.clone(),
+        expected: is_expected.then(|| admin.readiness.block("certificate of the cluster's CA")),
+    }
+}
+
+fn credentials(config: &Config, pod_ca: &PodCa) -> Credentials {
+    let (dirs, paths) = (config.env.service_accounts.clone(), &config.paths);
+    let credentials = Credentials::new(dirs, pod_ca.certificate_pem().to_owned());
+    if paths.bundle.is_dir() {
+        credentials.with_bundle(paths.identity.clone(), paths.bundle.clone())
+    } else {
+        credentials
     }
 }
 

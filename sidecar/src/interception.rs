@@ -292,7 +292,10 @@ async fn changed(netmap: &mut watch::Receiver<Option<Arc<Netmap>>>) {
 
 #[cfg(test)]
 mod tests {
-    use podwitness_core::inject::{ApiServerAddresses, ControlAddress, Credentials, Profile};
+    use podwitness_core::{
+        inject::{ApiServerAddresses, ControlAddress, Credentials, Profile},
+        trust::Trust,
+    };
 
     use super::*;
 
@@ -314,6 +317,7 @@ mod tests {
             ports: podwitness_core::inject::SidecarPorts::default(),
             declared_ports: vec![],
             grace_period: podwitness_core::inject::GRACE_PERIOD,
+            trust: Trust::Pod,
         }
     }
 

@@ -75,6 +75,7 @@ async fn main() -> anyhow::Result<()> {
     let (signal, drain) = Drain::new();
     let wiring = Wiring {
         pod_ca,
+        cluster_certificate: Arc::default(),
         upstream_roots,
         netmap: watch::Sender::new(Some(netmap.unwrap_or_default())).subscribe(),
         assertion: watch::Sender::new(None).subscribe(),

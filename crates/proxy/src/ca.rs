@@ -6,8 +6,11 @@
 //! usages, path length 0, backdated five minutes, which the strict verifiers of OpenSSL, Go, Java and rustls accept.
 
 mod client_auth;
+mod cluster;
 mod leaf;
 
+pub(crate) use cluster::wanted;
+pub use cluster::{Certified, ClusterCertificate, ClusterCertificateError, ServingKey};
 pub use leaf::Leaves;
 
 use std::{

@@ -21,6 +21,7 @@ use podwitness_core::{
     failure::OnUnknown,
 };
 use podwitness_wire::hello::{ClientHello, HelloError};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncWriteExt as _, copy, sink},
     time::{Duration, timeout},
@@ -28,7 +29,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    BoxedStream, Intercepted, Proxy, ServerNames, Stream, enforce,
+    BoxedStream, Intercepted, Proxy, ServerNames, Stream, ca, enforce,
     memory::{
         CONNECTION,
         meter::{Meter, Metered},
@@ -105,8 +106,9 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     let stream = Rewound::new(first, stream);
     match way {
         Way::Terminate(target) => {
-            if let Err(error) = terminate(proxy, stream, target, netmap, connection).await {
-                let hello = seen.as_ref().and_then(|(opening, _)| opening.hello());
+            let hello = seen.as_ref().and_then(|(opening, _)| opening.hello());
+            let wanted = ca::wanted(hello.and_then(|hello| hello.server_name.as_deref()), original.ip());
+            if let Err(error) = terminate(proxy, stream, (target, &wanted), netmap, connection).await {
                 no_handshake(proxy, (ends, hello), netmap, &error).await;
             }
         }
@@ -223,17 +225,22 @@ fn unread(proxy: &Proxy, netmap: Option<&Netmap>, why: Connection) -> Way {
     }
 }
 
-/// Terminates a connection and serves it to its end; an error is a handshake that failed.
+/// Terminates a connection of a client that wants a server of this name, and serves it to its end; an error is a
+/// handshake that failed.
 async fn terminate(
     proxy: &Arc<Proxy>,
     stream: Client,
-    target: Arc<Target>,
+    (target, wanted): (Arc<Target>, &ServerName<'_>),
     netmap: Option<&Netmap>,
     connection: podwitness_runtime::connection::ConnectionHandle,
 ) -> io::Result<()> {
-    let mut names: ServerNames = proxy.targets.addresses(netmap).into_iter().collect();
-    proxy.server_probe.add_names(&mut names);
-    let tls = match proxy.leaves.serving(&names, proxy.clock.now_unix()) {
+    let now = proxy.clock.now_unix();
+    let of_pod_ca = || {
+        let mut names: ServerNames = proxy.targets.addresses(netmap).into_iter().collect();
+        proxy.server_probe.add_names(&mut names);
+        proxy.leaves.serving(&names, now)
+    };
+    let tls = match proxy.cluster_certificate.serving(wanted, now).map_or_else(of_pod_ca, Ok) {
         Ok(tls) => tls,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no certificate to serve");

@@ -29,7 +29,7 @@ mod upgrade;
 pub mod upload;
 mod upstream;
 
-pub use ca::PodCa;
+pub use ca::{Certified, ClusterCertificate, PodCa, ServingKey};
 pub use dial::{BoxedStream, Dial, Intercepted, Owners, Stream};
 pub use journal::{SealError, Seals};
 pub use server_names::ServerNames;
@@ -60,6 +60,8 @@ use upstream::{PoolLimits, Upstream};
 pub struct Wiring {
     /// Signs what clients of the pod see.
     pub pod_ca: PodCa,
+    /// A certificate of the cluster's CA beside it, once there is one.
+    pub cluster_certificate: Arc<ClusterCertificate>,
     /// Roots under which the API server's certificate stands.
     pub upstream_roots: RootCertStore,
     /// The newest netmap; `None` until the first one arrived.
@@ -85,6 +87,7 @@ pub struct Proxy {
     config: Arc<ProxyConfig>,
     targets: Targets,
     leaves: Leaves,
+    cluster_certificate: Arc<ClusterCertificate>,
     upstream: Upstream,
     upstream_dial: Arc<dyn Dial>,
     identities: Identities,
@@ -109,6 +112,7 @@ impl Proxy {
     pub fn new(config: ProxyConfig, wiring: Wiring, registry: &mut Registry) -> Result<Arc<Self>, CaError> {
         let Wiring {
             pod_ca,
+            cluster_certificate,
             upstream_roots,
             netmap,
             assertion,
@@ -146,6 +150,7 @@ impl Proxy {
         Ok(Arc::new(Self {
             targets: Targets::new(&config),
             leaves: Leaves::new(pod_ca)?,
+            cluster_certificate,
             identities: Identities::new(upstream.clone(), Arc::clone(&clock), metrics.clone()),
             upstream,
             upstream_dial: dial,

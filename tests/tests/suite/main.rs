@@ -28,5 +28,6 @@ mod slow_readers;
 mod stepping_aside;
 mod storage;
 mod token_volumes;
+mod trust;
 mod unknown;
 mod verbs;

@@ -9,7 +9,7 @@ use kube::{
 };
 use podwitness_core::control::{Notice, Taking};
 
-use super::{pod::Pod, registry::Claimed};
+use super::{certificates::CertificateError, pod::Pod, registry::Claimed};
 pub use crate::events::Publisher;
 use crate::events::{self, EventQueue};
 
@@ -48,6 +48,14 @@ impl Events {
         self.hand_in(type_, reason, "Record", &note, pod);
     }
 
+    /// The pod's sidecar asked for a certificate of the cluster's CA and gets none.
+    pub fn no_certificate(&self, pod: &Pod, error: &CertificateError) {
+        let note = format!(
+            "this pod's witness gets no certificate of the cluster's CA, so that clients which trust only that CA do not trust it: {error}"
+        );
+        self.hand_in(EventType::Warning, "NoClusterCertificate", "Certify", &note, pod);
+    }
+
     fn hand_in(&self, type_: EventType, reason: &str, action: &str, note: &str, pod: &Pod) {
         let event = Event {
             type_,
@@ -67,12 +75,12 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
         Notice::CertificateRefused => (
             EventType::Warning,
             "CertificateRefused",
-            "a client does not trust the certificate of this pod's witness and cannot reach the API server: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, in place of one of its own",
+            "a client does not trust the certificate of this pod's witness and cannot reach the API server. Its kubeconfig trusts this pod after: cluster=$(kubectl config view --minify -o 'jsonpath={.contexts[0].context.cluster}'); kubectl config set-cluster \"$cluster\" --certificate-authority=/var/run/podwitness/ca/ca.crt. Other clients read that file in place of a CA of their own. With the option trust: cluster of the installation there is nothing to change",
         ),
         Notice::SteppedAside => (
             EventType::Warning,
             "PassesUnrecorded",
-            "a client does not trust the certificate of this pod's witness, so that what it sends to this address of the API server passes unrecorded for 10 minutes: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, or label the namespace podwitness.dev/inject=required",
+            "a client does not trust the certificate of this pod's witness, so that what it sends to this address of the API server passes unrecorded for 10 minutes: let it read certificate-authority /var/run/podwitness/ca/ca.crt (kubectl config set-cluster NAME --certificate-authority=/var/run/podwitness/ca/ca.crt), or label the namespace podwitness.dev/inject=required",
         ),
         Notice::NoGrant => (
             EventType::Normal,

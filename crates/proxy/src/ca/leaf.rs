@@ -36,13 +36,8 @@ impl Leaves {
     /// Where the TLS library refuses the configuration.
     pub fn new(ca: PodCa) -> Result<Self, CaError> {
         let hot = Arc::new(HotCert::empty());
-        let provider = Arc::new(default_provider());
-        let mut tls = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(Arc::new(AskOnly(provider)))
-            .with_cert_resolver(Arc::clone(&hot) as _);
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { ca, hot, tls: Arc::new(tls), minted: Mutex::new(None) })
+        let tls = Arc::new(server_config(Arc::clone(&hot))?);
+        Ok(Self { ca, hot, tls, minted: Mutex::new(None) })
     }
 
     /// The TLS configuration, with a leaf that is good at `now` for an API server with these `names`.
@@ -59,6 +54,17 @@ impl Leaves {
         }
         Ok(Arc::clone(&self.tls))
     }
+}
+
+/// How clients are served, with whichever certificate: HTTP/2 and HTTP/1.1, and certificates of theirs are asked for.
+pub(super) fn server_config(certificate: Arc<HotCert>) -> Result<ServerConfig, CaError> {
+    let provider = Arc::new(default_provider());
+    let mut tls = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(AskOnly(provider)))
+        .with_cert_resolver(certificate as _);
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
 }
 
 impl Minted {

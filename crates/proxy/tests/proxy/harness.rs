@@ -21,7 +21,8 @@ use podwitness_core::{
     inject::{Inject, UntilNetmap},
 };
 use podwitness_proxy::{
-    Dial, Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, ServerNames, Wiring, api_names,
+    ClusterCertificate, Dial, Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, ServerNames,
+    Wiring, api_names,
 };
 use podwitness_runtime::{
     clock::{Clock, SystemClock},
@@ -113,6 +114,8 @@ pub struct Setup {
     pub inject: Inject,
     /// Bytes for connections and requests.
     pub connections_memory: u64,
+    /// A certificate of the cluster's CA.
+    pub certificate: Arc<ClusterCertificate>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -131,6 +134,7 @@ impl Setup {
             trusted: None,
             inject: Inject::Required,
             connections_memory: 1 << 30,
+            certificate: Arc::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -164,6 +168,7 @@ impl Setup {
         let (notices, noticed) = mpsc::channel(8);
         let wiring = Wiring {
             pod_ca,
+            cluster_certificate: self.certificate,
             upstream_roots: trusted,
             netmap: netmap.subscribe(),
             assertion: watch::Sender::new(None).subscribe(),

@@ -18,5 +18,6 @@ mod raw;
 mod recorder;
 mod server_names;
 mod stepping_aside;
+mod trust;
 mod unrecorded;
 mod upgrade;
