@@ -125,7 +125,7 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
         Notice::CredentialsOutdated => (
             EventType::Warning,
             "CredentialsOutdated",
-            "the witness cannot bring the files of a service-account volume up to date: containers go on with those that they have, whose token expires; it is tried again every 5 s, and the log of container podwitness says why",
+            "the witness cannot bring the files of a service-account volume, or the CA bundle of the containers, up to date: containers go on with those that they have, whose token expires; it is tried again every 5 s, and the log of container podwitness says why",
         ),
         Notice::Recorder(Taking::Refusing) => (
             EventType::Warning,
