@@ -218,4 +218,15 @@ mod tests {
         assert_eq!(error.translated(), Some(endpoint));
         assert!(error.to_string().contains(&format!("translates it into {endpoint}")), "{error}");
     }
+
+    #[tokio::test]
+    async fn one_that_the_node_translates_and_the_endpoint_ends_says_so_as_well() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (service, endpoint) = (address("10.96.0.1:443"), listener.local_addr().unwrap());
+        let running = tokio::spawn(async move { Probe::default().run_through(service, endpoint).await });
+        drop(listener.accept().await.unwrap());
+        let error = running.await.unwrap().unwrap_err();
+        assert!(matches!(error, SelftestError::Ended { .. }), "{error}");
+        assert_eq!(error.translated(), Some(endpoint));
+    }
 }

@@ -338,7 +338,7 @@ fn the_port_is_another_one_at_each_start_and_that_of_a_dead_sidecar_is_of_no_use
 }
 
 /// What is answered to a plain GET from this thread's network namespace.
-fn ask(to: &str, port: u16, path: &str) -> String {
+pub fn ask(to: &str, port: u16, path: &str) -> String {
     let to = SocketAddr::new(to.parse().unwrap(), port);
     let mut stream = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(10)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

@@ -3,21 +3,25 @@
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use podwitness_core::{
     control::Netmap,
-    inject::{Inject, UntilNetmap},
+    inject::{ADMIN_PORT, Inject, UntilNetmap},
 };
 
 use crate::{
-    lab::{ENDPOINT, SERVICE},
-    sidecar::Pod,
+    lab::{ENDPOINT, SERVICE, eventually},
+    sidecar::{Pod, ask},
 };
 
 const TRANSLATE: &str = include_str!("translate.py");
+
+/// An endpoint that the API server has later, on a port of its own.
+const LATER: &str = "172.18.0.9:7443";
 
 /// Tells the process of the inner test which cgroup is its own.
 const CGROUP: &str = "PODWITNESS_TEST_CGROUP";
@@ -45,13 +49,13 @@ impl Drop for Cgroup {
     }
 }
 
-/// Holds the translation of the Service's address into that of its endpoint.
+/// Holds the translation of the Service's address into that of an endpoint, in place of the one before.
 struct Translation(Child);
 
 impl Translation {
-    fn attach(cgroup: &Path) -> Self {
+    fn attach(cgroup: &Path, endpoint: &str) -> Self {
         let mut command = Command::new("python3");
-        command.args(["-c", TRANSLATE]).arg(cgroup).args([SERVICE, ENDPOINT]);
+        command.args(["-c", TRANSLATE]).arg(cgroup).args([SERVICE, endpoint]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
@@ -72,7 +76,7 @@ impl Drop for Translation {
 #[ignore = "needs root, network namespaces and python3"]
 fn a_pod_starts_where_the_node_translates_and_control_is_away() {
     let Some(cgroup) = Cgroup::new() else { return };
-    let _translation = Translation::attach(&cgroup.0);
+    let _translation = Translation::attach(&cgroup.0, ENDPOINT);
     // A process of its own, because a cgroup is one of a process.
     let mut within = Command::new(env::current_exe().unwrap());
     within.args(["--ignored", "--exact", "translated::within_the_cgroup", "--nocapture"]);
@@ -93,10 +97,18 @@ fn within_the_cgroup() {
     assert!(config.env.api_server.endpoints.is_empty());
     config.env.until_netmap = UntilNetmap::Open;
     let running = pod.start_with(config);
-    let rules = pod.lab.pod.nft(&["list", "set", "inet", "podwitness", "api4"]);
-    assert!(rules.contains("172.18.0.2 . 6443"), "{rules}");
+    let redirected = || pod.lab.pod.nft(&["list", "set", "inet", "podwitness", "api4"]);
+    assert!(redirected().contains("172.18.0.2 . 6443"), "{}", redirected());
     // Clients are translated, too.
     let answer = pod.get(SERVICE, "/version").unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // A later proof meets another endpoint: it is redirected, and the rules are not to blame.
+    let _endpoint = pod.lab.world.run(|| TcpListener::bind(LATER).unwrap());
+    let _translation = Translation::attach(Path::new(&cgroup), LATER);
+    eventually("another endpoint is redirected", || redirected().contains("172.18.0.9 . 7443"));
+    let metrics = pod.lab.pod.run(|| ask("127.0.0.1", ADMIN_PORT, "/metrics"));
+    for metric in ["podwitness_rules_repaired_total 0", "podwitness_interception 1"] {
+        assert!(metrics.contains(metric), "{metrics}");
+    }
     running.stop();
 }
