@@ -56,7 +56,7 @@ async fn all_arrives(ns: &Namespace, plain: &Namespace, paces: &[usize]) -> Resu
 async fn output_that_is_read_slowly_arrives_whole_under_fail_open() -> Result<()> {
     enter(Class::Long).await;
     witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
-        all_arrives(ns, plain, &[100_000, 200_000, 300_000]).await
+        all_arrives(ns, plain, &[100_000]).await
     })
     .await
 }

@@ -8,11 +8,12 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use podwitness_wire::{session::Language, ws::MAX_HELD};
-use tokio::io::AsyncRead;
+use tokio::{io::AsyncRead, time::timeout};
 
 use super::pace::Pace;
 use crate::{
@@ -149,11 +150,10 @@ impl<R: AsyncRead + Unpin> Ahead<R> {
         }
     }
 
-    /// Reads and throws away until the stream ends.
-    pub(super) async fn drain(&mut self) {
+    /// Reads and throws away until the stream ends or says nothing for so long.
+    pub(super) async fn drain(&mut self, silence: Duration) {
         self.front.clear();
-        while !self.ended {
-            self.read().await;
+        while !self.ended && timeout(silence, self.read()).await.is_ok() {
             self.front.clear();
             self.queue.clear();
         }

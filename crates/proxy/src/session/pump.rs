@@ -5,8 +5,9 @@ use std::{
     io,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
@@ -60,8 +61,16 @@ pub(super) struct Pump<R, W> {
     ready: usize,
     /// What is being written.
     pending: Bytes,
+    progress: Arc<Progress>,
+}
+
+/// How far a direction has come, for whoever watches it.
+#[derive(Default)]
+pub(super) struct Progress {
     /// Bytes that were written.
-    passed: Arc<AtomicU64>,
+    passed: AtomicU64,
+    /// Something waits for the other side to take it.
+    waits: AtomicBool,
 }
 
 /// What stands at the front of a direction.
@@ -70,6 +79,18 @@ enum Front {
     Unit(Unit, bool),
     /// More bytes are needed.
     Nothing,
+}
+
+impl Progress {
+    /// Bytes that were written so far.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    /// Whether something waits for the other side to take it.
+    pub(super) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
 }
 
 impl Live {
@@ -98,13 +119,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
             direction,
             ready: 0,
             pending: Bytes::new(),
-            passed: Arc::default(),
+            progress: Arc::default(),
         }
     }
 
-    /// How many bytes were passed on, for whoever watches it.
-    pub(super) fn passed(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.passed)
+    /// How far it has come.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Passes everything on. Dropped in between, the direction can still be ended with a message.
@@ -163,7 +184,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
                 Front::Nothing => {
                     self.pass_on(live).await?;
                     self.from.during(self.to.flush()).await.map_err(|_| Stop::Unwanted)?;
+                    self.progress.waits.store(self.from.holds(), Ordering::Relaxed);
                     self.from.news().await;
+                    self.progress.waits.store(true, Ordering::Relaxed);
                     self.forget_ping(live);
                 }
             }
@@ -282,11 +305,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
 
     async fn write(&mut self) -> io::Result<()> {
         loop {
-            let Self { from, to, pending, passed, .. } = self;
+            let Self { from, to, pending, progress, .. } = self;
             from.during(async {
                 while pending.has_remaining() {
                     let written = to.write_buf(pending).await?;
-                    passed.fetch_add(written as u64, Ordering::Relaxed);
+                    progress.passed.fetch_add(written as u64, Ordering::Relaxed);
                 }
                 // Even empty it would hold on to the buffer, which is to be read into again.
                 *pending = Bytes::new();
@@ -316,9 +339,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
         live.with_tap(|tap| self.direction.finish(|event| tap.see(event)));
     }
 
-    /// Reads and throws away what the source still says, until it ends.
-    pub(super) async fn drain(&mut self) {
-        self.from.drain().await;
+    /// Ends what goes out, wherever it stands.
+    pub(super) async fn hang_up(&mut self) -> io::Result<()> {
+        self.to.shutdown().await
+    }
+
+    /// Reads and throws away what the source still says, until it ends or says nothing for so long.
+    pub(super) async fn drain(&mut self, silence: Duration) {
+        self.from.drain(silence).await;
     }
 }
 

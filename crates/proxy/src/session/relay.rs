@@ -1,6 +1,6 @@
 //! The relay of a recorded session: two directions until one of them, the policy or the process ends it.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use podwitness_core::{outcome::End, status::Status};
 use podwitness_runtime::drain;
@@ -11,7 +11,7 @@ use podwitness_wire::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, split},
     sync::Notify,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -27,11 +27,16 @@ use crate::Stream;
 const HEADER: Duration = Duration::from_secs(1);
 /// How long a session goes on after its client has said its last.
 const LINGER: Duration = Duration::from_secs(60);
-/// How long a server that takes no more input may say nothing. What it has said before is passed on however long that
-/// takes: the client may read slowly, and the policy may hold it back.
+/// How long a server that takes no more input may say nothing. What it has said before is passed on, up to [`UNREAD`]: the
+/// client may read slowly, and the policy may hold it back.
 const DEAF: Duration = Duration::from_secs(5);
-/// How long the last words may take, and how long the client's are read after them.
+/// How long what a server has left behind waits for a client that takes none of it: as long as a kubelet lets a stream be
+/// silent by default (`streamingConnectionIdleTimeout`).
+const UNREAD: Duration = Duration::from_secs(4 * 3600);
+/// How long the last words may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a client may say nothing before its connection is closed, when the session is over: three pings of kubectl.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// Relays a session until both sides are done, closes its recording, and waits until it is known what became of that.
 /// The server has chosen its `language`.
@@ -63,11 +68,19 @@ async fn session<C: Stream, S: Stream>(client: C, server: S, language: Language,
         // A client that does not read learns nothing.
         let _ = timeout(LAST_WORDS, down.say(status)).await;
     }
-    // Bytes left unread would make the client's system throw away what it has not read either.
-    let _ = timeout(LAST_WORDS, up.drain()).await;
+    // Where the other side is gone already, there is nothing to end.
+    let _ = timeout(LAST_WORDS, down.hang_up()).await;
     up.finish(&live);
     down.finish(&live);
-    live.into_tap().close(end)
+    let summary = live.into_tap().close(end);
+    // Bytes that are left unread, or that come when the connection is closed, a ping among them, would make the client's
+    // system and ours throw away what it has not read.
+    tokio::select! {
+        () = up.drain(SILENCE) => {}
+        () = sleep(UNREAD) => {}
+        () = open.drain.over() => {}
+    }
+    summary
 }
 
 /// Relays both directions, and tells how it ended and what the client is to be told.
@@ -84,7 +97,7 @@ where
     T: AsyncWrite + Unpin,
 {
     let now = Instant::now();
-    let (passed, mut seen) = (down.passed(), 0);
+    let (progress, mut seen, mut moved) = (down.progress(), 0, now);
     let (upward, downward) = (up.run(live), down.run(live));
     tokio::pin!(upward, downward);
     // Whether the client has said its last, who left first, and for how long the other is waited for.
@@ -106,16 +119,19 @@ where
                 Stop::Unreadable(status) => return (End::Unreadable, Some(*status)),
             },
             () = live.server_left.notified() => {
-                (left, until) = (Some(End::ServerLeft), Instant::now() + DEAF);
-                seen = passed.load(Ordering::Relaxed);
+                moved = Instant::now();
+                (left, until, seen) = (Some(End::ServerLeft), moved + DEAF, progress.passed());
             }
             () = sleep_until(now + HEADER), if !begun => {
                 begun = true;
                 live.with_tap(Tap::begin);
             }
             () = sleep_until(until), if left.is_some() => {
-                let before = std::mem::replace(&mut seen, passed.load(Ordering::Relaxed));
-                if left == Some(End::ServerLeft) && (seen > before || live.journal.holds_back()) {
+                if progress.passed() > std::mem::replace(&mut seen, progress.passed()) {
+                    moved = Instant::now();
+                }
+                let waits = moved + DEAF > Instant::now() || progress.waits() || live.journal.holds_back();
+                if left == Some(End::ServerLeft) && waits && moved.elapsed() < UNREAD {
                     until = Instant::now() + DEAF;
                     continue;
                 }

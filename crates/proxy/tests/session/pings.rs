@@ -95,6 +95,41 @@ async fn a_client_is_answered_although_the_server_has_left() {
     assert!(heard == output);
 }
 
+/// The buffers of its system take nothing for a while and then much.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_for_minutes_hears_all_of_a_server_that_has_left() {
+    let pod = Pod::new();
+    let _recorder = pod.recorder(ONE);
+    let mut session = pod.session(meta(), open()).await;
+    let output = output(64);
+    session.server.write_all(&output).await.unwrap();
+    session.is_left_by_the_server().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let mut heard = vec![0; output.len()];
+    session.client.read_exact(&mut heard).await.unwrap();
+    assert!(heard == output);
+    assert!(session.last_words().await.is_empty());
+}
+
+/// A connection that is closed while its client still says something is reset, and what the client has not read is gone.
+#[tokio::test(start_paused = true)]
+async fn a_client_may_say_something_for_as_long_as_it_has_not_left() {
+    let pod = Pod::new();
+    let recorder = pod.recorder(ONE);
+    let mut session = pod.session(meta(), open()).await;
+    session.says(&frame(3, SUCCESS.as_bytes())).await;
+    session.server = tokio::io::duplex(1).0;
+    eventually("the recording", || recorder.uploads()[0].ended == crate::recorder::Ended::Cleanly).await;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        session.client.write_all(&ping(b"now")).await.unwrap();
+    }
+    let mut rest = vec![];
+    session.client.read_to_end(&mut rest).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(session.client.write_all(&ping(b"now")).await.is_err(), "a silent client is not waited for");
+}
+
 #[tokio::test(start_paused = true)]
 async fn within_a_frame_no_answer_stands() {
     let pod = Pod::new();

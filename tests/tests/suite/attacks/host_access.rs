@@ -26,8 +26,6 @@ enum Edit {
     Init(Value),
     /// A volume, mounted by container `app`, and whether read-only.
     Volume(Value, bool),
-    /// Annotations.
-    Annotations(Value),
 }
 
 fn fields<'a>(object: &'a mut Value, pointer: &str) -> Result<&'a mut serde_json::Map<String, Value>> {
@@ -68,11 +66,6 @@ fn edited(mut pod: Value, edit: &Edit) -> Result<Value> {
             let mount = json!({"name": "extra", "mountPath": "/extra", "readOnly": read_only});
             push(fields(&mut pod, "/spec/containers/0")?, "volumeMounts", mount)?;
         }
-        Edit::Annotations(more) => {
-            let meta = fields(&mut pod, "/metadata")?;
-            meta.entry("annotations").or_insert_with(|| json!({}));
-            merge(fields(&mut pod, "/metadata/annotations")?, more)?;
-        }
     }
     Ok(pod)
 }
@@ -98,7 +91,8 @@ fn mesh_init() -> Value {
 fn privileged_init(restart: Option<&str>) -> Edit {
     Edit::Init(
         json!({"name": "sysctl", "image": "podwitness.dev/search:1", "imagePullPolicy": "IfNotPresent",
-        "restartPolicy": restart, "securityContext": {"privileged": true, "runAsUser": 0}}),
+        "restartPolicy": restart,
+        "securityContext": {"privileged": true, "runAsUser": 0, "capabilities": {"drop": ["NET_RAW"]}}}),
     )
 }
 
