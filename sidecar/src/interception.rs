@@ -199,8 +199,8 @@ impl Interception {
     }
 
     /// Why a connection does not land here, if the rules are to blame. They are not where the node makes an address of
-    /// the destination that they do not have yet: that is redirected from now on. One that is ended at once says nothing: all
-    /// places may be taken.
+    /// the destination that they do not have yet: that is redirected from now on. One that is ended at once says nothing:
+    /// all places may be taken.
     async fn misses(&mut self, to: SocketAddr) -> Result<Option<SelftestError>, KernelError> {
         match self.probe.run(to).await {
             Ok(_) => {
