@@ -128,7 +128,6 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let Enrolment { agent, driver, notices, orders } = enrol::agent(&config, key.public(), &kernel)?;
     let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
     let (signal, watch) = Drain::new();
-    let told = notices.clone();
     let upstream_roots = cluster_roots(&config.paths.cluster_ca)?;
     let certificate = ClusterCertificate::load(state, upstream_roots.clone(), SystemClock.now_unix());
     let cluster_certificate = Arc::new(certificate);
@@ -142,7 +141,7 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         upstream: Arc::new(Upstream(kernel.clone())),
         recorders: Arc::new(recorders),
         owners: Arc::new(Sockets),
-        notices,
+        notices: notices.clone(),
         drain: watch,
         clock: Arc::new(SystemClock),
     };
@@ -154,12 +153,12 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let limiter = ConnectionLimiter::new("intercepted", places, &admin.registry);
     let admin_server = admin.bind_elsewhere(admin_addresses(config.env.ports)).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
-    let (netmap, ports) =
-        (agent.netmap.clone(), (listener.port(), moved_ports(&admin_server, config.env.ports)));
+    let ports = (listener.port(), moved_ports(&admin_server, config.env.ports));
+    let netmap = agent.netmap.clone();
     let interception = Interception::new(&config.env, kernel, ports, own, netmap, metrics.clone());
     let interception = install(interception, config.env.inject).await?;
     let interception = interception.map(|interception| (interception, readiness.block("interception")));
-    let credentials = (credentials, readiness.block("credentials"), told);
+    let credentials = (credentials, readiness.block("credentials"), notices);
     Ok(Bound {
         admin: admin_server.addr,
         readiness,

@@ -160,10 +160,7 @@ impl Metrics {
             oversize,
             idle_ended,
             memory,
-            upstream_open,
-            upstream_opened,
-            upstream_evicted,
-            upstream_refused,
+            ..
         } = metrics.clone();
         let registry = registry.sub_registry_with_prefix("podwitness_proxy");
         registry.register("connections", "Intercepted connections by what became of them", connections);
@@ -198,6 +195,12 @@ impl Metrics {
             revoked,
         );
         registry.register("memory_refused", "How often no memory was found for one", refused_total);
+        metrics.register_upstream(registry);
+        metrics
+    }
+
+    fn register_upstream(&self, registry: &mut Registry) {
+        let Self { upstream_open, upstream_opened, upstream_evicted, upstream_refused, .. } = self.clone();
         registry.register("upstream_connections", "Open connections to the API server", upstream_open);
         registry.register("upstream_connects", "Attempts to connect to the API server", upstream_opened);
         registry.register(
@@ -210,7 +213,6 @@ impl Metrics {
             "Requests refused because all connections to the API server were in use",
             upstream_refused,
         );
-        metrics
     }
 
     pub(crate) fn connection(&self, outcome: Connection) {
