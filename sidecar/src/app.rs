@@ -156,11 +156,10 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     let ports = (listener.port(), moved_ports(&admin_server, config.env.ports));
     let netmap = agent.netmap.clone();
     let interception = Interception::new(&config.env, kernel, ports, own, netmap, metrics.clone());
-    let interception = install(interception, config.env.inject).await?;
-    let interception = interception.map(|interception| (interception, readiness.block("interception")));
-    let credentials = (credentials, readiness.block("credentials"), notices);
+    let interception = install(interception, config.env.inject, &readiness).await?;
     Ok(Bound {
         admin: admin_server.addr,
+        credentials: (credentials, readiness.block("credentials"), notices),
         readiness,
         admin_server,
         log_socket,
@@ -168,7 +167,6 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         limiter,
         proxy,
         interception,
-        credentials,
         agent,
         driver,
         tunnel,
@@ -245,10 +243,14 @@ async fn tell_exhausted(limiter: ConnectionLimiter, proxy: Arc<Proxy>) {
     }
 }
 
-/// Steps aside where injection is optional and the kernel cannot do it.
-async fn install(interception: Interception, inject: Inject) -> Result<Option<Interception>, AppError> {
+/// Steps aside where injection is optional and the kernel cannot do it. Else readiness waits for the proof.
+async fn install(
+    interception: Interception,
+    inject: Inject,
+    readiness: &Readiness,
+) -> Result<Option<(Interception, BlockReady)>, AppError> {
     match interception.install().await {
-        Ok(()) => Ok(Some(interception)),
+        Ok(()) => Ok(Some((interception, readiness.block("interception")))),
         Err(error) if inject == Inject::Optional => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(%error, cause, "nothing is intercepted; injection is optional, so the pod starts without");
