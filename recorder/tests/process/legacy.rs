@@ -64,7 +64,7 @@ async fn an_upload_waits_for_100_and_ends_with_200_once_everything_is_stored() {
     stream.write_all(HEAD.as_bytes()).unwrap();
     assert_eq!(head(&mut stream), CONTINUE);
     stream.write_all(format!("{}0\r\n\r\n", chunk("no header\n")).as_bytes()).unwrap();
-    assert!(head(&mut stream).starts_with("HTTP/1.1 500 "));
+    assert!(head(&mut stream).starts_with("HTTP/1.1 400 "));
     assert_eq!(recorder.sums().len(), 1);
 }
 

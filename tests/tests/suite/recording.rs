@@ -120,11 +120,13 @@ async fn the_answer_to_a_password_prompt_is_found_nowhere() -> Result<()> {
 async fn a_sessions_end_is_recorded_when_kubectl_is_killed() -> Result<()> {
     with_pods(async |ns, plain| {
         let script = format!(
-            "timeout -s KILL 3 kubectl -n {} exec target -- sh -c 'echo begun; sleep 600'",
+            "kubectl -n {} exec target -- sh -c 'echo begun; sleep 600' >/tmp/out 2>&1 & \
+             until grep -q . /tmp/out; do kill -0 $! || exit; sleep 0.1; done; \
+             kill -KILL $!; wait $!; echo $?; cat /tmp/out",
             plain.name
         );
         let run = ns.shell("witness", &script).await?;
-        ensure!(run.code != 0 && run.text() == "begun\n", "{run:?}");
+        ensure!(run.text() == "137\nbegun\n", "{run:?}");
         let recording = Viewer::open().await?.recording(&ns.name, "echo begun").await?;
         ensure!(recording.text("o") == "begun\n");
         recording.lines.iter().find(|(_, code, _)| code == "x-close").context("no outcome")?;

@@ -53,6 +53,7 @@ async fn all_arrives(ns: &Namespace, plain: &Namespace, paces: &[usize]) -> Resu
 }
 
 #[tokio::test]
+#[ignore = "in hack/test full: it reads for minutes"]
 async fn output_that_is_read_slowly_arrives_whole_under_fail_open() -> Result<()> {
     enter(Class::Long).await;
     witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {
@@ -62,6 +63,7 @@ async fn output_that_is_read_slowly_arrives_whole_under_fail_open() -> Result<()
 }
 
 #[tokio::test]
+#[ignore = "in hack/test full: it reads for minutes"]
 async fn output_that_is_read_slowly_arrives_whole_under_fail_closed() -> Result<()> {
     enter(Class::Long).await;
     witnessed_by(&clients("witness"), &sleeper("target"), async |ns, plain| {

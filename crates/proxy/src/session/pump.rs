@@ -3,6 +3,7 @@
 use std::{
     error::Error as _,
     io,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -210,16 +211,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
 
     /// Waits for the recording, answering the client's pings meanwhile.
     async fn room_or_pings(&mut self, live: &Live) -> Result<Result<(), Status>, Stop> {
+        let answers = self.answers_pings();
+        // One wait, whatever comes meanwhile: the policy says how long it may be.
+        let mut room = pin!(live.journal.room());
         loop {
-            let answers = self.answers_pings();
-            let room = self.from.during(async {
+            let waited = self.from.during(async {
                 tokio::select! {
                     biased;
-                    room = live.journal.room() => Some(room),
+                    room = &mut room => Some(room),
                     () = live.pongs.news(), if answers => None,
                 }
             });
-            if let Some(room) = room.await {
+            if let Some(room) = waited.await {
                 return Ok(room);
             }
             self.answer_ping(live).await?;

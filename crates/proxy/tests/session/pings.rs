@@ -130,6 +130,24 @@ async fn a_client_may_say_something_for_as_long_as_it_has_not_left() {
     assert!(session.client.write_all(&ping(b"now")).await.is_err(), "a silent client is not waited for");
 }
 
+/// The answers do not lengthen the pause that the policy allows.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_pings_is_told_the_reason_as_soon_as_any_other() {
+    let pod = Pod::new();
+    let recorder = pod.recorder(ONE);
+    let mut session = pod.session(meta(), Obligation { lead: 100, ..closed() }).await;
+    session.says(&frame(1, b"shown")).await;
+    recorder.die();
+    session.server.write_all(&output(1)).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    while session.silent(5).await {
+        session.types(&ping(b"now")).await;
+        session.hears(&pong(b"now")).await;
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not end");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(23), "{:?}", begun.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn within_a_frame_no_answer_stands() {
     let pod = Pod::new();
