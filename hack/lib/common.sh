@@ -112,6 +112,9 @@ eventually() {
     done
 }
 
+# Options of hack/install for bring_up.
+install_options=()
+
 # bring_up IMAGE…: a cluster that has these images, with Podwitness on it, for this shell. The cluster and the images are
 # made at the same time: both compile, and both wait for what is fetched.
 bring_up() {
@@ -123,7 +126,7 @@ bring_up() {
     eval "$("$root/hack/cluster" env)"
     set -- "${@/#/$root/.build/images/}"
     "$root/hack/cluster" load "${@/%/.tar}"
-    "$root/hack/install"
+    "$root/hack/install" "${install_options[@]}"
 }
 
 # version_at_least HAVE WANT: compares dotted numbers.

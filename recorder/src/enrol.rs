@@ -77,6 +77,7 @@ pub fn agent(
         cache: state.map(|state| state.join(NETMAP_FILE)),
         dial: dial_direct(),
         notices: Some(notices),
+        certificates: None,
     })?)
 }
 

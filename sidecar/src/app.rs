@@ -12,13 +12,15 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use podwitness_agent::{Agent, Driver, Link};
+use podwitness_agent::{Agent, CertificateOrder, Driver, Link};
 use podwitness_core::{
     control::Notice,
     inject::{Inject, SidecarPorts},
+    trust::Trust,
 };
 use podwitness_proxy::{
-    BoxedStream, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring, api_names, ca::CaError,
+    BoxedStream, ClusterCertificate, Dial, PodCa, Proxy, ProxyConfig, SealError, Seals, Spool, Wiring,
+    api_names, ca::CaError,
 };
 use podwitness_runtime::{
     admin::{self, Admin, AdminAddresses},
@@ -36,23 +38,29 @@ use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::sleep,
 };
 
 use crate::{
     api_server::ResolveError,
+    certificate,
     config::Config,
     credentials::Credentials,
     ending::{deadline, drain_after},
-    enrol,
+    enrol::{self, Enrolment},
     interception::Interception,
     kernel::{Kernel, KernelError, rules::MovedPort, selftest::Probe},
-    listen::{CONNECTIONS, ListenError, Listener, Sockets},
+    listen::{ListenError, Listener},
     log_socket::{LogSocket, LogSocketError, SetFilter},
     memory,
     metrics::Metrics,
+    sockets::Sockets,
     state::{self, StateError},
     tunnel::Keeper,
 };
+
+/// How long it stands that there are too many connections, before it is said again.
+const EXHAUSTED_AGAIN: Duration = Duration::from_secs(600);
 
 /// Why the sidecar does not start, or ends.
 #[derive(Debug, Error)]
@@ -97,6 +105,7 @@ pub struct Bound {
     agent: Agent,
     driver: Driver,
     tunnel: Keeper,
+    certificate: certificate::Keeper,
     metrics: Metrics,
     signal: drain::Signal,
     deadline: Duration,
@@ -110,44 +119,47 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
     // A program of the pod may be running: what it could take is held first.
     let listener = Listener::bind(&kernel, config.env.declared_ports.clone()).await?;
     let own = config.api_server.own(&config.env.api_server).await?;
-    let api_server = *own.first().ok_or(AppError::NoAddress)?;
+    let (api_server, endpoints) = own.split_first().ok_or(AppError::NoAddress)?;
     let (state, admin) = (&config.paths.state, Admin::default());
     let metrics = Metrics::register(&admin.registry);
     let pod_ca = PodCa::load_or_create(state, &api_names(&config.cluster_domain), SystemClock.now_unix())?;
-    let credentials =
-        Credentials::new(config.env.service_accounts.clone(), pod_ca.certificate_pem().to_owned());
+    let credentials = credentials(&config, &pod_ca);
     let key = state::tunnel_key(state)?;
-    let (agent, driver, notices) = enrol::agent(&config, key.public(), &kernel)?;
+    let Enrolment { agent, driver, notices, orders } = enrol::agent(&config, key.public(), &kernel)?;
     let (tunnel, recorders) = Keeper::new(key, &kernel, agent.netmap.clone(), metrics.clone());
     let (signal, watch) = Drain::new();
-    let told = notices.clone();
+    let upstream_roots = cluster_roots(&config.paths.cluster_ca)?;
+    let certificate = ClusterCertificate::load(state, upstream_roots.clone(), SystemClock.now_unix());
+    let cluster_certificate = Arc::new(certificate);
+    let certificate = certificate_keeper(&config, &agent, orders, &cluster_certificate, &admin, &metrics);
     let wiring = Wiring {
         pod_ca,
-        upstream_roots: cluster_roots(&config.paths.cluster_ca)?,
+        cluster_certificate,
+        upstream_roots,
         netmap: agent.netmap.clone(),
         assertion: agent.assertion.clone(),
         upstream: Arc::new(Upstream(kernel.clone())),
         recorders: Arc::new(recorders),
         owners: Arc::new(Sockets),
-        notices,
+        notices: notices.clone(),
         drain: watch,
         clock: Arc::new(SystemClock),
     };
     let seals = Arc::new(Seals::load_or_create(state)?);
-    let proxy_config = proxy_config(&config, api_server, &listener, seals);
+    let proxy_config = proxy_config(&config, (*api_server, endpoints.to_vec()), &listener, seals);
+    let places = memory::places(proxy_config.connections_memory);
     let proxy = admin.registry.with(|registry| Proxy::new(proxy_config, wiring, registry))?;
     let readiness = admin.readiness.clone();
-    let limiter = ConnectionLimiter::new("intercepted", CONNECTIONS, &admin.registry);
+    let limiter = ConnectionLimiter::new("intercepted", places, &admin.registry);
     let admin_server = admin.bind_elsewhere(admin_addresses(config.env.ports)).await?;
     let log_socket = LogSocket::bind(&state.join(state::LOG_SOCKET), set_filter)?;
-    let (netmap, ports) =
-        (agent.netmap.clone(), (listener.port(), moved_ports(&admin_server, config.env.ports)));
+    let ports = (listener.port(), moved_ports(&admin_server, config.env.ports));
+    let netmap = agent.netmap.clone();
     let interception = Interception::new(&config.env, kernel, ports, own, netmap, metrics.clone());
-    let interception = install(interception, config.env.inject).await?;
-    let interception = interception.map(|interception| (interception, readiness.block("interception")));
-    let credentials = (credentials, readiness.block("credentials"), told);
+    let interception = install(interception, config.env.inject, &readiness).await?;
     Ok(Bound {
         admin: admin_server.addr,
+        credentials: (credentials, readiness.block("credentials"), notices),
         readiness,
         admin_server,
         log_socket,
@@ -155,10 +167,10 @@ pub async fn bind(config: Config, kernel: Kernel, set_filter: SetFilter) -> Resu
         limiter,
         proxy,
         interception,
-        credentials,
         agent,
         driver,
         tunnel,
+        certificate,
         metrics,
         signal,
         deadline: deadline(config.env.grace_period),
@@ -185,7 +197,9 @@ impl Bound {
         tasks.spawn(self.log_socket.run());
         tasks.spawn(self.driver.run());
         tasks.spawn(self.tunnel.run());
+        tasks.spawn(self.certificate.run());
         tasks.spawn(show_link(self.agent.link, self.metrics));
+        tasks.spawn(tell_exhausted(self.limiter.clone(), Arc::clone(&self.proxy)));
         let Some((interception, protected)) = self.interception else {
             drain_after(shutdown, self.signal, self.deadline).await;
             return Ok(());
@@ -216,10 +230,27 @@ async fn serve(
     listener.serve(limiter, probe, over, handle).await;
 }
 
-/// Steps aside where injection is optional and the kernel cannot do it.
-async fn install(interception: Interception, inject: Inject) -> Result<Option<Interception>, AppError> {
+/// Says that the pod's clients have more connections than there are places for, once in a while.
+async fn tell_exhausted(limiter: ConnectionLimiter, proxy: Arc<Proxy>) {
+    loop {
+        limiter.exhausted().await;
+        tracing::warn!(
+            open = limiter.open_connections(),
+            "every place for a connection of the pod's clients is taken: idle ones are ended for new ones; does a client leak connections?"
+        );
+        proxy.tell_exhausted();
+        sleep(EXHAUSTED_AGAIN).await;
+    }
+}
+
+/// Steps aside where injection is optional and the kernel cannot do it. Else readiness waits for the proof.
+async fn install(
+    interception: Interception,
+    inject: Inject,
+    readiness: &Readiness,
+) -> Result<Option<(Interception, BlockReady)>, AppError> {
     match interception.install().await {
-        Ok(()) => Ok(Some(interception)),
+        Ok(()) => Ok(Some((interception, readiness.block("interception")))),
         Err(error) if inject == Inject::Optional => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(%error, cause, "nothing is intercepted; injection is optional, so the pod starts without");
@@ -248,7 +279,7 @@ fn moved_ports(admin: &admin::Bound, ports: SidecarPorts) -> Vec<MovedPort> {
 
 fn proxy_config(
     config: &Config,
-    api_server: SocketAddr,
+    (api_server, api_servers): (SocketAddr, Vec<SocketAddr>),
     listener: &Listener,
     seals: Arc<Seals>,
 ) -> ProxyConfig {
@@ -264,8 +295,40 @@ fn proxy_config(
             seals: Some(seals),
         }),
         api_server,
+        api_servers,
         listeners: listener.addresses().to_vec(),
         cluster_domain: config.cluster_domain.clone(),
+    }
+}
+
+/// Where admission has said that a certificate is to be expected, readiness waits for it, for a while.
+fn certificate_keeper(
+    config: &Config,
+    agent: &Agent,
+    orders: mpsc::Sender<CertificateOrder>,
+    certificate: &Arc<ClusterCertificate>,
+    admin: &Admin,
+    metrics: &Metrics,
+) -> certificate::Keeper {
+    let is_expected = config.env.trust == Trust::Cluster;
+    certificate::Keeper {
+        pod_uid: config.pod.uid.clone(),
+        netmap: agent.netmap.clone(),
+        orders,
+        certificate: Arc::clone(certificate),
+        clock: Arc::new(SystemClock),
+        metrics: metrics.clone(),
+        expected: is_expected.then(|| admin.readiness.block("certificate of the cluster's CA")),
+    }
+}
+
+fn credentials(config: &Config, pod_ca: &PodCa) -> Credentials {
+    let (dirs, paths) = (config.env.service_accounts.clone(), &config.paths);
+    let credentials = Credentials::new(dirs, pod_ca.certificate_pem().to_owned());
+    if paths.bundle.is_dir() {
+        credentials.with_bundle(paths.identity.clone(), paths.bundle.clone())
+    } else {
+        credentials
     }
 }
 

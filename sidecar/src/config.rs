@@ -42,6 +42,10 @@ pub struct Paths {
     pub token: PathBuf,
     /// Bundles with the cluster's CA; the first that is there counts.
     pub cluster_ca: Vec<PathBuf>,
+    /// The sidecar's own volume of the kubelet, with its token and the cluster's CA.
+    pub identity: PathBuf,
+    /// Where the bundle of every container is written; absent in a pod that was admitted by an earlier version.
+    pub bundle: PathBuf,
 }
 
 /// A configuration that cannot be used.
@@ -89,6 +93,8 @@ impl Paths {
             spool: inject::MOUNT_SPOOL.into(),
             token: identity.join("token"),
             cluster_ca: dirs.map(|dir| PathBuf::from(dir).join("ca.crt")).collect(),
+            identity,
+            bundle: inject::MOUNT_CA.into(),
         }
     }
 }
@@ -130,8 +136,9 @@ fn list(errors: &[EnvError]) -> String {
 mod tests {
     use std::collections::HashMap;
 
-    use podwitness_core::inject::{
-        ApiServerAddresses, ControlAddress, EnvSource, Inject, ServiceAccountDir, UntilNetmap,
+    use podwitness_core::{
+        inject::{ApiServerAddresses, ControlAddress, EnvSource, Inject, ServiceAccountDir, UntilNetmap},
+        trust::Trust,
     };
 
     use super::*;
@@ -159,6 +166,7 @@ mod tests {
             ports: inject::SidecarPorts::default(),
             declared_ports: vec![],
             grace_period: inject::GRACE_PERIOD,
+            trust: Trust::Pod,
         };
         let mut vars: HashMap<_, _> =
             [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")]

@@ -53,6 +53,9 @@ pub enum CredentialsError {
         #[source]
         source: io::Error,
     },
+    /// The bundle of every container cannot be kept.
+    #[error("cannot keep the CA bundle of the pod's containers: {0}")]
+    Bundle(PathBuf, #[source] io::Error),
     /// The copy cannot be written.
     #[error(
         "cannot write the credentials of container {container} to {path}; is its volume full, or the sidecar's memory?"
@@ -73,6 +76,7 @@ pub enum CredentialsError {
 pub struct Credentials {
     dirs: Vec<ServiceAccountDir>,
     pod_ca: String,
+    bundle: Option<Bundle>,
     /// Generations of the originals as they were when everything was last copied.
     copied: Option<Vec<PathBuf>>,
 }
@@ -107,11 +111,26 @@ impl Failure {
     }
 }
 
+/// The bundle that every container has, also one without a token.
+#[derive(Debug)]
+struct Bundle {
+    /// Where the kubelet keeps the cluster's CA for the sidecar.
+    source: PathBuf,
+    /// Where it is written.
+    target: PathBuf,
+}
+
 impl Credentials {
     /// The directories, and the in-pod CA in PEM.
     #[must_use]
     pub const fn new(dirs: Vec<ServiceAccountDir>, pod_ca: String) -> Self {
-        Self { dirs, pod_ca, copied: None }
+        Self { dirs, pod_ca, bundle: None, copied: None }
+    }
+
+    /// The same, which also keeps in `target` a bundle of the in-pod CA and of what is in `ca.crt` of `source`.
+    #[must_use]
+    pub fn with_bundle(self, source: PathBuf, target: PathBuf) -> Self {
+        Self { bundle: Some(Bundle { source, target }), ..self }
     }
 
     /// Copies whatever there is, then every change, for as long as it runs. Readiness is held back until all
@@ -142,13 +161,13 @@ impl Credentials {
     /// # Errors
     /// The first directory that cannot be read or written; its copy stays as it was, the others are written.
     pub fn copy_changes(&mut self) -> Result<(), CredentialsError> {
-        let generations: Option<Vec<_>> =
-            self.dirs.iter().map(|dir| source::generation(dir.source.as_ref())).collect();
+        let generations: Option<Vec<_>> = self.sources().map(source::generation).collect();
         if generations.is_some() && generations == self.copied {
             return Ok(());
         }
         let cluster = self.cluster_certificates();
-        let outcomes: Vec<_> = self.dirs.iter().map(|dir| self.copy(dir, &cluster)).collect();
+        let copied = self.dirs.iter().map(|dir| self.copy(dir, &cluster));
+        let outcomes: Vec<_> = copied.chain(self.bundle.iter().map(|bundle| self.write(bundle))).collect();
         outcomes.into_iter().collect::<Result<(), _>>()?;
         self.copied = generations;
         Ok(())
@@ -170,9 +189,26 @@ impl Credentials {
         })
     }
 
+    fn sources(&self) -> impl Iterator<Item = &Path> {
+        let bundle = self.bundle.iter().map(|bundle| bundle.source.as_path());
+        self.dirs.iter().map(|dir| Path::new(&dir.source)).chain(bundle)
+    }
+
+    fn write(&self, bundle: &Bundle) -> Result<(), CredentialsError> {
+        let Bundle { source, target } = bundle;
+        let content = source::read_file(&source.join(CA_FILE));
+        let mut content = content.map_err(|error| CredentialsError::Bundle(source.clone(), error))?;
+        bundle::put_first(&mut content, &self.pod_ca, |_| true);
+        let files = [(CA_FILE.into(), content)].into();
+        // Its files have the usual permissions, and nothing is mounted within it.
+        let dir = ServiceAccountDir::new("", String::new(), String::new());
+        atomic::write(target, &Content { files: &files, dir: &dir })
+            .map_err(|error| CredentialsError::Bundle(target.clone(), error))
+    }
+
     /// The certificates of the cluster's CA: those of every original's own `ca.crt`.
     fn cluster_certificates(&self) -> Vec<CertificateDer<'static>> {
-        let bundles = self.dirs.iter().map(|dir| Path::new(&dir.source).join(CA_FILE));
+        let bundles = self.sources().map(|source| source.join(CA_FILE));
         bundles
             .filter_map(|path| source::read_file(&path).ok())
             .flat_map(|pem| bundle::certificates(&pem))

@@ -5,6 +5,12 @@
 //! grants say, because a pod can make its own sidecar die. Where injection is `optional`, their elements expire when
 //! this loop stops renewing them. An `optional` pod in which interception cannot be proven is left alone, because half
 //! of it would only break connections.
+//!
+//! Where the node translates Service addresses in the socket, as load balancers by eBPF do, connections to the API
+//! server's Service go to one of its endpoints before they meet any rule. Those that admission wrote into the pod and the
+//! netmap's are redirected as they are; one that is neither is learned from a proof.
+
+mod own;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,6 +33,7 @@ use crate::{
     metrics::Metrics,
     netmap,
 };
+use own::OwnAddresses;
 
 /// Life of an element that nobody renews.
 const DEAD_MAN: Duration = Duration::from_secs(10);
@@ -41,6 +48,8 @@ const STEP_ASIDE: Duration = Duration::from_secs(10);
 /// What a proof came to.
 enum Proof {
     Holds,
+    /// Not yet, and another address has to be redirected first.
+    Learned,
     NotYet,
     StepAside,
 }
@@ -49,7 +58,7 @@ enum Proof {
 pub struct Interception {
     kernel: Kernel,
     rules: Arc<Rules>,
-    own: Vec<SocketAddr>,
+    own: OwnAddresses,
     /// Ports to which nothing else may be connected before there is a netmap.
     held: Vec<u16>,
     inject: Inject,
@@ -86,7 +95,7 @@ impl Interception {
         Self {
             kernel,
             rules: Arc::new(rules),
-            own,
+            own: OwnAddresses::new(own),
             held: held(env),
             inject: env.inject,
             netmap,
@@ -123,6 +132,10 @@ impl Interception {
             if block.is_some() {
                 match self.prove().await {
                     Proof::Holds => drop(block.take()),
+                    Proof::Learned => {
+                        self.renew().await?;
+                        continue;
+                    }
                     Proof::NotYet => {}
                     Proof::StepAside => break self.kernel.remove().await?,
                 }
@@ -143,12 +156,13 @@ impl Interception {
 
     async fn prove(&mut self) -> Proof {
         let Some(to) = self.own.first() else { return Proof::NotYet };
-        match self.probe.run(*to).await {
-            Ok(()) => {
+        match self.probe.run(to).await {
+            Ok(original) => {
                 self.metrics.interception.set(1);
-                tracing::info!(api_server = %to, after = ?self.begun.elapsed(), "interception is proven");
+                tracing::info!(api_server = %to, %original, after = ?self.begun.elapsed(), "interception is proven");
                 Proof::Holds
             }
+            Err(error) if self.learn(&error) => Proof::Learned,
             Err(error) if self.inject == Inject::Optional && self.begun.elapsed() > STEP_ASIDE => {
                 tracing::warn!(%error, "nothing is intercepted; injection is optional, so the pod starts without");
                 Proof::StepAside
@@ -163,8 +177,8 @@ impl Interception {
     /// Puts the rules in place anew where connections no longer land here: somebody has taken some of them away, which a
     /// renewal does not see. Where that does not help, something else stands in front.
     async fn prove_again(&mut self) -> Result<(), KernelError> {
-        let Some(to) = self.own.first().copied() else { return Ok(()) };
-        let Err(error) = self.land(to).await else { return Ok(()) };
+        let Some(to) = self.own.first() else { return Ok(()) };
+        let Some(error) = self.misses(to).await? else { return Ok(()) };
         // What stands in front stays there for long; it is told once.
         if !self.is_lost {
             self.metrics.rules_repaired.inc();
@@ -175,7 +189,7 @@ impl Interception {
             Err(KernelError::Stopped) => return Err(KernelError::Stopped),
             Err(error) => self.tell(&error),
         }
-        if let Err(error) = self.land(to).await {
+        if let Some(error) = self.misses(to).await? {
             self.metrics.interception.set(0);
             if !std::mem::replace(&mut self.is_lost, true) {
                 tracing::warn!(%error, "connections still do not come here; something stands in front of the rules");
@@ -184,17 +198,34 @@ impl Interception {
         Ok(())
     }
 
-    /// Whether a connection lands here. One that is ended at once says nothing: all places may be taken.
-    async fn land(&mut self, to: SocketAddr) -> Result<(), SelftestError> {
+    /// Why a connection does not land here, if the rules are to blame. They are not where the node makes an address of
+    /// the destination that they do not have yet: that is redirected from now on. One that is ended at once says nothing:
+    /// all places may be taken.
+    async fn misses(&mut self, to: SocketAddr) -> Result<Option<SelftestError>, KernelError> {
         match self.probe.run(to).await {
-            Ok(()) => {
+            Ok(_) => {
                 self.metrics.interception.set(1);
                 self.is_lost = false;
-                Ok(())
             }
-            Err(SelftestError::Ended(_)) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if self.learn(&error) => self.renew().await?,
+            Err(SelftestError::Ended { .. }) => {}
+            Err(error) => return Ok(Some(error)),
         }
+        Ok(None)
+    }
+
+    /// Whether an address has to be redirected that is not yet.
+    fn learn(&mut self, error: &SelftestError) -> bool {
+        let Some(translated) = error.translated() else { return false };
+        if self.targets().redirects(translated) {
+            return false;
+        }
+        self.own.learn(translated);
+        tracing::info!(
+            %translated,
+            "the node translates the API server's address in the socket; connections to what it makes of it are redirected, too"
+        );
+        true
     }
 
     async fn renew(&mut self) -> Result<(), KernelError> {
@@ -218,7 +249,7 @@ impl Interception {
 
     fn targets(&self) -> Arc<Targets> {
         let netmap = self.netmap.borrow();
-        let targets = netmap::targets(&self.own, netmap.as_deref());
+        let targets = netmap::targets(self.own.all(), netmap.as_deref());
         Arc::new(if netmap.is_none() { targets.holding(self.held.iter().copied()) } else { targets })
     }
 
@@ -261,7 +292,10 @@ async fn changed(netmap: &mut watch::Receiver<Option<Arc<Netmap>>>) {
 
 #[cfg(test)]
 mod tests {
-    use podwitness_core::inject::{ApiServerAddresses, ControlAddress, Credentials, Profile};
+    use podwitness_core::{
+        inject::{ApiServerAddresses, ControlAddress, Credentials, Profile},
+        trust::Trust,
+    };
 
     use super::*;
 
@@ -283,6 +317,7 @@ mod tests {
             ports: podwitness_core::inject::SidecarPorts::default(),
             declared_ports: vec![],
             grace_period: podwitness_core::inject::GRACE_PERIOD,
+            trust: Trust::Pod,
         }
     }
 

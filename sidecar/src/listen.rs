@@ -2,13 +2,9 @@
 //! reaches it. Its port is drawn at each start, so that no program of the pod waits for it, and its sockets carry our
 //! mark, without which the rules let no socket on that port answer.
 //!
-//! Invariant: at most [`CONNECTIONS`] of both families. They all come from the pod's own containers; above the cap the one
-//! that is idle for the longest time is ended for the next, and where all are busy, the next is closed. A connection
-//! that was not redirected has the listener itself as its destination.
-
-mod owner;
-
-pub use owner::Sockets;
+//! Invariant: at most as many connections of both families as [`places`](crate::memory::places) says. They all come from
+//! the pod's own containers; above the cap the one that is idle for the longest time is ended for the next, and where all
+//! are busy, the next is closed. A connection that was not redirected has the listener itself as its destination.
 
 use std::{
     io,
@@ -20,17 +16,12 @@ use podwitness_proxy::Intercepted;
 use podwitness_runtime::{
     accept::accept,
     connection::{ConnectionHandle, ConnectionLimiter},
-    quota::QuotaLimits,
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::kernel::{Kernel, KernelError, selftest::Probe};
-
-/// Connections at a time. What a session has become is no longer among them. Containers cannot be told apart by their
-/// address, so that one source may have all.
-pub const CONNECTIONS: QuotaLimits = QuotaLimits { total: 1024, per_key: 1024 };
 
 /// What the kernel may keep of a connection in each direction, doubled by it for its own (socket(7)): it is memory of this
 /// container, and grows to megabytes otherwise. A segment on loopback has 64 KiB, of which two have to fit.

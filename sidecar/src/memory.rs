@@ -1,15 +1,21 @@
 //! How much of this container's memory recordings may take, and connections: a quarter each. The rest is for the program
 //! itself, the buffers of its sockets, which the kernel counts to the container, and what freed memory lies in pieces.
+//! How many connections there are places for follows from what they may take.
 
-use std::path::Path;
+use std::{ops::RangeInclusive, path::Path};
 
-use podwitness_runtime::memory::limit;
+use podwitness_runtime::{memory::limit, quota::QuotaLimits};
 
 /// More does not help: what exceeds it goes to the spool.
 const MOST: u64 = 64 << 20;
 const PART: u64 = 4;
 /// Of connections, where no container limits them.
 const UNLIMITED: u64 = 1 << 30;
+
+/// Of what connections may take: one that is idle takes half of it.
+const PER_CONNECTION: u64 = 64 << 10;
+/// Places for connections, however little or much memory there is.
+const PLACES: RangeInclusive<u64> = 256..=8192;
 
 /// Bytes that recordings may take in a container whose cgroups are mounted at `cgroups`, such as `/sys/fs/cgroup`.
 #[must_use]
@@ -21,6 +27,15 @@ pub fn for_recordings(cgroups: &Path) -> u64 {
 #[must_use]
 pub fn for_connections(cgroups: &Path) -> u64 {
     limit(cgroups).map_or(UNLIMITED, |limit| limit / PART).min(UNLIMITED)
+}
+
+/// Connections of clients at a time, where all of them may take so many bytes. Containers of a pod cannot be told apart by
+/// their address, so that one source may have all.
+#[must_use]
+pub fn places(for_connections: u64) -> QuotaLimits {
+    let places = (for_connections / PER_CONNECTION).clamp(*PLACES.start(), *PLACES.end());
+    let total = usize::try_from(places).unwrap_or(usize::MAX);
+    QuotaLimits { total, per_key: total }
 }
 
 #[cfg(test)]
@@ -47,6 +62,14 @@ mod tests {
         for (text, expected) in [("67108864\n", 16 << 20), ("1073741824\n", 256 << 20), ("max\n", UNLIMITED)]
         {
             assert_eq!(both("memory.max", text).1, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn places_for_connections_grow_with_memory_within_bounds() {
+        for (megabytes, expected) in [(0, 256), (16, 256), (32, 512), (64, 1024), (256, 4096), (1024, 8192)] {
+            let QuotaLimits { total, per_key } = places(megabytes << 20);
+            assert_eq!((total, per_key), (expected, expected), "{megabytes} MiB");
         }
     }
 

@@ -18,6 +18,10 @@ pub struct Metrics {
     pub rules_failures: Counter,
     /// Times that they were put in place anew, because connections no longer came here.
     pub rules_repaired: Counter,
+    /// 1 while a certificate of the cluster's CA is served.
+    pub certificate: Gauge<i64, AtomicI64>,
+    /// Attempts to get one that failed.
+    pub certificate_failures: Counter,
 }
 
 impl Metrics {
@@ -47,6 +51,16 @@ impl Metrics {
                 "podwitness_rules_repaired",
                 "Times that the network rules were put in place anew, because connections no longer came here",
                 metrics.rules_repaired.clone(),
+            );
+            registry.register(
+                "podwitness_cluster_certificate",
+                "1 while a certificate of the cluster's CA is served",
+                gauge(&metrics.certificate),
+            );
+            registry.register(
+                "podwitness_cluster_certificate_failures",
+                "Attempts to get a certificate of the cluster's CA that failed",
+                metrics.certificate_failures.clone(),
             );
         });
         metrics

@@ -8,6 +8,7 @@
 mod api_server;
 mod baseline;
 mod body;
+mod bundle;
 mod cache;
 mod capabilities;
 mod check;

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use podwitness_core::{
     inject::{CONTROL_PORT, HEALTH_PORT},
     labels::SYSTEM_NAMESPACE,
+    trust::TrustSetting,
 };
 use podwitness_runtime::{
     admin::AdminAddresses,
@@ -25,6 +26,9 @@ Settings come from the environment:
   PODWITNESS_LOG                 log filter [info]
   PODWITNESS_LOG_FORMAT          text or json [text]
   PODWITNESS_DRAIN               how long requests in flight may take at shutdown [25s]
+  PODWITNESS_TRUST               whose certificates sidecars serve: pod (those of their own CA), namespace (also one of
+                                 the cluster's CA where the Namespace says so), cluster (also one of the cluster's CA
+                                 where injection is required); the last two want manifests/trust-cluster [pod]
 admit:
   PODWITNESS_LISTEN              address of the webhook [[::]:8443]
   PODWITNESS_SIDECAR_IMAGE       image of the injected sidecar (required)
@@ -57,6 +61,8 @@ pub struct Common {
     pub json: bool,
     /// How long requests in flight may take at shutdown.
     pub drain: Duration,
+    /// Whose certificates sidecars serve.
+    pub trust: TrustSetting,
 }
 
 /// Settings of `admit`.
@@ -172,7 +178,20 @@ impl Common {
             _ => None,
         });
         let drain = read.or("PODWITNESS_DRAIN", "a time such as 25s", DRAIN, parse::duration);
-        Some(Self { namespace: namespace?, admin: admin?, log: log?, json: json?, drain: drain? })
+        let trust = read.or(
+            "PODWITNESS_TRUST",
+            "pod, namespace or cluster",
+            TrustSetting::default(),
+            TrustSetting::parse,
+        );
+        Some(Self {
+            namespace: namespace?,
+            admin: admin?,
+            log: log?,
+            json: json?,
+            drain: drain?,
+            trust: trust?,
+        })
     }
 }
 
@@ -287,8 +306,9 @@ mod tests {
             ("PODWITNESS_SIDECAR_MEMORY_LIMIT", "63Mi"),
             ("PODWITNESS_EVICTION_RESERVE", "10"),
             ("PODWITNESS_API_SERVERS", "10.0.0.0/8"),
+            ("PODWITNESS_TRUST", "everyone"),
         ]);
-        assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 10);
-        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 8);
+        assert_eq!(AdmitConfig::read(&strings).unwrap_err().0.len(), 11);
+        assert_eq!(ControlConfig::read(&strings).unwrap_err().0.len(), 9);
     }
 }

@@ -10,6 +10,7 @@
 pub mod access;
 pub mod addresses;
 pub mod assertions;
+pub mod certificates;
 pub mod enrolments;
 pub mod events;
 pub mod external;
@@ -89,6 +90,7 @@ pub async fn run(config: ControlConfig) -> Result<(), ControlError> {
         recorder_image: config.recorder_image,
         eviction_percent: config.eviction_percent,
         api_servers: config.api_servers,
+        trust: config.common.trust,
         images: config.images.iter().map(|image| role::repository(image).to_owned()).collect(),
         clock: Arc::new(SystemClock),
         registry: sockets.registry,

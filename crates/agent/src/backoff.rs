@@ -8,7 +8,7 @@ use std::{
 
 /// Delays of one agent.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     most: Duration,
     next: Duration,
@@ -16,17 +16,18 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// Delays that begin near `first` and stay below `most`.
-    pub(crate) const fn new(first: Duration, most: Duration) -> Self {
+    #[must_use]
+    pub const fn new(first: Duration, most: Duration) -> Self {
         Self { first, most, next: first }
     }
 
     /// Begins again at the first delay.
-    pub(crate) const fn reset(&mut self) {
+    pub const fn reset(&mut self) {
         self.next = self.first;
     }
 
     /// The next delay, between half of the step and the whole of it.
-    pub(crate) fn delay(&mut self) -> Duration {
+    pub fn delay(&mut self) -> Duration {
         let step = self.next;
         self.next = step.saturating_mul(2).min(self.most);
         (step / 2).saturating_add((step / 2).mul_f64(chance()))

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -16,7 +17,10 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use podwitness_core::{
-    control::{ENROL, EnrolRequest, EnrolResponse, MAX_LINE, NETMAP, NOTICE, Notice, NoticeRequest, Update},
+    control::{
+        CERTIFICATE, CertificateRequest, CertificateResponse, ENROL, EnrolRequest, EnrolResponse, MAX_LINE,
+        NETMAP, NOTICE, Notice, NoticeRequest, Update,
+    },
     inject::ControlAddress,
     status::Status,
 };
@@ -31,6 +35,8 @@ use crate::{AgentError, BoxedStream, Dial, lines::Lines};
 const CONNECT: Duration = Duration::from_secs(5);
 /// For the answer to a request, up to its headers, and for an enrolment as a whole.
 const ANSWER: Duration = Duration::from_secs(15);
+/// For a certificate: the control plane gives its signer half of it.
+const CERTIFIED: Duration = Duration::from_secs(30);
 /// Longest silence of the stream; the control plane sends [`Update::Alive`] well within it.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Cap on an answer that is not the stream.
@@ -88,6 +94,21 @@ impl Client {
     pub(crate) async fn follow(&mut self) -> Result<Updates, AgentError> {
         let answer = within(ANSWER, self.requests.send(Method::GET, NETMAP, Bytes::new())).await?;
         Ok(Updates { body: answer.into_body(), lines: Lines::new(MAX_LINE) })
+    }
+
+    /// Asks for a certificate, beside whatever else is asked; `request` is PKCS#10 in DER.
+    pub(crate) fn certify(
+        &self,
+        request: &[u8],
+    ) -> impl Future<Output = Result<CertificateResponse, AgentError>> + Send + use<> {
+        let mut requests = self.requests.clone();
+        let request = CertificateRequest { request: STANDARD.encode(request) };
+        let exchange = async move {
+            let body = serde_json::to_vec(&request)?;
+            let answer = requests.send(Method::POST, CERTIFICATE, body.into()).await?;
+            Ok(serde_json::from_slice(&read_body(answer).await?)?)
+        };
+        within(CERTIFIED, exchange)
     }
 
     /// Gives notice, beside whatever else is asked.

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    Agent, AgentError, Link, Options,
+    Agent, AgentError, CertificateOrder, Link, Options,
     backoff::Backoff,
     cache::{self, Snapshot},
     client::Client,
@@ -111,6 +111,10 @@ impl Driver {
                     tell(&client, notice);
                     continue;
                 }
+                order = next(&mut self.options.certificates) => {
+                    certify(&client, order);
+                    continue;
+                }
             };
             let Some(update) = update else { return Ok(()) };
             self.link.send_if_modified(|link| std::mem::replace(link, Link::Following) != Link::Following);
@@ -161,15 +165,27 @@ impl Driver {
     }
 }
 
-/// The next notice; never, where there is none to come.
-async fn next(notices: &mut Option<mpsc::Receiver<Notice>>) -> Notice {
-    if let Some(receiver) = notices
-        && let Some(notice) = receiver.recv().await
+/// The next item; never, where there is none to come.
+async fn next<T>(items: &mut Option<mpsc::Receiver<T>>) -> T {
+    if let Some(receiver) = items
+        && let Some(item) = receiver.recv().await
     {
-        return notice;
+        return item;
     }
-    *notices = None;
+    *items = None;
     std::future::pending().await
+}
+
+/// Asks for a certificate in the background, unless it is no longer waited for.
+fn certify(client: &Client, order: CertificateOrder) {
+    if order.answer.is_closed() {
+        return;
+    }
+    let asked = client.certify(&order.request);
+    tokio::spawn(async move {
+        // The one who waited may have left since.
+        let _ = order.answer.send(asked.await);
+    });
 }
 
 /// Gives notice in the background: the netmap waits for nobody.

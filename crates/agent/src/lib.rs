@@ -24,6 +24,7 @@ mod trust;
 #[cfg(test)]
 mod tests;
 
+pub use backoff::Backoff;
 pub use driver::Driver;
 pub use error::AgentError;
 
@@ -31,13 +32,13 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use podwitness_core::{
-    control::{Netmap, Notice},
+    control::{CertificateResponse, Netmap, Notice},
     inject::ControlAddress,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 /// A byte stream to the control API, before TLS.
@@ -65,6 +66,16 @@ pub struct Options {
     pub dial: Dial,
     /// What to tell the control plane, as soon as there is a connection; what it does not take is lost.
     pub notices: Option<mpsc::Receiver<Notice>>,
+    /// Certificates to ask for, as soon as there is a connection.
+    pub certificates: Option<mpsc::Receiver<CertificateOrder>>,
+}
+
+/// A certificate of the cluster's CA that is wanted. One that is no longer waited for is not asked for.
+pub struct CertificateOrder {
+    /// PKCS#10 in DER, as [`podwitness_core::control::CertificateRequest`] says.
+    pub request: Vec<u8>,
+    /// Takes what comes of it.
+    pub answer: oneshot::Sender<Result<CertificateResponse, AgentError>>,
 }
 
 /// How the agent stands with the control plane.

@@ -20,14 +20,17 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use podwitness_core::{
     address,
-    control::{ENROL, EnrolRequest, EnrolResponse, NOTICE, Netmap, Notice, Update},
+    control::{
+        CERTIFICATE, CertificateRequest, CertificateResponse, ENROL, EnrolRequest, EnrolResponse, NOTICE,
+        Netmap, Notice, Update,
+    },
     inject::ControlAddress,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::DuplexStream,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -108,6 +111,12 @@ impl Control {
             self.seen.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
             return Response::builder().status(204).body(Full::default().boxed()).unwrap();
         }
+        if path == CERTIFICATE {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let CertificateRequest { request } = serde_json::from_slice(&body).unwrap();
+            let answer = CertificateResponse { chain: request, not_before: 1, not_after: 2 };
+            return Response::new(Full::from(serde_json::to_vec(&answer).unwrap()).boxed());
+        }
         if path == ENROL {
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let EnrolRequest { public_key } = serde_json::from_slice(&body).unwrap();
@@ -171,6 +180,7 @@ fn options(control: &Arc<Control>, dir: &Path) -> Options {
         cache: Some(dir.join("netmap.json")),
         dial: control.dial(),
         notices: None,
+        certificates: None,
     }
 }
 
@@ -194,6 +204,29 @@ async fn an_agent_enrols_once_and_follows() {
     lab.assertion("second").await;
     eventually(&mut lab.agent.link.clone(), |link| *link == Link::Following).await;
     assert_eq!(lab.control.seen(), ["/v1/enrol Bearer one", "/v1/netmap Bearer one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_is_asked_for_beside_the_stream_while_it_is_waited_for() {
+    let control = Control::new([Script::Hold(vec![netmap(1)])]);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "one\n").unwrap();
+    let (give, certificates) = mpsc::channel(2);
+    let (_agent, driver) =
+        new(Options { certificates: Some(certificates), ..options(&control, dir.path()) }).unwrap();
+    let order = |request: &[u8]| {
+        let (answer, answered) = oneshot::channel();
+        (CertificateOrder { request: request.to_vec(), answer }, answered)
+    };
+    let (first, left) = order(b"not waited for");
+    drop(left);
+    give.send(first).await.unwrap();
+    let (second, answered) = order(b"request");
+    give.send(second).await.unwrap();
+    tokio::spawn(driver.run());
+    let answer = timeout(Duration::from_secs(60), answered).await.unwrap().unwrap().unwrap();
+    assert_eq!((answer.chain.as_str(), answer.not_before, answer.not_after), ("cmVxdWVzdA==", 1, 2));
+    assert_eq!(control.seen().iter().filter(|line| line.starts_with(CERTIFICATE)).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

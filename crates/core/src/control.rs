@@ -1,10 +1,11 @@
 //! Messages of the control API: enrolment and the netmap stream.
 //!
 //! `POST /v1/enrol` takes [`EnrolRequest`] and answers [`EnrolResponse`]; `GET /v1/netmap` answers NDJSON, one
-//! [`Update`] a line; `POST /v1/notice` takes [`NoticeRequest`] and answers nothing. All want `Authorization: Bearer TOKEN` with a service-account token of audience
-//! [`crate::inject::TOKEN_AUDIENCE`]; errors are a [`crate::status::Status`].
+//! [`Update`] a line; `POST /v1/notice` takes [`NoticeRequest`] and answers nothing; `POST /v1/certificate` takes
+//! [`CertificateRequest`] and answers [`CertificateResponse`]. All want `Authorization: Bearer TOKEN` with a
+//! service-account token of audience [`crate::inject::TOKEN_AUDIENCE`]; errors are a [`crate::status::Status`].
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,10 @@ pub const ENROL: &str = "/v1/enrol";
 pub const NETMAP: &str = "/v1/netmap";
 /// Path of notices.
 pub const NOTICE: &str = "/v1/notice";
+/// Path of serving certificates.
+pub const CERTIFICATE: &str = "/v1/certificate";
+/// Cap on a PKCS#10 request, in bytes of DER: [`ServingNames`] at its caps has room.
+pub const MAX_CERTIFICATE_REQUEST: usize = 24 << 10;
 /// Cap on one line of the netmap stream, in bytes; a longer one is an error of the stream.
 pub const MAX_LINE: usize = 4 << 20;
 
@@ -37,6 +42,59 @@ pub struct EnrolResponse {
     pub assertion: String,
     /// Generation of the netmap at this moment.
     pub generation: u64,
+}
+
+/// A sidecar asks for a certificate of the cluster's CA, for the names in its netmap ([`Netmap::serving`]).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificateRequest {
+    /// PKCS#10 (RFC 2986) in DER, base64: subject `O=system:nodes, CN=` [`serving_common_name`], an ECDSA key on P-256,
+    /// and exactly the subject alternative names of the netmap.
+    pub request: String,
+}
+
+/// The certificate that was asked for.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateResponse {
+    /// PEM, the certificate first.
+    pub chain: String,
+    /// Unix seconds from which it is valid.
+    pub not_before: i64,
+    /// Unix seconds until which it is valid.
+    pub not_after: i64,
+}
+
+/// Names and addresses of the API server's own certificates, each of them once and in order.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServingNames {
+    /// DNS names in lower case; the first label may be `*`.
+    pub names: Vec<String>,
+    /// IP addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl ServingNames {
+    /// Cap on names, and on addresses; a certificate is sent with every handshake.
+    pub const MAX: usize = 64;
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.addresses.is_empty()
+    }
+}
+
+/// Organisation in the subject of certificates by the signer `kubernetes.io/kubelet-serving`.
+pub const SERVING_ORGANIZATION: &str = "system:nodes";
+/// How the common name of every certificate begins that a sidecar serves.
+pub const SERVING_PREFIX: &str = "system:node:podwitness-";
+
+/// Common name in the subject of a pod's certificate. With a uid it has 59 characters; X.520 allows 64.
+#[must_use]
+pub fn serving_common_name(pod_uid: &str) -> String {
+    format!("{SERVING_PREFIX}{pod_uid}")
 }
 
 /// A sidecar tells what people should know of its pod, a replica of a recorder what it takes.
@@ -65,6 +123,10 @@ pub enum Notice {
     SpoolShareFull,
     /// So many recordings are open or wait for a recorder that a session passes unrecorded, or is refused.
     TooManyRecordings,
+    /// Clients have so many connections that idle ones are ended for new ones, or new ones and requests are refused.
+    ConnectionsExhausted,
+    /// Requests are refused because all connections to the API server are in use, or all of one credential.
+    UpstreamExhausted,
     /// API events found no room and are lost.
     EventsDropped,
     /// Files of a service-account volume cannot be brought up to date; they are tried again.
@@ -145,6 +207,9 @@ pub struct Netmap {
     /// Zone of the pod's node, where the topology is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// For which names the sidecar may have a certificate of the cluster's CA; absent where it may have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving: Option<ServingNames>,
 }
 
 /// One replica of a recorder.
@@ -244,6 +309,23 @@ mod tests {
         assert_eq!(line, r#"{"alive":{}}"#);
         let back: Update = serde_json::from_str(r#"{"netmap":{"generation":7,"later":true}}"#).unwrap();
         assert!(matches!(back, Update::Netmap(map) if map.generation == 7));
+    }
+
+    #[test]
+    fn who_does_not_know_of_certificates_finds_a_netmap_as_before() {
+        let text = serde_json::to_string(&Netmap::default()).unwrap();
+        assert!(!text.contains("serving"), "{text}");
+        let names = ServingNames { names: vec!["kubernetes".into()], addresses: vec![[10, 96, 0, 1].into()] };
+        let netmap = Netmap { serving: Some(names), ..Netmap::default() };
+        let text = serde_json::to_string(&netmap).unwrap();
+        assert!(text.contains(r#""serving":{"names":["kubernetes"],"addresses":["10.96.0.1"]}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Netmap>(&text).unwrap(), netmap);
+    }
+
+    #[test]
+    fn a_common_name_has_room_in_a_certificate() {
+        let name = serving_common_name("01234567-89ab-cdef-0123-456789abcdef");
+        assert!(name.starts_with("system:node:podwitness-") && name.len() <= 64, "{name}");
     }
 
     #[test]

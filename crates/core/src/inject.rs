@@ -43,6 +43,8 @@ pub const VOLUME_STATE: &str = "podwitness-state";
 pub const VOLUME_SPOOL: &str = "podwitness-spool";
 /// Volume: the node's `/dev/net`, for a TUN device where the kernel has no WireGuard.
 pub const VOLUME_TUN: &str = "podwitness-tun";
+/// Volume: memory; the bundle with which every container of the pod can verify what the sidecar serves.
+pub const VOLUME_CA: &str = "podwitness-ca";
 /// Prefix of the volumes that stand in for service-account volumes, followed by a number.
 pub const VOLUME_SERVICE_ACCOUNT: &str = "podwitness-serviceaccount-";
 /// Prefix of the volumes from which the sidecar reads what it puts into those that stand in, followed by the same number.
@@ -55,6 +57,8 @@ pub const MOUNT_STATE: &str = "/var/run/podwitness/state";
 pub const MOUNT_WIREGUARD: &str = "/var/run/wireguard";
 /// Mount of [`VOLUME_SPOOL`].
 pub const MOUNT_SPOOL: &str = "/var/spool/podwitness";
+/// Mount of [`VOLUME_CA`] in every container; the file is `ca.crt`.
+pub const MOUNT_CA: &str = "/var/run/podwitness/ca";
 /// Mount of [`VOLUME_TUN`].
 pub const MOUNT_TUN: &str = "/dev/net";
 /// Parent of the mounts of [`VOLUME_SOURCE`], followed by a number.

@@ -14,6 +14,8 @@ pub const EXEMPT: &str = "podwitness.dev/exempt";
 pub const ALLOW: &str = "podwitness.dev/allow";
 /// Namespace annotation: RFC 3339 time until which sidecars splice raw.
 pub const BYPASS_UNTIL: &str = "podwitness.dev/bypass-until";
+/// Namespace annotation: `cluster` or `pod`, whose certificates its sidecars serve ([`crate::trust`]).
+pub const TRUST: &str = "podwitness.dev/trust";
 /// Pod or Namespace annotation: log level of the sidecar (`error` … `trace`).
 pub const LOG_LEVEL: &str = "podwitness.dev/log-level";
 /// Pod or Namespace annotation: CPU request of the sidecar (a Kubernetes quantity).

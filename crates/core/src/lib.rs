@@ -18,3 +18,4 @@ pub mod mask;
 pub mod outcome;
 pub mod request_info;
 pub mod status;
+pub mod trust;

@@ -75,6 +75,7 @@ async fn main() -> anyhow::Result<()> {
     let (signal, drain) = Drain::new();
     let wiring = Wiring {
         pod_ca,
+        cluster_certificate: Arc::default(),
         upstream_roots,
         netmap: watch::Sender::new(Some(netmap.unwrap_or_default())).subscribe(),
         assertion: watch::Sender::new(None).subscribe(),
@@ -94,6 +95,7 @@ async fn main() -> anyhow::Result<()> {
         connections_memory: 1 << 30,
         spool: Some(spool),
         api_server: api_server.parse().context("API-SERVER")?,
+        api_servers: vec![],
         listeners: vec![listen],
         cluster_domain: "cluster.local".into(),
     };

@@ -1,19 +1,21 @@
 //! The in-pod CA: signs the certificates under which the proxy poses as the API server, for this pod alone.
 //!
-//! It lives as long as the pod, because clients read it once; its leaves are minted for a fixed set of names and
-//! addresses and replaced at will. Its DNS names are constrained (RFC 5280 §4.2.1.10), so that the key is of no use
-//! for another host name. Profile: P-256, authority and subject key identifiers, key usages, path length 0,
-//! backdated five minutes, which the strict verifiers of OpenSSL, Go, Java and rustls accept.
+//! It lives as long as the pod, because clients read it once; its leaves are minted for a fixed set of names, and the
+//! names and addresses of the API server's own certificate, and replaced at will. These can change while the pod lives,
+//! so that the CA constrains none (RFC 5280 §4.2.1.10). Profile: P-256, authority and subject key identifiers, key
+//! usages, path length 0, backdated five minutes, which the strict verifiers of OpenSSL, Go, Java and rustls accept.
 
 mod client_auth;
+mod cluster;
 mod leaf;
 
+pub(crate) use cluster::wanted;
+pub use cluster::{Certified, ClusterCertificate, ClusterCertificateError, ServingKey};
 pub use leaf::Leaves;
 
 use std::{
     fmt, fs, io,
     io::Write as _,
-    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -21,9 +23,8 @@ use std::{
 
 use aws_lc_rs::digest;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PublicKeyData as _,
-    SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, string::Ia5String,
 };
 use rustls::{
     crypto::aws_lc_rs::sign::any_supported_type,
@@ -31,6 +32,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 use thiserror::Error;
+
+use crate::ServerNames;
 
 /// File in the state directory that holds key and certificate together, so that they cannot be torn apart.
 const FILE: &str = "pod-ca.pem";
@@ -78,7 +81,7 @@ pub enum CaError {
 }
 
 impl PodCa {
-    /// Loads the CA of this pod from `dir`, or makes one for the host names `names` and stores it there.
+    /// Loads the CA of this pod from `dir`, or makes one and stores it there. All of its leaves bear `names`.
     ///
     /// # Errors
     /// Where it can neither be read nor made, and where what is stored is damaged.
@@ -101,14 +104,17 @@ impl PodCa {
         &self.certificate_pem
     }
 
-    /// Mints a leaf with a fresh key for the names of this CA and for `addresses`.
+    /// Mints a leaf with a fresh key for the names that all leaves bear and for `names`.
     ///
     /// # Errors
     /// Where the cryptographic library fails.
-    pub fn mint(&self, addresses: &[IpAddr], now: i64) -> Result<CertifiedKey, CaError> {
+    pub fn mint(&self, names: &ServerNames, now: i64) -> Result<CertifiedKey, CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::new(self.names.clone())?;
-        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        for name in names.dns().filter(|name| self.names.iter().all(|own| own != name)) {
+            params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(name)?));
+        }
+        params.subject_alt_names.extend(names.addresses().map(SanType::IpAddress));
         params.distinguished_name = name("podwitness");
         params.use_authority_key_identifier_extension = true;
         params.is_ca = IsCa::ExplicitNoCa;
@@ -122,7 +128,7 @@ impl PodCa {
 
     fn create(names: &[String], now: i64) -> Result<(Self, String), CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = ca_params(&key, names);
+        let mut params = ca_params(&key);
         live(&mut params, now, CA_LIFE);
         let certificate_pem = params.self_signed(&key)?.pem();
         let text = format!("{}{certificate_pem}", key.serialize_pem());
@@ -136,7 +142,7 @@ impl PodCa {
         let begin = text.find("-----BEGIN CERTIFICATE-----")?;
         let certificate_pem = text.get(begin..)?.to_owned();
         CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
-        let params = ca_params(&key, names);
+        let params = ca_params(&key);
         Some(Self { issuer: Issuer::new(params, key), certificate_pem, names: names.to_vec() })
     }
 }
@@ -147,7 +153,7 @@ impl fmt::Debug for PodCa {
     }
 }
 
-fn ca_params(key: &KeyPair, names: &[String]) -> CertificateParams {
+fn ca_params(key: &KeyPair) -> CertificateParams {
     let hash = digest::digest(&digest::SHA256, key.der_bytes());
     let id: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let mut params = CertificateParams::default();
@@ -156,10 +162,6 @@ fn ca_params(key: &KeyPair, names: &[String]) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
-    params.name_constraints = Some(NameConstraints {
-        permitted_subtrees: names.iter().cloned().map(GeneralSubtree::DnsName).collect(),
-        excluded_subtrees: Vec::new(),
-    });
     params
 }
 

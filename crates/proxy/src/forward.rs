@@ -10,7 +10,7 @@ use std::error::Error;
 use http::{Request, Response, header, request::Parts};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use podwitness_core::{failure::OnUnknown, request_info::RequestInfo, status::Status};
+use podwitness_core::{control::Notice, failure::OnUnknown, request_info::RequestInfo, status::Status};
 
 use crate::{
     Proxy,
@@ -110,6 +110,10 @@ fn settled(proxy: &Proxy, answer: Result<Response<Body>, UpstreamError>) -> Resp
         }
         Err(error) => {
             proxy.metrics.request(metrics::Request::Failed);
+            if error.is_full() {
+                proxy.metrics.upstream_refused();
+                proxy.notices.give(Notice::UpstreamExhausted);
+            }
             unanswered(&error)
         }
     }

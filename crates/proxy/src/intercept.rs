@@ -2,8 +2,8 @@
 //!
 //! Towards an address that is the API server's nothing but TLS is served, under every policy: what does not begin with
 //! a whole ClientHello in time is closed with an alert, because a server may understand what a detector does not. At
-//! other addresses what asks for the API server by name is terminated, and so is what an API server answers; the rest is
-//! spliced raw, which is counted.
+//! other addresses what an API server of this cluster answers is terminated; the rest is spliced raw, which is counted.
+//! What name a client asks for decides nothing there: API servers of other clusters have the same names.
 
 mod distrust;
 mod raw;
@@ -20,7 +20,8 @@ use podwitness_core::{
     control::{Netmap, Notice},
     failure::OnUnknown,
 };
-use podwitness_wire::hello::HelloError;
+use podwitness_wire::hello::{ClientHello, HelloError};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncWriteExt as _, copy, sink},
     time::{Duration, timeout},
@@ -28,7 +29,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    BoxedStream, Intercepted, Proxy, Stream, enforce,
+    BoxedStream, Intercepted, Proxy, ServerNames, Stream, ca, enforce,
     memory::{
         CONNECTION,
         meter::{Meter, Metered},
@@ -38,6 +39,7 @@ use crate::{
     stream::{Bulk, Lenient, Rewound, TOGETHER},
     target::Target,
 };
+use distrust::Ends;
 use raw::RawConnection;
 use server_probe::ServerKind;
 use sniff::Opening;
@@ -65,7 +67,7 @@ struct Judged<'a> {
     to: SocketAddr,
     /// What answers there, where that is not known without asking.
     answer: Option<&'a ServerKind>,
-    /// Interception steps aside for its user.
+    /// Interception steps aside for its client.
     distrusted: bool,
 }
 
@@ -81,13 +83,14 @@ enum Way {
 pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: Intercepted<S>) {
     let Intercepted { stream, client, original, connection } = intercepted;
     if proxy.memory.hold(&connection, CONNECTION).is_err() {
-        proxy.metrics.connection(Connection::NoMemory);
+        no_memory(proxy);
         return;
     }
     let mut stream: BoxedStream = Box::new(stream);
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
     let to = proxy.targets.destination(original);
+    let ends = Ends { client, original, to };
     let (way, seen, first) = if bypass_left(netmap, proxy.clock.now_unix()).is_some() {
         proxy.notices.give(Notice::Bypassed);
         (Way::Splice(Connection::Bypass), None, Bytes::new())
@@ -96,15 +99,17 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
         let hold = |seen| proxy.memory.hold(&connection, CONNECTION.saturating_add(seen)).is_ok();
         let (opening, first) = sniff::sniff(&mut stream, silence, PATIENCE, hold).await;
         let answer = ask(proxy, &opening, to, netmap).await;
-        let distrusted = proxy.distrust.covers(client, original);
+        let distrusted = opening.hello().is_some_and(|hello| proxy.distrust.covers(ends, hello));
         let judged = Judged { opening: &opening, to, answer: answer.as_ref(), distrusted };
         (judge(proxy, &judged, netmap), Some((opening, answer)), first)
     };
     let stream = Rewound::new(first, stream);
     match way {
         Way::Terminate(target) => {
-            if let Err(error) = terminate(proxy, stream, Arc::clone(&target), netmap, connection).await {
-                no_handshake(proxy, &target, (client, original), netmap, &error).await;
+            let hello = seen.as_ref().and_then(|(opening, _)| opening.hello());
+            let wanted = ca::wanted(hello.and_then(|hello| hello.server_name.as_deref()), original.ip());
+            if let Err(error) = terminate(proxy, stream, (target, &wanted), netmap, connection).await {
+                no_handshake(proxy, (ends, hello), netmap, &error).await;
             }
         }
         Way::Splice(why) => {
@@ -113,12 +118,11 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
                 proxy.notices.give(Notice::UnknownServer(to));
             }
             tracing::debug!(%to, ?why, "connection passed on raw");
-            let _busy = connection.busy();
             if proxy.memory.hold(&connection, SPLICED).is_err() {
-                proxy.metrics.connection(Connection::NoMemory);
+                no_memory(proxy);
                 return;
             }
-            if let Err(error) = (RawConnection { why, seen, to }).splice(proxy, stream).await {
+            if let Err(error) = (RawConnection { why, seen, to }).splice(proxy, stream, &connection).await {
                 tracing::debug!(%to, %error, "raw connection ended");
             }
         }
@@ -132,13 +136,19 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
     }
 }
 
+fn no_memory(proxy: &Proxy) {
+    proxy.metrics.connection(Connection::NoMemory);
+    proxy.notices.give(Notice::ConnectionsExhausted);
+}
+
 /// How long recording is still suspended by the netmap.
 fn bypass_left(netmap: Option<&Netmap>, now: i64) -> Option<Duration> {
     let left = netmap?.bypass_until?.saturating_sub(now);
     u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
 }
 
-/// Asks what answers where that is not known, unless it makes no difference.
+/// Asks what answers, unless it makes no difference. An address of the API server is asked as well for the names of its
+/// certificate.
 async fn ask(
     proxy: &Proxy,
     opening: &Opening,
@@ -146,14 +156,24 @@ async fn ask(
     netmap: Option<&Netmap>,
 ) -> Option<ServerKind> {
     let name = match opening {
-        Opening::Tls(name) => name.as_deref(),
-        Opening::Other(_) | Opening::Silent => None,
-        Opening::Gone => return None,
+        Opening::Tls(hello) => hello.server_name.as_deref(),
+        Opening::Other(_) | Opening::Silent if !proxy.targets.is_known(to, netmap) => None,
+        Opening::Other(_) | Opening::Silent | Opening::Gone => return None,
     };
-    if proxy.targets.is_known(to, netmap) || proxy.targets.is_name(name) {
+    if proxy.targets.is_service(to) && name.is_none_or(|name| proxy.targets.is_fixed(name)) {
         return None;
     }
     Some(proxy.server_probe.ask(to, name, || proxy.targets.names(netmap)).await)
+}
+
+/// Names and addresses of the certificate that the API server shows at the address of its Service.
+pub(crate) async fn server_names(proxy: &Proxy) -> Option<Arc<ServerNames>> {
+    let netmap = proxy.netmap();
+    let names = || proxy.targets.names(netmap.as_deref());
+    match proxy.server_probe.ask(proxy.config.api_server, None, names).await {
+        ServerKind::ApiServer { names, .. } => Some(names),
+        ServerKind::Other | ServerKind::NoTls | ServerKind::Unclear => None,
+    }
 }
 
 /// What becomes of a connection while recording is not suspended.
@@ -167,18 +187,22 @@ fn judge(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
 fn way(proxy: &Proxy, judged: &Judged<'_>, netmap: Option<&Netmap>) -> Way {
     let to = judged.to;
     let found = match judged.answer {
-        Some(ServerKind::ApiServer(name)) => Some(name),
+        Some(ServerKind::ApiServer { name, .. }) => Some(name),
         _ => None,
     };
     let known = found.is_some() || proxy.targets.is_known(to, netmap);
+    let by_name = |hello: &ClientHello| Way::Terminate(proxy.targets.api(to, hello.server_name.as_deref()));
     match (judged.opening, judged.answer) {
-        (Opening::Tls(name), _) if proxy.targets.is_name(name.as_deref()) => {
-            Way::Terminate(proxy.targets.api(to, name.as_deref()))
+        (Opening::Tls(hello), _) if known => match found {
+            Some(name) => Way::Terminate(Arc::new(Target { to, name: name.clone() })),
+            None => by_name(hello),
+        },
+        // It may be a slow API server.
+        (Opening::Tls(hello), Some(ServerKind::Unclear))
+            if proxy.targets.is_name(hello.server_name.as_deref()) =>
+        {
+            by_name(hello)
         }
-        (Opening::Tls(name), _) if known => Way::Terminate(match found {
-            Some(name) => Arc::new(Target { to, name: name.clone() }),
-            None => proxy.targets.api(to, name.as_deref()),
-        }),
         (Opening::Gone, _) => Way::Close(Connection::Silent, None),
         (Opening::Silent, _) if known => Way::Close(Connection::Silent, Some(HelloError::Unfinished)),
         (Opening::Other(error), _) if known => Way::Close(Connection::Plain, Some(*error)),
@@ -201,16 +225,22 @@ fn unread(proxy: &Proxy, netmap: Option<&Netmap>, why: Connection) -> Way {
     }
 }
 
-/// Terminates a connection and serves it to its end; an error is a handshake that failed.
+/// Terminates a connection of a client that wants a server of this name, and serves it to its end; an error is a
+/// handshake that failed.
 async fn terminate(
     proxy: &Arc<Proxy>,
     stream: Client,
-    target: Arc<Target>,
+    (target, wanted): (Arc<Target>, &ServerName<'_>),
     netmap: Option<&Netmap>,
     connection: podwitness_runtime::connection::ConnectionHandle,
 ) -> io::Result<()> {
-    let addresses = [proxy.targets.addresses(netmap), proxy.server_probe.found()].concat();
-    let tls = match proxy.leaves.serving(&addresses, proxy.clock.now_unix()) {
+    let now = proxy.clock.now_unix();
+    let of_pod_ca = || {
+        let mut names: ServerNames = proxy.targets.addresses(netmap).into_iter().collect();
+        proxy.server_probe.add_names(&mut names);
+        proxy.leaves.serving(&names, now)
+    };
+    let tls = match proxy.cluster_certificate.serving(wanted, now).map_or_else(of_pod_ca, Ok) {
         Ok(tls) => tls,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no certificate to serve");
@@ -232,19 +262,24 @@ async fn terminate(
 
 async fn no_handshake(
     proxy: &Proxy,
-    target: &Target,
-    (client, original): (SocketAddr, SocketAddr),
+    (ends, hello): (Ends, Option<&ClientHello>),
     netmap: Option<&Netmap>,
     error: &io::Error,
 ) {
     proxy.metrics.connection(Connection::Handshake);
+    let to = ends.to;
+    let server_name = hello.and_then(|hello| hello.server_name.as_deref());
     let passes = matches!(unread(proxy, netmap, Connection::Distrusted), Way::Splice(_));
-    match proxy.distrust.note(client, original, error).await.filter(|_| passes) {
+    let noted = match hello {
+        Some(hello) => proxy.distrust.note(ends, hello, error).await,
+        None => None,
+    };
+    match noted.filter(|_| passes) {
         Some(uid) => {
             proxy.notices.give(Notice::SteppedAside);
             tracing::warn!(
-                to = %target.to, %error, uid,
-                "a client does not trust the in-pod CA: what its user sends passes unrecorded for 10 minutes; let it read the mounted ca.crt"
+                %to, server_name, %error, uid,
+                "a client does not trust the in-pod CA: what it sends there passes unrecorded for 10 minutes; let it read the mounted ca.crt"
             );
         }
         None => {
@@ -252,7 +287,7 @@ async fn no_handshake(
                 proxy.notices.give(Notice::CertificateRefused);
             }
             tracing::info!(
-                to = %target.to, %error,
+                %to, server_name, %error,
                 "no TLS with a client; it may not trust the in-pod CA in its mounted ca.crt"
             );
         }

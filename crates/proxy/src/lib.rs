@@ -19,6 +19,7 @@ mod notices;
 mod question;
 mod refusal;
 mod serve;
+pub mod server_names;
 pub mod session;
 pub mod settings;
 mod sha256;
@@ -28,9 +29,10 @@ mod upgrade;
 pub mod upload;
 mod upstream;
 
-pub use ca::PodCa;
+pub use ca::{Certified, ClusterCertificate, PodCa, ServingKey};
 pub use dial::{BoxedStream, Dial, Intercepted, Owners, Stream};
 pub use journal::{SealError, Seals};
+pub use server_names::ServerNames;
 pub use settings::{PodIdentity, ProxyConfig, Spool};
 pub use target::api_names;
 
@@ -52,12 +54,14 @@ use notices::Notices;
 use session::{SessionWiring, Sessions};
 use target::Targets;
 use upgrade::Refusals;
-use upstream::Upstream;
+use upstream::{PoolLimits, Upstream};
 
 /// What a proxy is connected to.
 pub struct Wiring {
     /// Signs what clients of the pod see.
     pub pod_ca: PodCa,
+    /// A certificate of the cluster's CA beside it, once there is one.
+    pub cluster_certificate: Arc<ClusterCertificate>,
     /// Roots under which the API server's certificate stands.
     pub upstream_roots: RootCertStore,
     /// The newest netmap; `None` until the first one arrived.
@@ -83,6 +87,7 @@ pub struct Proxy {
     config: Arc<ProxyConfig>,
     targets: Targets,
     leaves: Leaves,
+    cluster_certificate: Arc<ClusterCertificate>,
     upstream: Upstream,
     upstream_dial: Arc<dyn Dial>,
     identities: Identities,
@@ -107,6 +112,7 @@ impl Proxy {
     pub fn new(config: ProxyConfig, wiring: Wiring, registry: &mut Registry) -> Result<Arc<Self>, CaError> {
         let Wiring {
             pod_ca,
+            cluster_certificate,
             upstream_roots,
             netmap,
             assertion,
@@ -120,7 +126,8 @@ impl Proxy {
         let config = Arc::new(config);
         let metrics = Metrics::register(registry);
         let server_probe = ServerProbe::new(upstream_roots.clone(), Arc::clone(&dial))?;
-        let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), metrics.clone())?;
+        let limits = PoolLimits::of_memory(config.connections_memory);
+        let upstream = Upstream::new(upstream_roots, Arc::clone(&dial), limits, metrics.clone())?;
         let sessions = Arc::new(Sessions::new(
             Arc::clone(&config),
             SessionWiring {
@@ -143,6 +150,7 @@ impl Proxy {
         Ok(Arc::new(Self {
             targets: Targets::new(&config),
             leaves: Leaves::new(pod_ca)?,
+            cluster_certificate,
             identities: Identities::new(upstream.clone(), Arc::clone(&clock), metrics.clone()),
             upstream,
             upstream_dial: dial,
@@ -165,6 +173,17 @@ impl Proxy {
     /// drain guard.
     pub async fn serve<S: Stream + 'static>(self: &Arc<Self>, intercepted: Intercepted<S>) {
         intercept::serve(self, intercepted).await;
+    }
+
+    /// Names and addresses of the API server's own certificate, as they are now or were within a minute; `None` where it
+    /// does not show one within a second.
+    pub async fn server_names(&self) -> Option<Arc<ServerNames>> {
+        intercept::server_names(self).await
+    }
+
+    /// Tells that clients of the pod have more connections than there are places for.
+    pub fn tell_exhausted(&self) {
+        self.notices.give(Notice::ConnectionsExhausted);
     }
 
     /// The newest netmap.

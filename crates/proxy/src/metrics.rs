@@ -17,10 +17,13 @@ pub struct Metrics {
     unrecorded_ended: Family<ByUpgrade, Counter>,
     reviews: Family<ByReview, Counter>,
     oversize: Counter,
+    idle_ended: Counter,
     memory: QuotaMetrics,
     /// Open connections to the API server.
     pub(crate) upstream_open: Gauge,
     upstream_opened: Family<ByOpened, Counter>,
+    upstream_evicted: Counter,
+    upstream_refused: Counter,
 }
 
 /// What became of an intercepted connection.
@@ -155,9 +158,9 @@ impl Metrics {
             unrecorded_ended,
             reviews,
             oversize,
+            idle_ended,
             memory,
-            upstream_open,
-            upstream_opened,
+            ..
         } = metrics.clone();
         let registry = registry.sub_registry_with_prefix("podwitness_proxy");
         registry.register("connections", "Intercepted connections by what became of them", connections);
@@ -179,6 +182,11 @@ impl Metrics {
             "Requests refused for the length of their target or head",
             oversize,
         );
+        registry.register(
+            "idle_connections_ended",
+            "Connections of clients that were ended after 90 s without a request",
+            idle_ended,
+        );
         let QuotaMetrics { used, revoked, refused_total, refused_per_key: _ } = memory;
         registry.register("memory_bytes", "Memory that connections and requests may take by now", used);
         registry.register(
@@ -187,9 +195,24 @@ impl Metrics {
             revoked,
         );
         registry.register("memory_refused", "How often no memory was found for one", refused_total);
+        metrics.register_upstream(registry);
+        metrics
+    }
+
+    fn register_upstream(&self, registry: &mut Registry) {
+        let Self { upstream_open, upstream_opened, upstream_evicted, upstream_refused, .. } = self.clone();
         registry.register("upstream_connections", "Open connections to the API server", upstream_open);
         registry.register("upstream_connects", "Attempts to connect to the API server", upstream_opened);
-        metrics
+        registry.register(
+            "upstream_evicted",
+            "Idle connections to the API server that were ended for those of other credentials",
+            upstream_evicted,
+        );
+        registry.register(
+            "upstream_refused",
+            "Requests refused because all connections to the API server were in use",
+            upstream_refused,
+        );
     }
 
     pub(crate) fn connection(&self, outcome: Connection) {
@@ -224,6 +247,18 @@ impl Metrics {
 
     pub(crate) fn oversize(&self) {
         self.oversize.inc();
+    }
+
+    pub(crate) fn idle_ended(&self) {
+        self.idle_ended.inc();
+    }
+
+    pub(crate) fn upstream_evicted(&self) {
+        self.upstream_evicted.inc();
+    }
+
+    pub(crate) fn upstream_refused(&self) {
+        self.upstream_refused.inc();
     }
 
     pub(crate) fn opened(&self, outcome: Opened) {

@@ -1,7 +1,8 @@
 //! HTTP towards the client: HTTP/2 and HTTP/1.1 by ALPN, with the API server's own limits, and its end in a drain.
 //!
-//! Nothing here times out: a watch may be silent for as long as it likes. It counts as busy, so that it is not ended for
-//! another connection either.
+//! A connection on which no request is answered is ended after [`IDLE`], as the API server would end it. No request times
+//! out: a watch may be silent for as long as it likes. It counts as busy, so that it is not ended for another connection
+//! either.
 
 use std::{
     convert::Infallible,
@@ -18,8 +19,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use podwitness_core::status::Status;
+use podwitness_core::{control::Notice, status::Status};
 use podwitness_runtime::{connection::ConnectionHandle, http::tracked};
+use tokio::time::Duration;
 
 use crate::{
     Proxy,
@@ -36,6 +38,11 @@ use crate::{
     upgrade,
 };
 
+/// How long a connection may be idle (`k8s.io/apiserver/pkg/server/secure_serving.go`, `IdleTimeout` of both versions of
+/// HTTP). Clients end theirs after as long, or send a request again that crosses the end.
+const IDLE: Duration = Duration::from_secs(90);
+/// How long a client may take to end a connection that it was told is over.
+const CLOSE: Duration = Duration::from_secs(5);
 /// Longest list of headers, in bytes and in number.
 const MAX_HEADER_BYTES: u32 = 1 << 20;
 const MAX_HEADERS: usize = 500;
@@ -69,20 +76,20 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, io: ServerIo, client: Arc<Client>)
     let is_http2 = is_http2(&io.inner);
     // HTTP/2 keeps the room of this future for as long as the answer's body lasts, and a watch may last for days: all
     // that it takes to come to an answer is given back with it.
-    let connection = client.connection.clone();
+    let handle = client.connection.clone();
     let asked = Arc::clone(proxy);
     let service = service_fn(move |request| {
         let requested = client.meter.requested();
-        handle(Arc::clone(&asked), Arc::clone(&client), request, requested).boxed()
+        answer(Arc::clone(&asked), Arc::clone(&client), request, requested).boxed()
     });
-    let service = tracked(service, &connection);
+    let service = tracked(service, &handle);
     let io = TokioIo::new(io);
     let ended = if is_http2 {
         let connection = http2().serve_connection(io, service);
-        drained(proxy, connection, http2::Connection::graceful_shutdown).await
+        until_idle(proxy, &handle, connection, http2::Connection::graceful_shutdown).await
     } else {
         let connection = http1().serve_connection(io, service).with_upgrades();
-        drained(proxy, connection, http1::UpgradeableConnection::graceful_shutdown).await
+        until_idle(proxy, &handle, connection, http1::UpgradeableConnection::graceful_shutdown).await
     };
     if let Err(error) = ended {
         if error.is_parse_too_large() {
@@ -124,24 +131,32 @@ fn http2() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Lets a connection finish what it has begun when the drain begins (GOAWAY, `Connection: close`), and drops it when
-/// the drain is over.
-async fn drained<C>(proxy: &Proxy, connection: C, finish: fn(Pin<&mut C>)) -> hyper::Result<()>
+/// Lets a connection finish what it has begun when it has been idle or the drain begins (GOAWAY, `Connection: close`), and
+/// drops it when its client does not answer to that, or the drain is over.
+async fn until_idle<C>(
+    proxy: &Proxy,
+    handle: &ConnectionHandle,
+    connection: C,
+    finish: fn(Pin<&mut C>),
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = proxy.drain.draining() => finish(connection.as_mut()),
+        () = proxy.drain.draining() => {}
+        () = handle.idle_for(IDLE) => proxy.metrics.idle_ended(),
     }
+    finish(connection.as_mut());
     tokio::select! {
         ended = connection => ended,
         () = proxy.drain.over() => Ok(()),
+        () = handle.idle_for(IDLE.saturating_add(CLOSE)) => Ok(()),
     }
 }
 
-async fn handle(
+async fn answer(
     proxy: Arc<Proxy>,
     client: Arc<Client>,
     request: Request<Incoming>,
@@ -160,16 +175,17 @@ async fn handle(
     };
     let Some(flight) = admit(&proxy, &client, body::request_size(&head), moving).await else {
         proxy.metrics.request(metrics::Request::Refused);
+        proxy.notices.give(Notice::ConnectionsExhausted);
         return Ok(body::refused());
     };
     let request = Request::from_parts(head, incoming);
-    let answer = match class {
+    let response = match class {
         Class::Ordinary { info, endless } => {
             forward::forward(&proxy, &client, request, &flight, info, endless).await
         }
         Class::Session(session) => upgrade::session(&proxy, &client, request, &flight, session).await,
     };
-    Ok(body::to_client(answer, flight, (&client.meter, requested), moving))
+    Ok(body::to_client(response, flight, (&client.meter, requested), moving))
 }
 
 /// Memory for a request whose head takes `head` bytes and whose bodies may take `moving`; `None` where there is none.

@@ -49,6 +49,8 @@ pub struct ProxyConfig {
     pub spool: Option<Spool>,
     /// The API server as the pod knows it: ClusterIP and port of Service `default/kubernetes`.
     pub api_server: SocketAddr,
+    /// Its other addresses, as far as they are known without a netmap: its endpoints.
+    pub api_servers: Vec<SocketAddr>,
     /// Addresses on which intercepted connections are accepted. A connection whose original destination is one of
     /// them was made to the proxy itself and is meant for `api_server`.
     pub listeners: Vec<SocketAddr>,

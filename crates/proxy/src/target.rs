@@ -1,7 +1,7 @@
 //! Where an intercepted connection was meant to go, and whether that is the API server.
 //!
-//! Known are the Service's address and what the netmap lists. Everything else that the rules caught is somebody
-//! else's, unless its client asks for the API server by one of its names.
+//! Known are the Service's address, what the pod was given, and what the netmap lists. Of everything else that the rules caught the certificate
+//! tells whose it is; names do not, because all clusters have the same.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -27,6 +27,7 @@ pub struct Target {
 #[derive(Clone, Debug)]
 pub struct Targets {
     api_server: SocketAddr,
+    api_servers: Vec<SocketAddr>,
     listeners: Vec<SocketAddr>,
     names: Vec<String>,
 }
@@ -51,6 +52,7 @@ impl Targets {
     pub fn new(config: &ProxyConfig) -> Self {
         Self {
             api_server: config.api_server,
+            api_servers: config.api_servers.iter().copied().map(canonical).collect(),
             listeners: config.listeners.clone(),
             names: api_names(&config.cluster_domain),
         }
@@ -68,20 +70,32 @@ impl Targets {
     #[must_use]
     pub fn is_known(&self, to: SocketAddr, netmap: Option<&Netmap>) -> bool {
         to == self.api_server
+            || self.api_servers.contains(&to)
             || netmap.is_some_and(|map| map.api_servers.iter().any(|api| canonical(*api) == to))
     }
 
-    /// Whether a client that asks for `server_name` wants the API server, wherever that may be.
+    /// Whether `to` is the address of the Service, which the API server's certificate bears, with every name of it.
+    #[must_use]
+    pub fn is_service(&self, to: SocketAddr) -> bool {
+        to == self.api_server
+    }
+
+    /// Whether this is a name of the fixed set, loopback's among them, which every leaf bears.
+    #[must_use]
+    pub fn is_fixed(&self, server_name: &str) -> bool {
+        self.names.iter().any(|name| name.eq_ignore_ascii_case(server_name))
+    }
+
+    /// Whether this is a name of the Service. Other clusters have the same.
     #[must_use]
     pub fn is_name(&self, server_name: Option<&str>) -> bool {
-        server_name.is_some_and(|name| self.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
+        server_name.is_some_and(|name| !name.eq_ignore_ascii_case(LOCALHOST) && self.is_fixed(name))
     }
 
     /// The API server at `to`, for a client that asks for `server_name`.
     #[must_use]
     pub fn api(&self, to: SocketAddr, server_name: Option<&str>) -> Arc<Target> {
-        let named =
-            server_name.filter(|name| self.is_name(Some(name)) && !name.eq_ignore_ascii_case(LOCALHOST));
+        let named = server_name.filter(|name| self.is_name(Some(name)));
         let name = named.and_then(|name| ServerName::try_from(name.to_ascii_lowercase()).ok());
         Arc::new(Target { to, name: name.unwrap_or_else(|| ServerName::from(to.ip())) })
     }
@@ -98,7 +112,11 @@ impl Targets {
     #[must_use]
     pub fn addresses(&self, netmap: Option<&Netmap>) -> Vec<IpAddr> {
         let listed = netmap.map(|map| map.api_servers.as_slice()).unwrap_or_default();
-        std::iter::once(&self.api_server).chain(listed).map(|api| api.ip().to_canonical()).collect()
+        std::iter::once(&self.api_server)
+            .chain(&self.api_servers)
+            .chain(listed)
+            .map(|api| api.ip().to_canonical())
+            .collect()
     }
 }
 
@@ -121,6 +139,7 @@ mod tests {
     fn targets() -> Targets {
         Targets {
             api_server: "10.96.0.1:443".parse().unwrap(),
+            api_servers: vec!["172.18.0.7:6443".parse().unwrap()],
             listeners: vec!["127.0.0.1:15443".parse().unwrap(), "[::1]:15443".parse().unwrap()],
             names: api_names("cluster.local"),
         }
@@ -140,9 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn known_are_the_service_and_what_the_netmap_lists() {
+    fn known_are_the_service_what_the_pod_was_given_and_what_the_netmap_lists() {
         let map = Netmap { api_servers: vec![at("[::ffff:172.18.0.2]:6443")], ..Netmap::default() };
         assert!(targets().is_known(at("10.96.0.1:443"), None));
+        assert!(targets().is_known(at("172.18.0.7:6443"), None));
         assert!(!targets().is_known(at("172.18.0.2:6443"), None));
         assert!(targets().is_known(at("172.18.0.2:6443"), Some(&map)));
         assert!(!targets().is_known(at("172.18.0.2:443"), Some(&map)));

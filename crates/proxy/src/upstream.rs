@@ -11,6 +11,7 @@ mod form;
 mod pool;
 
 pub use connect::ConnectError;
+pub use pool::PoolLimits;
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,9 +59,12 @@ pub enum UpstreamError {
     /// No connection.
     #[error("cannot connect to the API server")]
     Connect(#[from] Arc<ConnectError>),
-    /// More connections than are allowed would be needed.
-    #[error("too many connections to the API server")]
+    /// More connections than are allowed in all would be needed, and none is idle.
+    #[error("all connections of this pod's sidecar to the API server are in use")]
     Full,
+    /// More connections than one credential may have would be needed.
+    #[error("this credential uses all connections to the API server that one may have")]
+    CredentialFull,
     /// The server ended the connection, or refused the stream, before it looked at the request.
     #[error("the API server ended the connection before it looked at the request")]
     Unprocessed(#[source] Arc<hyper::Error>),
@@ -73,7 +77,13 @@ impl UpstreamError {
     /// Whether the request certainly had no effect, so that a client may repeat it.
     #[must_use]
     pub const fn is_harmless(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Full | Self::Unprocessed(_))
+        matches!(self, Self::Connect(_) | Self::Unprocessed(_)) || self.is_full()
+    }
+
+    /// Whether there was no place for a connection.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        matches!(self, Self::Full | Self::CredentialFull)
     }
 
     /// What became of a request that was sent. After a 401 the API server ends the connection
@@ -109,9 +119,14 @@ impl Upstream {
     ///
     /// # Errors
     /// Where the TLS library refuses the configuration.
-    pub fn new(roots: RootCertStore, dial: Arc<dyn Dial>, metrics: Metrics) -> Result<Self, rustls::Error> {
+    pub fn new(
+        roots: RootCertStore,
+        dial: Arc<dyn Dial>,
+        limits: PoolLimits,
+        metrics: Metrics,
+    ) -> Result<Self, rustls::Error> {
         let connector = Arc::new(Connector::new(roots, dial, metrics)?);
-        Ok(Self { pool: Pool::new(Arc::clone(&connector)), connector })
+        Ok(Self { pool: Pool::new(Arc::clone(&connector), limits), connector })
     }
 
     /// Sends an ordinary request, again where the server has not looked at it and it has no body. The slot belongs to

@@ -89,6 +89,12 @@ impl ConnectionLimiter {
         self.quota.shed()
     }
 
+    /// Completes once a connection was ended for another or refused: at once, where that happened since it completed
+    /// last. For one at a time who waits.
+    pub async fn exhausted(&self) {
+        self.quota.exhausted().await;
+    }
+
     /// Connections that are open.
     #[must_use]
     pub fn open_connections(&self) -> usize {

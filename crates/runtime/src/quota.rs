@@ -18,6 +18,7 @@ use std::{
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use thiserror::Error;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use table::Table;
@@ -72,6 +73,7 @@ pub struct QuotaMetrics {
 pub struct Quota {
     limits: QuotaLimits,
     table: Arc<Mutex<Table>>,
+    exhausted: Arc<Notify>,
     metrics: QuotaMetrics,
 }
 
@@ -99,7 +101,7 @@ impl Quota {
     /// Nothing is in use yet.
     #[must_use]
     pub fn new(limits: QuotaLimits, metrics: QuotaMetrics) -> Self {
-        Self { limits, table: Arc::default(), metrics }
+        Self { limits, table: Arc::default(), exhausted: Arc::default(), metrics }
     }
 
     /// A lease of `key` that holds nothing yet and is idle. `revoked` is cancelled when it is revoked.
@@ -130,7 +132,16 @@ impl Quota {
         shed
     }
 
+    /// Completes once a cap was reached, so that a lease was revoked or units were refused: at once, where that happened
+    /// since it completed last. For one at a time who waits.
+    pub async fn exhausted(&self) {
+        self.exhausted.notified().await;
+    }
+
     fn show(&self, table: &Table, revoked: usize) {
+        if revoked > 0 {
+            self.exhausted.notify_one();
+        }
         self.metrics.revoked.inc_by(revoked as u64);
         self.metrics.used.set(i64::try_from(table.used()).unwrap_or(i64::MAX));
     }
@@ -159,8 +170,9 @@ impl QuotaLease {
         match refused {
             QuotaExceeded::PerKey => self.quota.metrics.refused_per_key.inc(),
             QuotaExceeded::Total => self.quota.metrics.refused_total.inc(),
-            QuotaExceeded::Revoked => 0,
+            QuotaExceeded::Revoked => return Err(refused),
         };
+        self.quota.exhausted.notify_one();
         Err(refused)
     }
 

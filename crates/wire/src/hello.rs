@@ -6,6 +6,10 @@
 //! warning alert, record version 2.x or 4.x). Sources: RFC 8446 §4.1.2 (ClientHello), §5.1 (records), §6 (alerts),
 //! RFC 5246 §7.4.1.2, RFC 6066 §3 (server name).
 
+mod shape;
+
+pub use shape::HelloShape;
+
 use thiserror::Error;
 
 /// Longest ClientHello with its records; one with every extension known today is far shorter.
@@ -25,6 +29,8 @@ const HOST_NAME: u8 = 0;
 pub struct ClientHello {
     /// The server name, in small letters as it came; `None` where there is none or it is no text.
     pub server_name: Option<String>,
+    /// What is the same in every ClientHello of one program.
+    pub shape: HelloShape,
 }
 
 /// Why what came is no ClientHello. Terminal.
@@ -160,40 +166,41 @@ fn body(message: &[u8]) -> Result<Option<&[u8]>, HelloError> {
 
 /// Reads a body; `None` where its parts do not fill it.
 fn parse(body: &[u8]) -> Option<ClientHello> {
-    const VERSION_AND_RANDOM: usize = 2 + 32;
-    let (_, rest) = body.split_at_checked(VERSION_AND_RANDOM)?;
+    const VERSION: usize = 2;
+    const RANDOM: usize = 32;
+    let (version, rest) = body.split_at_checked(VERSION)?;
+    let (_, rest) = rest.split_at_checked(RANDOM)?;
     let (session, rest) = counted::<1>(rest)?;
     let (suites, rest) = counted::<2>(rest)?;
     let (compressions, rest) = counted::<1>(rest)?;
     if session.len() > 32 || suites.is_empty() || suites.len() % 2 != 0 || compressions.is_empty() {
         return None;
     }
-    if rest.is_empty() {
-        return Some(ClientHello::default());
-    }
-    let (extensions, rest) = counted::<2>(rest)?;
-    if !rest.is_empty() {
-        return None;
-    }
-    server_name(extensions).map(|server_name| ClientHello { server_name })
+    let extensions = if rest.is_empty() {
+        Vec::new()
+    } else {
+        let (extensions, rest) = counted::<2>(rest)?;
+        rest.is_empty().then(|| split(extensions))??
+    };
+    let name = extensions.iter().find(|(kind, _)| *kind == SERVER_NAME);
+    let server_name = name.map_or(Some(None), |(_, content)| host_name(content))?;
+    let shape = HelloShape::of(version, suites, compressions, &extensions);
+    Some(ClientHello { server_name, shape })
 }
 
-fn server_name(mut extensions: &[u8]) -> Option<Option<String>> {
-    let (mut seen, mut name) = (Vec::new(), None);
+/// Each extension by its kind; `None` where one is there twice.
+fn split(mut extensions: &[u8]) -> Option<Vec<(u16, &[u8])>> {
+    let mut all: Vec<(u16, &[u8])> = Vec::new();
     while !extensions.is_empty() {
         let (kind, rest) = extensions.split_first_chunk()?;
         let (content, rest) = counted::<2>(rest)?;
-        let kind = u16::from_be_bytes(*kind);
-        if seen.contains(&kind) {
-            return None;
-        }
-        seen.push(kind);
-        if kind == SERVER_NAME {
-            name = host_name(content)?;
-        }
+        all.push((u16::from_be_bytes(*kind), content));
         extensions = rest;
     }
-    Some(name)
+    let mut kinds: Vec<u16> = all.iter().map(|(kind, _)| *kind).collect();
+    kinds.sort_unstable();
+    let is_twice = kinds.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
+    (!is_twice).then_some(all)
 }
 
 /// The first host name of a list; `None` where that is no list, or names more than one.

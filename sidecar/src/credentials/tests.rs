@@ -101,6 +101,25 @@ fn the_cluster_ca_is_known_under_any_name_and_other_bundles_are_left_alone() {
 }
 
 #[test]
+fn a_pod_without_a_token_has_the_bundle_and_no_token_in_it() {
+    let lab = Lab::new();
+    lab.publish("..1", &[("token", "the sidecar's"), ("ca.crt", CLUSTER_CA)]);
+    let path = |name: &str| lab.root.path().join(name);
+    let mut credentials =
+        Credentials::new(vec![], POD_CA.to_owned()).with_bundle(path("source"), path("target"));
+    credentials.copy_changes().unwrap();
+    assert_eq!(lab.read("ca.crt"), format!("{POD_CA}{CLUSTER_CA}"));
+    assert!(!lab.names().contains(&"token".to_owned()), "{:?}", lab.names());
+    lab.publish("..2", &[("token", "the sidecar's"), ("ca.crt", OTHER_CA)]);
+    credentials.copy_changes().unwrap();
+    assert_eq!(lab.read("ca.crt"), format!("{POD_CA}{OTHER_CA}"), "the cluster has another CA");
+    fs::remove_file(path("source").join("..2/ca.crt")).unwrap();
+    credentials.copied = None;
+    let error = credentials.copy_changes().unwrap_err();
+    assert!(matches!(error, CredentialsError::Bundle(..)), "{error}");
+}
+
+#[test]
 fn a_copy_has_the_kubelets_form_and_everyone_may_read_it() {
     let lab = Lab::new();
     lab.publish("..1", &[("token", "t"), ("deep/down/ca.crt", CLUSTER_CA)]);

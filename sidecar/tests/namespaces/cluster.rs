@@ -18,6 +18,8 @@ use crate::lab::{CONTROL, ENDPOINT, SERVICE};
 pub struct Cluster {
     /// PEM of the CA of the API server.
     pub ca: String,
+    /// That CA.
+    pub api: Arc<Authority>,
     pub control: Arc<Control>,
     runtime: Runtime,
 }
@@ -27,8 +29,9 @@ impl Cluster {
     pub fn start(world: &Netns, netmap: Netmap) -> Self {
         let runtime =
             world.run(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-        let api = Authority::new("kubernetes");
-        let cluster = Self { ca: api.pem().to_owned(), control: Control::new(netmap), runtime };
+        let api = Arc::new(Authority::new("kubernetes"));
+        let control = Control::new(netmap);
+        let cluster = Self { ca: api.pem().to_owned(), api: Arc::clone(&api), control, runtime };
         for address in [SERVICE, ENDPOINT] {
             let ip = address.parse::<SocketAddr>().unwrap().ip().to_string();
             let answer = |request| async move { answer(&request) };

@@ -21,4 +21,6 @@ mod sidecar;
 #[cfg(test)]
 mod through;
 #[cfg(test)]
+mod translated;
+#[cfg(test)]
 mod tunnel;

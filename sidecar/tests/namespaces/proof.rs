@@ -1,6 +1,9 @@
 //! The proof of interception: it holds where connections land at our listener, and fails where they pass us by.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
 use podwitness_runtime::{connection::ConnectionLimiter, quota::QuotaMetrics};
 use podwitness_sidecar::{
@@ -9,7 +12,8 @@ use podwitness_sidecar::{
         rules::Rules,
         selftest::{Probe, SelftestError},
     },
-    listen::{CONNECTIONS, Listener},
+    listen::Listener,
+    memory::places,
 };
 use tokio::runtime::Builder;
 
@@ -20,7 +24,7 @@ pub const IN_FRONT: &str = "add table ip front; add chain ip front output { type
                             add rule ip front output ip daddr 10.96.0.1 dnat to ip daddr";
 
 /// With rules that redirect to the listener, or none.
-fn prove(lab: &Lab, redirected: bool) -> Result<(), SelftestError> {
+fn prove(lab: &Lab, redirected: bool) -> Result<SocketAddr, SelftestError> {
     lab.pod.run(|| {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -31,11 +35,13 @@ fn prove(lab: &Lab, redirected: bool) -> Result<(), SelftestError> {
                 let rules = Rules { mark: kernel.mark(), listener: listener.port(), ..rules() };
                 kernel.install(Arc::new(rules), Arc::new(targets(&[SERVICE]))).await.unwrap();
             }
-            let limiter = ConnectionLimiter::with(CONNECTIONS, QuotaMetrics::default());
+            let limiter = ConnectionLimiter::with(places(0), QuotaMetrics::default());
             let handle = |_| std::future::ready(());
             tokio::select! {
                 protected = probe.run(SERVICE.parse().unwrap()) => protected,
-                () = listener.serve(limiter, Arc::clone(&probe), std::future::pending, handle) => Ok(()),
+                () = listener.serve(limiter, Arc::clone(&probe), std::future::pending, handle) => {
+                    panic!("the listener has ended")
+                }
             }
         })
     })
@@ -62,8 +68,9 @@ fn the_listener_takes_no_port_that_a_container_declares() {
 fn interception_is_proven_where_it_works_and_only_there() {
     let lab = Lab::wired();
     let _server = lab.world.run(|| TcpListener::bind(SERVICE).unwrap());
-    assert!(matches!(prove(&lab, false), Err(SelftestError::Bypassed(_))), "no rules yet");
-    prove(&lab, true).unwrap();
+    let bypassed = prove(&lab, false);
+    assert!(matches!(bypassed, Err(SelftestError::Bypassed { translated: None, .. })), "no rules yet");
+    assert_eq!(prove(&lab, true).unwrap(), SERVICE.parse().unwrap());
     lab.pod.nft(&[IN_FRONT]);
     // Past the listener, but not past the filter of frames: nothing leaves the pod unrecorded.
     assert!(matches!(prove(&lab, true), Err(SelftestError::Connect { .. })));

@@ -10,11 +10,12 @@ use std::{
 };
 
 use podwitness_core::{
-    control::Netmap,
+    control::{Netmap, ServingNames},
     inject::{
         ADMIN_PORT, ApiServerAddresses, ControlAddress, Credentials, Inject, PROBE_PORT, Profile,
         ServiceAccountDir, SidecarEnv, UntilNetmap,
     },
+    trust::Trust,
 };
 use podwitness_lab::control::NAME;
 use podwitness_proxy::PodIdentity;
@@ -65,7 +66,7 @@ impl Pod {
         let lab = Lab::wired();
         let cluster = Cluster::start(&lab.world, netmap);
         let volumes = tempfile::tempdir().unwrap();
-        for dir in ["state", "spool", "source", "serviceaccount"] {
+        for dir in ["state", "spool", "source", "serviceaccount", "bundle"] {
             fs::create_dir(volumes.path().join(dir)).unwrap();
         }
         let pod = Self { lab, cluster, volumes, _turn: turn };
@@ -80,7 +81,7 @@ impl Pod {
         self.volumes.path().join(name)
     }
 
-    fn config(&self, inject: Inject) -> Config {
+    pub fn config(&self, inject: Inject) -> Config {
         let control: SocketAddr = CONTROL.parse().unwrap();
         let text = |name: &str| self.volume(name).to_str().unwrap().to_owned();
         Config {
@@ -102,6 +103,7 @@ impl Pod {
                 ports: podwitness_core::inject::SidecarPorts::default(),
                 declared_ports: vec![],
                 grace_period: podwitness_core::inject::GRACE_PERIOD,
+                trust: Trust::Pod,
             },
             pod: PodIdentity { namespace: "shop".into(), name: "till".into(), ..PodIdentity::default() },
             api_server: ApiServer { host: "10.96.0.1".into(), port: 443 },
@@ -111,6 +113,8 @@ impl Pod {
                 spool: self.volume("spool"),
                 token: self.volume("token"),
                 cluster_ca: vec![self.volume("nothing"), self.volume("source").join("ca.crt")],
+                identity: self.volume("source"),
+                bundle: self.volume("bundle"),
             },
         }
     }
@@ -120,7 +124,7 @@ impl Pod {
         self.start_with(self.config(inject))
     }
 
-    fn start_with(&self, config: Config) -> Running {
+    pub fn start_with(&self, config: Config) -> Running {
         // Threads of the runtime, and the privileged one, are made here and so are in the pod.
         let (runtime, kernel) = self.lab.pod.run(|| {
             let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -146,10 +150,14 @@ impl Pod {
 
     /// What a program in the pod reads from the API server at `to`, trusting the bundle that it finds.
     pub fn get(&self, to: &str, path: &str) -> Result<String, String> {
-        let bundle = fs::read(self.volume("serviceaccount/ca.crt")).unwrap();
+        self.get_trusting(&fs::read(self.volume("serviceaccount/ca.crt")).unwrap(), to, path)
+    }
+
+    /// The same, trusting the first certificate of a bundle of its own.
+    fn get_trusting(&self, bundle: &[u8], to: &str, path: &str) -> Result<String, String> {
         self.lab.pod.run(|| {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(get(to.parse().unwrap(), path, &bundle)).map_err(|error| error.to_string())
+            runtime.block_on(get(to.parse().unwrap(), path, bundle)).map_err(|error| error.to_string())
         })
     }
 }
@@ -218,13 +226,40 @@ fn a_restart_keeps_ca_key_and_netmap_and_needs_no_control_plane() {
     eventually("the netmap is kept", || pod.volume("state/netmap.json").exists());
     running.stop();
     let bundle = fs::read(pod.volume("serviceaccount/ca.crt")).unwrap();
+    assert_eq!(fs::read(pod.volume("bundle/ca.crt")).unwrap(), bundle);
     let key = fs::read(pod.volume("state/tunnel.key")).unwrap();
     pod.lab.world.ip("addr del 10.96.3.4/32 dev lo");
     let running = pod.start(Inject::Required);
     assert!(pod.get(SERVICE, "/version").is_ok());
     assert!(pod.get(ENDPOINT, "/version").is_ok());
-    assert_eq!(fs::read(pod.volume("serviceaccount/ca.crt")).unwrap(), bundle);
+    for file in ["serviceaccount/ca.crt", "bundle/ca.crt"] {
+        assert_eq!(fs::read(pod.volume(file)).unwrap(), bundle, "{file}");
+    }
     assert_eq!(fs::read(pod.volume("state/tunnel.key")).unwrap(), key);
+    running.stop();
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_client_that_trusts_only_the_clusters_ca_is_served_also_after_a_restart_without_a_control_plane() {
+    let names = ServingNames { names: vec!["kubernetes".into()], addresses: vec![[10, 96, 0, 1].into()] };
+    let pod = Pod::new(Netmap { serving: Some(names), ..netmap(1) });
+    pod.cluster.control.signer.send_replace(Some(Arc::clone(&pod.cluster.api)));
+    let config = || {
+        let config = pod.config(Inject::Required);
+        Config { env: SidecarEnv { trust: Trust::Cluster, ..config.env }, ..config }
+    };
+    let running = pod.start_with(config());
+    let ask = || pod.get_trusting(pod.cluster.ca.as_bytes(), SERVICE, "/version");
+    let answer = ask().unwrap();
+    assert!(answer.ends_with("/version for Bearer t"), "{answer}");
+    // The certificate is not for that address, and the in-pod CA serves.
+    eventually("the endpoint is intercepted", || pod.get(ENDPOINT, "/version").is_ok());
+    eventually("the netmap is kept", || pod.volume("state/netmap.json").exists());
+    running.stop();
+    pod.lab.world.ip("addr del 10.96.3.4/32 dev lo");
+    let running = pod.start_with(config());
+    assert!(ask().is_ok());
     running.stop();
 }
 
@@ -303,7 +338,7 @@ fn the_port_is_another_one_at_each_start_and_that_of_a_dead_sidecar_is_of_no_use
 }
 
 /// What is answered to a plain GET from this thread's network namespace.
-fn ask(to: &str, port: u16, path: &str) -> String {
+pub fn ask(to: &str, port: u16, path: &str) -> String {
     let to = SocketAddr::new(to.parse().unwrap(), port);
     let mut stream = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(10)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

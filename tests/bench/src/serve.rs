@@ -158,6 +158,7 @@ fn write_environment(dir: &Path, addresses: &Addresses, control_ca: &str) -> Res
         ports: podwitness_core::inject::SidecarPorts::default(),
         declared_ports: vec![],
         grace_period: podwitness_core::inject::GRACE_PERIOD,
+        trust: podwitness_core::trust::Trust::Pod,
     };
     let mut text = format!(
         "KUBERNETES_SERVICE_HOST={}\0KUBERNETES_SERVICE_PORT={}\0",

@@ -1,6 +1,9 @@
 //! A CA that signs for any name.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair,
+};
 use rustls::{crypto::aws_lc_rs::sign::any_supported_type, pki_types::PrivateKeyDer, sign::CertifiedKey};
 
 /// A CA with a key of its own.
@@ -25,6 +28,14 @@ impl Authority {
     #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// The server's certificate that a request (PKCS#10 in DER) asks for, in PEM.
+    #[must_use]
+    pub fn certify(&self, request: &[u8]) -> String {
+        let mut request = CertificateSigningRequestParams::from_der(&request.to_vec().into()).unwrap();
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        request.signed_by(&self.issuer).unwrap().pem()
     }
 
     /// A server's certificate for these names and addresses, with its key.

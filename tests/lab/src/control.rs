@@ -22,7 +22,10 @@ use hyper::{
 use podwitness_core::{
     address,
     assertion::{Claims, sign},
-    control::{ENROL, EnrolRequest, EnrolResponse, Issuer, NOTICE, Netmap, Notice, NoticeRequest, Update},
+    control::{
+        CERTIFICATE, CertificateRequest, CertificateResponse, ENROL, EnrolRequest, EnrolResponse, Issuer,
+        NOTICE, Netmap, Notice, NoticeRequest, Update,
+    },
 };
 use tokio::{net::TcpListener, sync::watch};
 
@@ -46,6 +49,8 @@ pub struct Control {
     pub enrolled: watch::Sender<Vec<Enrolled>>,
     /// What it was told, in order.
     pub told: watch::Sender<Vec<Notice>>,
+    /// Who signs the certificates that sidecars ask for; without it there is no such path.
+    pub signer: watch::Sender<Option<Arc<Authority>>>,
 }
 
 /// A key that was enrolled.
@@ -76,6 +81,7 @@ impl Control {
             netmap: watch::Sender::default(),
             enrolled: watch::Sender::default(),
             told: watch::Sender::default(),
+            signer: watch::Sender::default(),
         };
         control.publish(netmap);
         Arc::new(control)
@@ -134,6 +140,7 @@ impl Control {
         match request.uri().path() {
             ENROL => self.enrol(request).await,
             NOTICE => self.notice(request).await,
+            CERTIFICATE => self.certify(request).await,
             _ => self.netmaps(),
         }
     }
@@ -143,6 +150,19 @@ impl Control {
         let NoticeRequest { notice } = serde_json::from_slice(&body).unwrap();
         self.told.send_modify(|all| all.push(notice));
         Response::new(full(Bytes::new()))
+    }
+
+    /// Whatever is asked for, for an hour.
+    async fn certify(&self, request: Request<Incoming>) -> Response<Body> {
+        let Some(signer) = self.signer.borrow().clone() else {
+            return Response::builder().status(404).body(full(Bytes::new())).unwrap();
+        };
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let CertificateRequest { request } = serde_json::from_slice(&body).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+        let chain = signer.certify(&STANDARD.decode(request).unwrap());
+        let answer = CertificateResponse { chain, not_before: now - 60, not_after: now + 3600 };
+        Response::new(full(serde_json::to_vec(&answer).unwrap()))
     }
 
     async fn enrol(&self, request: Request<Incoming>) -> Response<Body> {

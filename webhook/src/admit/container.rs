@@ -2,9 +2,9 @@
 //! back from it compares equal and is not patched again.
 
 use podwitness_core::inject::{
-    CONTAINER, EnvSource, EnvVar, GRACE_PERIOD, MAX_DECLARED_PORTS, MOUNT_IDENTITY, MOUNT_SPOOL, MOUNT_STATE,
-    MOUNT_TUN, MOUNT_WIREGUARD, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_IDENTITY, VOLUME_SPOOL,
-    VOLUME_STATE, VOLUME_TUN,
+    CONTAINER, EnvSource, EnvVar, GRACE_PERIOD, MAX_DECLARED_PORTS, MOUNT_CA, MOUNT_IDENTITY, MOUNT_SPOOL,
+    MOUNT_STATE, MOUNT_TUN, MOUNT_WIREGUARD, SERVICE_ACCOUNT_DIR, SidecarEnv, UID, VOLUME_CA,
+    VOLUME_IDENTITY, VOLUME_SPOOL, VOLUME_STATE, VOLUME_TUN,
 };
 use serde_json::{Map, Value, json};
 
@@ -71,6 +71,7 @@ fn env(pod: &Value, settings: &Settings, tuning: &Tuning, dirs: &Dirs<'_>) -> Ve
         ports: ports::of(pod),
         declared_ports: ports::declared(pod).into_keys().take(MAX_DECLARED_PORTS).collect(),
         grace_period: grace_period(pod),
+        trust: settings.trust,
     };
     told.to_env().into_iter().map(variable).collect()
 }
@@ -100,6 +101,7 @@ fn mounts(settings: &Settings, dirs: &Dirs<'_>) -> Vec<Value> {
         json!({"name": VOLUME_STATE, "mountPath": MOUNT_STATE}),
         json!({"name": VOLUME_STATE, "mountPath": MOUNT_WIREGUARD}),
         json!({"name": VOLUME_SPOOL, "mountPath": MOUNT_SPOOL}),
+        json!({"name": VOLUME_CA, "mountPath": MOUNT_CA}),
     ];
     let tun = json!({"name": VOLUME_TUN, "mountPath": MOUNT_TUN, "readOnly": true});
     // Something has to be at the default path: the ServiceAccount plugin, which runs once more after us, mounts a

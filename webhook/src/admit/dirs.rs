@@ -8,7 +8,7 @@
 
 use podwitness_core::inject::{
     ENV_SERVICE_ACCOUNTS, MAX_SERVICE_ACCOUNT_DIRS, MOUNT_SERVICE_ACCOUNT, MOUNT_SOURCE, ROOT_CA_CONFIG_MAP,
-    ServiceAccountDir, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT, VOLUME_SOURCE,
+    ServiceAccountDir, VOLUME_CA, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT, VOLUME_SOURCE,
 };
 use serde_json::{Value, json};
 
@@ -161,7 +161,7 @@ impl<'a> Dirs<'a> {
 /// The volume with the cluster's CA that is mounted by this name, or for which the one of this name stands; `None` where
 /// it is any other volume.
 fn replaced<'a>(pod: &'a Value, container: &Container<'_>, name: &str) -> Result<Option<&'a Value>, Refusal> {
-    if !name.starts_with(VOLUME_PREFIX) {
+    if !name.starts_with(VOLUME_PREFIX) || name == VOLUME_CA {
         return Ok(with_root_ca(pod, name));
     }
     let number = name.strip_prefix(VOLUME_SERVICE_ACCOUNT).and_then(|number| number.parse().ok());

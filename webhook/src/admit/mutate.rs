@@ -8,7 +8,7 @@ use podwitness_core::{
 use serde_json::{Value, json};
 
 use super::{
-    Settings, capabilities, check, container, dirs,
+    Settings, bundle, capabilities, check, container, dirs,
     patch::{Patch, path},
     pod::{self, items, others, text},
     refusal::Refusal,
@@ -37,6 +37,7 @@ pub fn mutate(pod: &Value, settings: &Settings) -> Result<Vec<PatchOperation>, R
     if settings.inject == Inject::Required {
         others(pod).for_each(|container| capabilities::drop_net_raw(&container, &mut patch));
     }
+    others(pod).for_each(|container| bundle::mount(&container, &mut patch));
     volumes::place(pod, &volumes, &mut patch)?;
     add_pull_secrets(pod, settings, &mut patch);
     // Last: every other operation names init containers by the positions they had.

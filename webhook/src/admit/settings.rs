@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use podwitness_core::{
     allow::Allow,
     inject::{ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, UntilNetmap},
+    trust::Trust,
 };
 
 use super::{Amounts, Quota, Ranges};
@@ -44,4 +45,6 @@ pub struct Settings {
     pub api_server: ApiServerAddresses,
     /// What holds before the first netmap: whether a grant that fails closed means the pod.
     pub until_netmap: UntilNetmap,
+    /// Whether the sidecar is to expect a certificate of the cluster's CA.
+    pub trust: Trust,
 }

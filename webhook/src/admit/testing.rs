@@ -4,6 +4,7 @@ use json_patch::PatchOperation;
 use podwitness_core::{
     allow::Allow,
     inject::{ApiServerAddresses, ControlAddress, Credentials, Inject, Profile, UntilNetmap},
+    trust::Trust,
 };
 use serde_json::{Value, json};
 
@@ -34,6 +35,7 @@ pub(super) fn settings(inject: Inject) -> Settings {
             endpoints: vec!["172.18.0.2:6443".parse().unwrap()],
         },
         until_netmap: UntilNetmap::Open,
+        trust: Trust::Pod,
     }
 }
 

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use podwitness_core::inject::ServiceAccountDir;
+use podwitness_core::inject::{MOUNT_CA, ServiceAccountDir};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -89,11 +89,12 @@ pub(super) fn source(volume: &Value) -> (Value, String) {
 }
 
 /// Directories within a mount at `path` on which the container mounts something else, relative to it. Those within one
-/// of them are of that mount.
+/// of them are of that mount. The bundle of the sidecar is mounted in every container.
 pub(super) fn mount_points(container: &Value, path: &str) -> Vec<String> {
     let within = format!("/{}/", clean(path));
     let mounts = items(Some(container), "volumeMounts").iter();
-    let paths = mounts.map(|mount| format!("/{}", clean(text(mount, "mountPath"))));
+    let paths = mounts.map(|mount| text(mount, "mountPath")).chain([MOUNT_CA]);
+    let paths = paths.map(|path| format!("/{}", clean(path)));
     let mut nested: Vec<String> =
         paths.filter_map(|path| path.strip_prefix(&within).map(ToOwned::to_owned)).collect();
     nested.sort();

@@ -1,8 +1,8 @@
 //! The sidecar's volumes.
 
 use podwitness_core::inject::{
-    MOUNT_TUN, ROOT_CA_CONFIG_MAP, TOKEN_AUDIENCE, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT,
-    VOLUME_SOURCE, VOLUME_SPOOL, VOLUME_STATE, VOLUME_TUN,
+    MOUNT_TUN, ROOT_CA_CONFIG_MAP, TOKEN_AUDIENCE, VOLUME_CA, VOLUME_IDENTITY, VOLUME_PREFIX,
+    VOLUME_SERVICE_ACCOUNT, VOLUME_SOURCE, VOLUME_SPOOL, VOLUME_STATE, VOLUME_TUN,
 };
 use serde_json::{Value, json};
 
@@ -62,6 +62,7 @@ pub(super) fn all(settings: &Settings, dirs: &Dirs<'_>) -> Vec<Value> {
         identity(),
         json!({"name": VOLUME_STATE, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
         json!({"name": VOLUME_SPOOL, "emptyDir": {"sizeLimit": memory_text(settings.spool_size)}}),
+        json!({"name": VOLUME_CA, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
     ];
     let tun = settings
         .node_tun

@@ -17,6 +17,7 @@ use podwitness_core::{
     grant::{GrantSpec, PodTarget, dst_fits, src_means_anybody},
     inject::{CONTROL_PORT, ControlAddress, Inject, UntilNetmap},
     labels,
+    trust::Trust,
 };
 use podwitness_crd::Grant;
 use podwitness_runtime::readiness::{BlockReady, Readiness};
@@ -170,7 +171,13 @@ impl World {
             control_ca: roots.to_string(),
             api_server: self.api_server.addresses(),
             until_netmap: self.until_netmap(namespace, name, pod),
+            trust: self.trust(namespace, inject),
         })
+    }
+
+    fn trust(&self, namespace: &Namespace, inject: Inject) -> Trust {
+        let own = namespace.annotations.get(labels::TRUST).and_then(|text| Trust::parse(text));
+        if self.config.common.trust.is_cluster(own, inject) { Trust::Cluster } else { Trust::Pod }
     }
 
     /// What to say of a namespace whose pods get a sidecar and of which no grant records anything. A grant for some of

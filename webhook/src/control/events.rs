@@ -9,7 +9,7 @@ use kube::{
 };
 use podwitness_core::control::{Notice, Taking};
 
-use super::{pod::Pod, registry::Claimed};
+use super::{certificates::CertificateError, pod::Pod, registry::Claimed};
 pub use crate::events::Publisher;
 use crate::events::{self, EventQueue};
 
@@ -48,6 +48,14 @@ impl Events {
         self.hand_in(type_, reason, "Record", &note, pod);
     }
 
+    /// The pod's sidecar asked for a certificate of the cluster's CA and gets none.
+    pub fn no_certificate(&self, pod: &Pod, error: &CertificateError) {
+        let note = format!(
+            "this pod's witness gets no certificate of the cluster's CA, so that clients which trust only that CA do not trust it: {error}"
+        );
+        self.hand_in(EventType::Warning, "NoClusterCertificate", "Certify", &note, pod);
+    }
+
     fn hand_in(&self, type_: EventType, reason: &str, action: &str, note: &str, pod: &Pod) {
         let event = Event {
             type_,
@@ -67,12 +75,12 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
         Notice::CertificateRefused => (
             EventType::Warning,
             "CertificateRefused",
-            "a client does not trust the certificate of this pod's witness and cannot reach the API server: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, in place of one of its own",
+            "a client does not trust the certificate of this pod's witness and cannot reach the API server. Its kubeconfig trusts this pod after: cluster=$(kubectl config view --minify -o 'jsonpath={.contexts[0].context.cluster}'); kubectl config set-cluster \"$cluster\" --certificate-authority=/var/run/podwitness/ca/ca.crt. Other clients read that file in place of a CA of their own. With the option trust: cluster of the installation there is nothing to change",
         ),
         Notice::SteppedAside => (
             EventType::Warning,
             "PassesUnrecorded",
-            "a client does not trust the certificate of this pod's witness, so that everything its user sends passes unrecorded for 10 minutes: let it read certificate-authority /var/run/secrets/kubernetes.io/serviceaccount/ca.crt, or label the namespace podwitness.dev/inject=required",
+            "a client does not trust the certificate of this pod's witness, so that what it sends to this address of the API server passes unrecorded for 10 minutes: let it read certificate-authority /var/run/podwitness/ca/ca.crt (kubectl config set-cluster NAME --certificate-authority=/var/run/podwitness/ca/ca.crt), or label the namespace podwitness.dev/inject=required",
         ),
         Notice::NoGrant => (
             EventType::Normal,
@@ -99,6 +107,16 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
             "TooManyRecordings",
             "4096 recordings of this pod are open or wait for a recorder: under fail open further sessions pass unrecorded, under fail closed they are refused",
         ),
+        Notice::ConnectionsExhausted => (
+            EventType::Warning,
+            "ConnectionsExhausted",
+            "clients of this pod have more connections to the API server open than its witness has places or memory for: idle ones are ended for new ones, and where all are in use new ones and requests are refused; a client may leak connections, or the pod needs podwitness.dev/memory-limit",
+        ),
+        Notice::UpstreamExhausted => (
+            EventType::Warning,
+            "UpstreamExhausted",
+            "requests of this pod are refused with 503, because all connections of its witness to the API server are in use, or all that one credential may have; their number grows with podwitness.dev/memory-limit",
+        ),
         Notice::EventsDropped => (
             EventType::Warning,
             "EventsDropped",
@@ -107,7 +125,7 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
         Notice::CredentialsOutdated => (
             EventType::Warning,
             "CredentialsOutdated",
-            "the witness cannot bring the files of a service-account volume up to date: containers go on with those that they have, whose token expires; it is tried again every 5 s, and the log of container podwitness says why",
+            "the witness cannot bring the files of a service-account volume, or the CA bundle of the containers, up to date: containers go on with those that they have, whose token expires; it is tried again every 5 s, and the log of container podwitness says why",
         ),
         Notice::Recorder(Taking::Refusing) => (
             EventType::Warning,
@@ -177,8 +195,8 @@ mod tests {
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
         use Notice::{
-            Bypassed, CertificateRefused, CredentialsOutdated, EventsDropped, NoGrant, SpoolShareFull,
-            SpoolTampered, SteppedAside, TooManyRecordings,
+            Bypassed, CertificateRefused, ConnectionsExhausted, CredentialsOutdated, EventsDropped, NoGrant,
+            SpoolShareFull, SpoolTampered, SteppedAside, TooManyRecordings, UpstreamExhausted,
         };
         let of_recorders = Taking::ALL.map(Notice::Recorder);
         let unknown =
@@ -192,6 +210,8 @@ mod tests {
             SpoolTampered,
             SpoolShareFull,
             TooManyRecordings,
+            ConnectionsExhausted,
+            UpstreamExhausted,
             EventsDropped,
             CredentialsOutdated,
         ];

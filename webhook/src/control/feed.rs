@@ -12,7 +12,7 @@ use std::{
 
 use axum::body::Bytes;
 use futures_util::{Stream, stream};
-use podwitness_core::control::{MAX_LINE, Netmap, Update};
+use podwitness_core::control::{MAX_LINE, Netmap, ServingNames, Update};
 use podwitness_runtime::drain;
 use tokio::{
     sync::watch,
@@ -67,6 +67,13 @@ enum Turn {
 }
 
 impl Feeds {
+    /// For which names a caller may have a certificate of the cluster's CA: what its netmap says.
+    #[must_use]
+    pub fn serving(&self, caller: &Caller) -> Option<ServingNames> {
+        let published = self.worlds.borrow().clone()?;
+        published.world.serving(caller.pod.namespace(), caller.mode).cloned()
+    }
+
     /// A stream for the caller, whose key is `key` and whose token lives for another `life`.
     #[must_use]
     pub fn open(&self, caller: Caller, key: String, place: Place, life: Duration) -> Feed {
@@ -141,7 +148,9 @@ impl Feed {
     fn netmap(&mut self) -> Option<Update> {
         let published = self.feeds.worlds.borrow_and_update().clone()?;
         let pod = &self.caller.pod;
-        let netmap = published.netmap(&self.caller.role, pod.namespace(), pod.name(), &pod.spec.node_name);
+        let mut netmap =
+            published.netmap(&self.caller.role, pod.namespace(), pod.name(), &pod.spec.node_name);
+        netmap.serving = published.world.serving(pod.namespace(), self.caller.mode).cloned();
         let hash = hash(&netmap);
         if self.sent.replace(hash) == Some(hash) {
             return None;

@@ -1,4 +1,4 @@
-//! The control API over HTTPS: three paths, small bodies, and an answer to everything else.
+//! The control API over HTTPS: four paths, small bodies, and an answer to everything else.
 //!
 //! A connection counts to the address it comes from until it shows a token whose signature holds, and to the token's pod
 //! from then on. All containers of a pod have one address, so that connections without a token are limited in number and
@@ -27,7 +27,10 @@ use http_body_util::LengthLimitError;
 use hyper_util::service::TowerToHyperService;
 use podwitness_core::{
     assertion,
-    control::{ENROL, EnrolRequest, EnrolResponse, NETMAP, NOTICE, Notice, NoticeRequest, Taking},
+    control::{
+        CERTIFICATE, CertificateRequest, CertificateResponse, ENROL, EnrolRequest, EnrolResponse,
+        MAX_CERTIFICATE_REQUEST, NETMAP, NOTICE, Notice, NoticeRequest, Taking,
+    },
 };
 use podwitness_runtime::{
     clock::Clock,
@@ -46,6 +49,7 @@ use tokio::{
 
 use super::{
     access::{Access, Caller},
+    certificates::Certificates,
     enrolments::Enrol,
     events::Events,
     feed::Feeds,
@@ -70,6 +74,10 @@ const SOURCE_CAP: usize = 16_384;
 const NOTICE_RATE: Rate = Rate { burst: 8, every: Duration::from_secs(60) };
 /// Pods whose notices are told apart.
 const NOTICE_CAP: usize = 16_384;
+/// Certificates of one pod: a start, a few attempts, and then one a minute.
+const CERTIFICATE_RATE: Rate = Rate { burst: 4, every: Duration::from_secs(60) };
+/// Pods whose certificates are told apart.
+const CERTIFICATE_CAP: usize = 16_384;
 /// In which a connection has to say something, and to show a token: agents do so at once.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long a connection without a request is kept; that of an agent has its stream. It is over HTTP/2, where nothing is
@@ -77,6 +85,8 @@ const HEAD: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 /// An enrolment is a key in JSON, a notice a word.
 const MAX_BODY: usize = 4 << 10;
+/// A certificate request is base64, in JSON.
+const MAX_REQUEST_BODY: usize = MAX_CERTIFICATE_REQUEST / 3 * 4 + 256;
 /// In which a body has to come.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
 
@@ -88,6 +98,7 @@ struct Inner {
     access: Access,
     enrol: Enrol,
     feeds: Feeds,
+    certificates: Option<Certificates>,
     streams: Streams,
     events: Events,
     metrics: Metrics,
@@ -95,6 +106,7 @@ struct Inner {
     pods: Quota,
     sources: Mutex<Buckets<IpAddr>>,
     noticed: Mutex<Buckets<String>>,
+    certified: Mutex<Buckets<String>>,
 }
 
 /// What a server needs.
@@ -105,6 +117,8 @@ pub struct Parts {
     pub enrol: Enrol,
     /// Makes their streams.
     pub feeds: Feeds,
+    /// Gets certificates of the cluster's CA, where the installation may.
+    pub certificates: Option<Certificates>,
     /// Tells people.
     pub events: Events,
     /// Counts.
@@ -124,15 +138,17 @@ impl Server {
     /// A server.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { access, enrol, feeds, events, metrics, clock } = parts;
+        let Parts { access, enrol, feeds, certificates, events, metrics, clock } = parts;
         let streams = Streams::new(metrics.streams.clone());
         let sources = Mutex::new(Buckets::new(SOURCE_RATE, SOURCE_CAP));
         let noticed = Mutex::new(Buckets::new(NOTICE_RATE, NOTICE_CAP));
+        let certified = Mutex::new(Buckets::new(CERTIFICATE_RATE, CERTIFICATE_CAP));
         let pods = Quota::new(PODS, metrics.pods.clone());
         Self(Arc::new(Inner {
             access,
             enrol,
             feeds,
+            certificates,
             streams,
             events,
             metrics,
@@ -140,6 +156,7 @@ impl Server {
             pods,
             sources,
             noticed,
+            certified,
         }))
     }
 
@@ -176,6 +193,7 @@ impl Server {
             .route(ENROL, post(enrol))
             .route(NETMAP, get(netmap))
             .route(NOTICE, post(notice))
+            .route(CERTIFICATE, post(certificate))
             .fallback(nothing)
             .method_not_allowed_fallback(nothing)
             .layer(Extension(peer))
@@ -200,7 +218,7 @@ impl Server {
 
     async fn enrol(&self, peer: &Peer, headers: &HeaderMap, body: Body) -> Result<EnrolResponse, Refusal> {
         let (caller, _busy) = self.caller(peer, headers).await?;
-        let request: EnrolRequest = read(body).await?;
+        let request: EnrolRequest = read(body, MAX_BODY).await?;
         let proof = headers.get(assertion::HEADER).and_then(|value| value.to_str().ok());
         match self.0.enrol.enrol(&caller, &request, proof) {
             Ok((response, claimed)) => {
@@ -220,7 +238,7 @@ impl Server {
 
     async fn notice(&self, peer: &Peer, headers: &HeaderMap, body: Body) -> Result<StatusCode, Refusal> {
         let (caller, _busy) = self.caller(peer, headers).await?;
-        let NoticeRequest { notice } = read(body).await?;
+        let NoticeRequest { notice } = read(body, MAX_BODY).await?;
         if matches!(notice, Notice::Recorder(_)) && caller.role.recorder().is_none() {
             return Err(Refusal::Forbidden("the pod is no replica of a recorder".to_owned()));
         }
@@ -256,6 +274,33 @@ impl Server {
         Ok(response)
     }
 
+    /// A certificate of the cluster's CA for a sidecar, for the names that its netmap has.
+    async fn certificate(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<CertificateResponse, Refusal> {
+        let (caller, _busy) = self.caller(peer, headers).await?;
+        let certificates = self.0.certificates.as_ref().ok_or(Refusal::NotFound)?;
+        let names = self.0.feeds.serving(&caller).ok_or(NO_CERTIFICATE)?;
+        take(&self.0.certified, caller.pod.uid().to_owned())?;
+        let request: CertificateRequest = read(body, MAX_REQUEST_BODY).await?;
+        let outcome = certificates.get(caller.pod.uid(), &request, &names).await;
+        self.0.metrics.certificate(outcome.as_ref().err());
+        outcome.map_err(|error| {
+            tracing::warn!(
+                namespace = caller.pod.namespace(),
+                pod = caller.pod.name(),
+                reason = error.label(),
+                error = &error as &dyn std::error::Error,
+                "a sidecar gets no certificate of the cluster's CA"
+            );
+            self.0.events.no_certificate(&caller.pod, &error);
+            error.into()
+        })
+    }
+
     fn refuse(&self, refusal: Refusal) -> Response {
         self.0.metrics.refusal(&refusal);
         tracing::debug!(reason = refusal.label(), %refusal, "refused");
@@ -278,6 +323,10 @@ async fn unauthenticated_deadline(connection: &ConnectionHandle) {
 
 /// The pod has no key here: after a restart of the control plane, or because it never enrolled.
 const NOT_ENROLLED: Refusal = Refusal::Conflict("the pod has not enrolled; POST /v1/enrol first");
+
+/// The same to a pod that may have no certificate and to one that asks before the names are known.
+const NO_CERTIFICATE: Refusal =
+    Refusal::Conflict("the pod may have no certificate of the cluster's CA; its netmap would name one");
 
 async fn enrol(
     State(server): State<Server>,
@@ -311,6 +360,18 @@ async fn notice(
     }
 }
 
+async fn certificate(
+    State(server): State<Server>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match server.certificate(&peer, &headers, body).await {
+        Ok(response) => Json(response).into_response(),
+        Err(refusal) => server.refuse(refusal),
+    }
+}
+
 async fn nothing(State(server): State<Server>) -> Response {
     server.refuse(Refusal::NotFound)
 }
@@ -320,11 +381,12 @@ fn take<K: Eq + Hash>(buckets: &Mutex<Buckets<K>>, key: K) -> Result<(), Refusal
     buckets.lock().unwrap_or_else(PoisonError::into_inner).take(key).map_err(Refusal::TooMany)
 }
 
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
-    let body = timeout(BODY_LIMIT, to_bytes(body, MAX_BODY)).await;
+/// A body of at most `cap` bytes.
+async fn read<T: DeserializeOwned>(body: Body, cap: usize) -> Result<T, Refusal> {
+    let body = timeout(BODY_LIMIT, to_bytes(body, cap)).await;
     let body = body.map_err(|_| Refusal::BadRequest("the body does not come in time".to_owned()))?;
     let body = body.map_err(|error| match std::error::Error::source(&error) {
-        Some(source) if source.is::<LengthLimitError>() => Refusal::TooLarge(MAX_BODY),
+        Some(source) if source.is::<LengthLimitError>() => Refusal::TooLarge(cap),
         _ => Refusal::BadRequest("the body broke off".to_owned()),
     })?;
     serde_json::from_slice(&body)

@@ -6,13 +6,14 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-use super::{refusal::Refusal, registry::Claimed, role::Role};
+use super::{certificates::CertificateError, refusal::Refusal, registry::Claimed, role::Role};
 
 /// The metrics. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     enrolments: Family<Enrolment, Counter>,
     refusals: Family<Refused, Counter>,
+    certificates: Family<Certified, Counter>,
     /// Connections that have shown a token, as those of a listener of their own.
     pub pods: QuotaMetrics,
     /// Open netmap streams.
@@ -42,6 +43,11 @@ struct Refused {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Certified {
+    outcome: &'static str,
+}
+
 impl Metrics {
     /// Registers all of them.
     #[must_use]
@@ -50,7 +56,12 @@ impl Metrics {
         registry.with(|registry| {
             let Self { enrolments, refusals, streams, enrolled, generation, held, replicas, .. } =
                 metrics.clone();
-            let Self { widened, api_servers, .. } = metrics.clone();
+            let Self { widened, api_servers, certificates, .. } = metrics.clone();
+            registry.register(
+                "podwitness_control_certificates",
+                "Certificates of the cluster's CA that sidecars asked for, by outcome",
+                certificates,
+            );
             registry.register(
                 "podwitness_control_enrolments",
                 "Enrolments by role and kind of key",
@@ -89,6 +100,12 @@ impl Metrics {
         self.enrolments.get_or_create(&Enrolment { role: role.label(), key: claimed.label() }).inc();
     }
 
+    /// A sidecar asked for a certificate of the cluster's CA.
+    pub fn certificate(&self, error: Option<&CertificateError>) {
+        let outcome = error.map_or("issued", CertificateError::label);
+        self.certificates.get_or_create(&Certified { outcome }).inc();
+    }
+
     /// A request was refused.
     pub fn refusal(&self, refusal: &Refusal) {
         self.refusals.get_or_create(&Refused { reason: refusal.label() }).inc();
@@ -105,11 +122,17 @@ mod tests {
         let metrics = Metrics::register(&registry);
         metrics.enrolment(&Role::Sidecar, Claimed::First);
         metrics.refusal(&Refusal::NotFound);
+        metrics.certificate(None);
+        metrics.certificate(Some(&CertificateError::NoSigner));
         let text = registry.encode().unwrap();
         assert!(
             text.contains("podwitness_control_enrolments_total{role=\"sidecar\",key=\"first\"} 1"),
             "{text}"
         );
+        for outcome in ["issued", "no-signer"] {
+            let line = format!("podwitness_control_certificates_total{{outcome=\"{outcome}\"}} 1");
+            assert!(text.contains(&line), "{text}");
+        }
         assert!(text.contains("podwitness_control_refusals_total{reason=\"bad-request\"} 1"), "{text}");
     }
 }

@@ -4,7 +4,10 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::{Client, ResourceExt as _};
-use podwitness_core::control::Issuer;
+use podwitness_core::{
+    control::{Issuer, ServingNames},
+    trust::TrustSetting,
+};
 use podwitness_runtime::clock::Clock;
 use tokio::{
     sync::{Notify, watch},
@@ -42,6 +45,8 @@ pub struct Fixed {
     pub cluster: String,
     /// Keys that sign assertions.
     pub issuers: Vec<Issuer>,
+    /// Which pods may have a certificate of the cluster's CA.
+    pub trust: TrustSetting,
 }
 
 /// Publishes worlds.
@@ -58,6 +63,8 @@ pub struct Publisher {
     pub endpoints: Endpoints,
     /// Where API servers are reached; nothing is published before that was looked for.
     pub addresses: watch::Receiver<Option<Arc<Found>>>,
+    /// For which names certificates of the cluster's CA are; none is issued before they are known.
+    pub serving: watch::Receiver<Option<Arc<ServingNames>>>,
     /// What stays the same.
     pub fixed: Fixed,
     /// PEM roots of the control API's certificate, as they change; nothing is published without them.
@@ -142,6 +149,8 @@ impl Publisher {
             zones,
             namespaces: sources::namespaces(&caches.namespaces.state()),
             api_servers: self.api_servers(),
+            trust: self.fixed.trust,
+            serving: self.serving.borrow().as_deref().cloned(),
         }
     }
 

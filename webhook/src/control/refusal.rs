@@ -12,6 +12,8 @@ use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use podwitness_core::status::{Details, Status};
 use thiserror::Error;
 
+use super::certificates::{CertificateError, request::RequestError};
+
 /// A refused request.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Refusal {
@@ -25,7 +27,9 @@ pub enum Refusal {
     #[error("{0}")]
     BadRequest(String),
     /// There is nothing at this path.
-    #[error("the control API has POST /v1/enrol, GET /v1/netmap and POST /v1/notice")]
+    #[error(
+        "the control API has POST /v1/enrol, GET /v1/netmap, POST /v1/notice and, where it may, POST /v1/certificate"
+    )]
     NotFound,
     /// Another key is enrolled for this pod, or none.
     #[error("{0}")]
@@ -39,6 +43,22 @@ pub enum Refusal {
     /// Nothing wrong with the request; the control plane cannot answer it now.
     #[error("{0}")]
     Unavailable(&'static str),
+    /// No certificate came of a request that is in order.
+    #[error("{0}")]
+    NoCertificate(String),
+}
+
+impl From<CertificateError> for Refusal {
+    fn from(error: CertificateError) -> Self {
+        match error {
+            // It has the names of an earlier netmap, most likely.
+            CertificateError::Request(RequestError::Names) => Self::Conflict(
+                "the certificate request is not for the names of the netmap; they may have changed",
+            ),
+            CertificateError::Request(error) => Self::BadRequest(error.to_string()),
+            error => Self::NoCertificate(error.to_string()),
+        }
+    }
 }
 
 impl Refusal {
@@ -63,6 +83,7 @@ impl Refusal {
                 ..other(429, "TooManyRequests", message)
             },
             Self::Unavailable(_) => Status::unavailable(message, 2),
+            Self::NoCertificate(_) => Status::unavailable(message, 10),
         }
     }
 
@@ -76,6 +97,7 @@ impl Refusal {
             Self::Conflict(_) => "conflict",
             Self::TooMany(_) => "rate-limited",
             Self::Unavailable(_) => "unavailable",
+            Self::NoCertificate(_) => "no-certificate",
         }
     }
 }

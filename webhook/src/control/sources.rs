@@ -13,6 +13,7 @@ use podwitness_core::{
     control::RecorderPeer,
     inject::{Inject, RECORD_PORT, TUNNEL_PORT},
     labels,
+    trust::Trust,
 };
 use podwitness_crd::{Grant, Recorder};
 
@@ -26,7 +27,8 @@ use super::{
 /// Label of a node that says its zone (well-known labels of Kubernetes).
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Namespaces of which anything has to be known: those with a grant tag or a break-glass time.
+/// Namespaces of which anything has to be known: those with a grant tag, a break-glass time or a choice of
+/// whose certificates are served.
 #[must_use]
 pub fn namespaces(objects: &[Arc<PartialObjectMeta<Namespace>>]) -> BTreeMap<String, NamespaceFacts> {
     let facts = objects.iter().map(|object| (object.name_any(), facts(object)));
@@ -39,6 +41,7 @@ fn facts(namespace: &PartialObjectMeta<Namespace>) -> NamespaceFacts {
     NamespaceFacts {
         tags: tags.map(ToOwned::to_owned).collect(),
         bypass_until: until.and_then(|text| text.parse::<Timestamp>().ok()).map(Timestamp::as_second),
+        trust: namespace.annotations().get(labels::TRUST).and_then(|text| Trust::parse(text)),
     }
 }
 
@@ -208,19 +211,26 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_known_by_their_tags_and_their_break_glass_time() {
+    fn namespaces_are_known_by_their_tags_their_break_glass_time_and_their_choice_of_certificates() {
         let named = |name: &str, labels: Value, annotations: Value| {
             object(json!({"metadata": {"name": name, "labels": labels, "annotations": annotations}}))
         };
         let found = namespaces(&[
             named("shop", json!({"tag.podwitness.dev/prod": "", "app": "x"}), json!({})),
             named("blog", json!({}), json!({"podwitness.dev/bypass-until": "2027-01-15T08:00:00Z"})),
-            named("odd", json!({}), json!({"podwitness.dev/bypass-until": "tomorrow"})),
+            named(
+                "odd",
+                json!({}),
+                json!({"podwitness.dev/bypass-until": "tomorrow", "podwitness.dev/trust": "x"}),
+            ),
+            named("bank", json!({}), json!({"podwitness.dev/trust": "cluster"})),
             named("plain", json!({}), json!({})),
         ]);
+        let none = NamespaceFacts::default;
         let expected = [
-            ("blog".to_owned(), NamespaceFacts { tags: vec![], bypass_until: Some(1_800_000_000) }),
-            ("shop".to_owned(), NamespaceFacts { tags: vec!["prod".into()], bypass_until: None }),
+            ("bank".to_owned(), NamespaceFacts { trust: Some(Trust::Cluster), ..none() }),
+            ("blog".to_owned(), NamespaceFacts { bypass_until: Some(1_800_000_000), ..none() }),
+            ("shop".to_owned(), NamespaceFacts { tags: vec!["prod".into()], ..none() }),
         ];
         assert_eq!(found, expected.into());
     }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
+use podwitness_core::{control::ServingNames, trust::TrustSetting};
 use podwitness_runtime::{
     clock::Clock,
     connection::ConnectionLimiter,
@@ -24,6 +25,7 @@ use super::{
     access::{Access, Known, Ours},
     addresses::{self, Given},
     assertions::Assertions,
+    certificates::{Certificates, chain::ClusterCa, names::Learner},
     enrolments::{Enrol, Enrolments},
     events,
     external::Endpoints,
@@ -59,6 +61,7 @@ pub(super) struct Setup {
     pub(super) recorder_image: String,
     pub(super) eviction_percent: u8,
     pub(super) api_servers: Vec<Given>,
+    pub(super) trust: TrustSetting,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) registry: SharedRegistry,
     pub(super) readiness: Readiness,
@@ -142,14 +145,18 @@ impl Setup {
             metrics: metrics.clone(),
         };
         tasks.spawn(follower.run());
+        let serving = channel::Sender::new(None);
+        let named = serving.subscribe();
+        let certificates = self.certificates(found.clone(), serving, &changed.world, tasks);
         let publisher = Publisher {
             caches,
             filled,
             addresses: found,
+            serving: named,
             changed: changed.world,
             enrolments,
             endpoints,
-            fixed: Fixed { cluster, issuers: vec![assertions.issuer().clone()] },
+            fixed: Fixed { cluster, issuers: vec![assertions.issuer().clone()], trust: self.trust },
             roots,
             worlds,
             hold: Hold::new(self.client.clone()),
@@ -160,7 +167,24 @@ impl Setup {
         };
         tasks.spawn(publisher.run());
         let (access, enrol, feeds) = parts;
-        Server::new(Parts { access, enrol, feeds, events, metrics, clock: Arc::clone(&self.clock) })
+        let clock = Arc::clone(&self.clock);
+        Server::new(Parts { access, enrol, feeds, certificates, events, metrics, clock })
+    }
+
+    /// What gets certificates of the cluster's CA, where the installation has the right to.
+    fn certificates(
+        &self,
+        addresses: channel::Receiver<Option<Arc<addresses::Found>>>,
+        names: channel::Sender<Option<Arc<ServingNames>>>,
+        tell: &Arc<Notify>,
+        tasks: &mut JoinSet<()>,
+    ) -> Option<Certificates> {
+        if self.trust == TrustSetting::Pod {
+            return None;
+        }
+        let ca = ClusterCa::default();
+        tasks.spawn(Learner { ca: ca.clone(), addresses, names, tell: Arc::clone(tell) }.run());
+        Some(Certificates::new(self.client.clone(), ca, Arc::clone(&self.clock)))
     }
 
     fn recorders(

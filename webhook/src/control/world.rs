@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use podwitness_core::{
-    control::{Issuer, Netmap, RecorderPeer},
+    control::{Issuer, Netmap, RecorderPeer, ServingNames},
     grant::{Grant, PodTarget, dst_fits},
+    inject::Inject,
+    trust::{Trust, TrustSetting},
 };
 
 use super::{addresses::Found, role::Role};
@@ -31,6 +33,10 @@ pub struct World {
     pub roots: Vec<String>,
     /// Zones by name of their nodes.
     pub zones: BTreeMap<String, String>,
+    /// Which pods may have a certificate of the cluster's CA.
+    pub trust: TrustSetting,
+    /// For which names; `None` until they are known.
+    pub serving: Option<ServingNames>,
 }
 
 /// What labels and annotations say about a namespace.
@@ -40,6 +46,8 @@ pub struct NamespaceFacts {
     pub tags: Vec<String>,
     /// Unix seconds until which connections are spliced raw.
     pub bypass_until: Option<i64>,
+    /// Whose certificates its sidecars serve, where it says so.
+    pub trust: Option<Trust>,
 }
 
 /// A world under its number.
@@ -68,6 +76,14 @@ impl Published {
 }
 
 impl World {
+    /// For which names a pod of a namespace may have a certificate of the cluster's CA, by how binding its injection is;
+    /// `None` of a recorder.
+    #[must_use]
+    pub fn serving(&self, namespace: &str, mode: Option<Inject>) -> Option<&ServingNames> {
+        let own = self.namespaces.get(namespace).and_then(|facts| facts.trust);
+        self.serving.as_ref().filter(|_| mode.is_some_and(|mode| self.trust.is_cluster(own, mode)))
+    }
+
     fn of_sidecar(&self, namespace: &str, pod: &str) -> Netmap {
         let facts = self.namespaces.get(namespace);
         let tags = facts.map_or(&[][..], |facts| facts.tags.as_slice());
@@ -146,13 +162,15 @@ pub(super) mod testing {
             recorders: vec![peer("ra", "tag:a"), peer("rb", "tag:b")],
             namespaces: [(
                 "shop".to_owned(),
-                NamespaceFacts { tags: vec!["prod".into()], bypass_until: Some(7) },
+                NamespaceFacts { tags: vec!["prod".into()], bypass_until: Some(7), trust: None },
             )]
             .into(),
             api_servers: Found { addresses: vec!["10.96.0.1:443".parse().unwrap()], ..Found::default() },
             issuers: vec![issuer],
             roots: vec!["PEM".into()],
             zones: [("n1".to_owned(), "z1".to_owned())].into(),
+            trust: TrustSetting::Pod,
+            serving: None,
         }
     }
 }
@@ -178,6 +196,23 @@ mod tests {
         assert_eq!(plain.zone, None);
         assert_eq!(names(&plain), (vec!["all"], vec!["ra"]));
         assert_eq!(plain.bypass_until, None);
+    }
+
+    #[test]
+    fn names_for_a_certificate_are_those_of_pods_that_may_have_one() {
+        let names = ServingNames { names: vec!["kubernetes".into()], ..ServingNames::default() };
+        let mut world = World { trust: TrustSetting::Cluster, serving: Some(names), ..world() };
+        let bank = NamespaceFacts { trust: Some(Trust::Pod), ..NamespaceFacts::default() };
+        world.namespaces.insert("bank".into(), bank);
+        assert!(world.serving("shop", Some(Inject::Required)).is_some());
+        assert!(world.serving("elsewhere", Some(Inject::Required)).is_some());
+        for (namespace, mode) in
+            [("shop", Some(Inject::Optional)), ("bank", Some(Inject::Required)), ("shop", None)]
+        {
+            assert_eq!(world.serving(namespace, mode), None, "{namespace} {mode:?}");
+        }
+        let unknown = World { serving: None, ..world };
+        assert_eq!(unknown.serving("shop", Some(Inject::Required)), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     ApiServerAddresses, ControlAddress, Credentials, GRACE_PERIOD, Inject, Profile, ServiceAccountDir,
     SidecarPorts, UntilNetmap,
 };
+use crate::trust::Trust;
 
 /// Prefix of every variable that is not a field of the pod.
 pub const PREFIX: &str = "PODWITNESS_";
@@ -26,6 +27,7 @@ const API_SERVER: &str = "PODWITNESS_API_SERVER";
 const PORTS: &str = "PODWITNESS_PORTS";
 const DECLARED_PORTS: &str = "PODWITNESS_DECLARED_PORTS";
 const GRACE: &str = "PODWITNESS_GRACE_PERIOD";
+const TRUST: &str = "PODWITNESS_TRUST";
 
 /// Variable with the pod's namespace.
 pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
@@ -95,6 +97,8 @@ pub struct SidecarEnv {
     pub declared_ports: Vec<u16>,
     /// The pod's `terminationGracePeriodSeconds`; written only where it is not [`GRACE_PERIOD`].
     pub grace_period: u32,
+    /// Whether a certificate of the cluster's CA is to be expected; which one it is comes from the control plane.
+    pub trust: Trust,
 }
 
 /// A variable that is missing or cannot be read.
@@ -139,6 +143,9 @@ impl SidecarEnv {
         if self.grace_period != GRACE_PERIOD {
             vars.push(literal(GRACE, &self.grace_period.to_string()));
         }
+        if self.trust != Trust::Pod {
+            vars.push(literal(TRUST, "cluster"));
+        }
         vars.extend(POD_FIELDS.map(|(name, path)| EnvVar { name, value: EnvSource::Field(path) }));
         vars
     }
@@ -170,6 +177,7 @@ impl SidecarEnv {
         let declared_ports = read_or(get, DECLARED_PORTS, Vec::new(), expected, declared, &mut errors);
         let seconds = |text: &str| text.parse().ok();
         let grace_period = read_or(get, GRACE, GRACE_PERIOD, "a number of seconds", seconds, &mut errors);
+        let trust = read_or(get, TRUST, Trust::Pod, "cluster or pod", Trust::parse, &mut errors);
         let complete = (|| {
             Some(Self {
                 control: control?,
@@ -185,6 +193,7 @@ impl SidecarEnv {
                 ports: ports?,
                 declared_ports: declared_ports?,
                 grace_period: grace_period?,
+                trust: trust?,
             })
         })();
         complete.ok_or(errors)
@@ -290,6 +299,7 @@ mod tests {
             ports: SidecarPorts { admin: 15432, probe: 15431 },
             declared_ports: vec![8080, 15430],
             grace_period: 5,
+            trust: Trust::Cluster,
         }
     }
 
@@ -330,14 +340,20 @@ mod tests {
 
     #[test]
     fn what_is_as_usual_is_not_written() {
-        let ports = SidecarPorts::default();
-        let usual = SidecarEnv { ports, declared_ports: vec![], grace_period: GRACE_PERIOD, ..sample() };
+        let (ports, trust) = (SidecarPorts::default(), Trust::Pod);
+        let usual =
+            SidecarEnv { ports, declared_ports: vec![], grace_period: GRACE_PERIOD, trust, ..sample() };
         let mut vars = literals(&usual);
-        assert!([PORTS, DECLARED_PORTS, GRACE].iter().all(|name| !vars.contains_key(name)));
+        assert!([PORTS, DECLARED_PORTS, GRACE, TRUST].iter().all(|name| !vars.contains_key(name)));
         assert_eq!(SidecarEnv::from_env(&|name| vars.get(name).cloned()), Ok(usual));
-        for (name, wrong) in
-            [(PORTS, "15430"), (PORTS, "1,65536"), (DECLARED_PORTS, "80,"), (GRACE, "-1"), (GRACE, "5s")]
-        {
+        for (name, wrong) in [
+            (PORTS, "15430"),
+            (PORTS, "1,65536"),
+            (DECLARED_PORTS, "80,"),
+            (GRACE, "-1"),
+            (GRACE, "5s"),
+            (TRUST, "everyone"),
+        ] {
             vars.insert(name, wrong.into());
             assert!(SidecarEnv::from_env(&|name| vars.get(name).cloned()).is_err(), "{name}={wrong}");
             vars.remove(name);

@@ -3,10 +3,13 @@
 //! Invariant: what lets a connection pass is judged again with every netmap, because a connection can last longer than
 //! the rule that let it pass. What was said on it cannot be recorded any more, so it ends; its client connects anew.
 
+mod passed;
+
 use std::{io, net::SocketAddr, pin::pin};
 
 use futures_util::{FutureExt as _, future::FusedFuture as _};
 use podwitness_core::control::Netmap;
+use podwitness_runtime::connection::ConnectionHandle;
 use tokio::{
     io::{AsyncWriteExt as _, split},
     time::{Duration, sleep, timeout},
@@ -14,6 +17,7 @@ use tokio::{
 
 use super::{Judged, Way, bypass_left, judge, server_probe::ServerKind, sniff::Opening};
 use crate::{BoxedStream, Proxy, metrics::Connection, stream::pass};
+use passed::{Noted, Passed};
 
 /// How long the destination of a raw connection may take to answer.
 const DIAL: Duration = Duration::from_secs(10);
@@ -34,11 +38,19 @@ pub(super) struct RawConnection {
 
 impl RawConnection {
     /// Passes bytes in both directions until both have ended, the connection may no longer be passed on, or the drain
-    /// is over.
-    pub(super) async fn splice(&self, proxy: &Proxy, client: super::Client) -> io::Result<()> {
+    /// is over. It is busy while something passes.
+    pub(super) async fn splice(
+        &self,
+        proxy: &Proxy,
+        client: super::Client,
+        connection: &ConnectionHandle,
+    ) -> io::Result<()> {
+        let busy = connection.busy();
         let server: BoxedStream = timeout(DIAL, proxy.upstream_dial.dial(self.to)).await??;
+        let passed = Passed::default();
         let (client_read, client_write) = split(client);
         let (server_read, mut server_write) = split(server);
+        let (client_read, server_read) = (Noted::new(client_read, &passed), Noted::new(server_read, &passed));
         let mut down = pin!(pass(server_read, client_write).fuse());
         {
             let up = pass(client_read, &mut server_write);
@@ -46,6 +58,7 @@ impl RawConnection {
                 passed = async { tokio::try_join!(up, down.as_mut()) } => return passed.map(drop),
                 () = proxy.drain.over() => return Ok(()),
                 () = self.no_longer_allowed(proxy) => {}
+                never = passed.keep_busy(connection, busy) => match never {},
             }
         }
         proxy.metrics.raw_ended(self.why);

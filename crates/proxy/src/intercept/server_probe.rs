@@ -4,11 +4,14 @@
 //! redirected port is passed on raw, the server is asked for its certificate, once by the name that the client asks for
 //! and once by the API server's own, because an API server can have other certificates for other names. Nothing but the
 //! handshake is sent: no certificate, no token, no request.
+//!
+//! The same handshake tells by which names and addresses an API server is called, for which leaves are made. It is looked
+//! at anew with each answer, so that what changes there is served within a minute.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use moka::future::Cache;
@@ -30,7 +33,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{Dial, ca::CaError};
+use crate::{Dial, ServerNames, ca::CaError};
 
 /// How long a server has for its certificate.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -42,8 +45,11 @@ const UNCLEAR_FOR: Duration = Duration::from_secs(5);
 const MAX_KNOWN: u64 = 1024;
 /// Servers asked at a time; who has to wait for longer than [`LIMIT`] has no answer.
 const AT_ONCE: usize = 16;
-/// Addresses found to be the API server's for which leaves are made.
-const MAX_FOUND: usize = 32;
+/// API servers whose names and addresses are remembered, by the name that was asked for; the one for which no client
+/// has come for the longest time gives way.
+const MAX_SERVERS: usize = 32;
+/// Certificates of a chain that may be out of date.
+const MAX_DATES: usize = 4;
 /// Longest name of a host (RFC 1035 §2.3.4).
 const MAX_NAME: usize = 253;
 /// A name that every API server's certificate has.
@@ -52,8 +58,13 @@ const API_NAME: &str = "kubernetes.default.svc";
 /// What answers at an address.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum ServerKind {
-    /// An API server of this cluster, whose certificate bears this name.
-    ApiServer(ServerName<'static>),
+    /// An API server of this cluster.
+    ApiServer {
+        /// A name that its certificate bears: what was asked for, where it does.
+        name: ServerName<'static>,
+        /// Everything that it bears.
+        names: Arc<ServerNames>,
+    },
     /// A server with another certificate.
     Other,
     /// Something that does not speak TLS, or nothing.
@@ -62,16 +73,31 @@ pub(super) enum ServerKind {
     Unclear,
 }
 
+impl ServerKind {
+    const fn is_api_server(&self) -> bool {
+        matches!(self, Self::ApiServer { .. })
+    }
+}
+
 /// Asks servers, and remembers what they answered.
 pub(crate) struct ServerProbe {
     known: Cache<(SocketAddr, Option<String>), (ServerKind, Instant)>,
-    found: Mutex<Vec<IpAddr>>,
+    servers: Mutex<Vec<ApiServer>>,
     turns: Semaphore,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
     /// That of every handshake, but for what looks at the certificate.
     tls: ClientConfig,
     dial: Arc<dyn Dial>,
+}
+
+/// An API server that has shown its certificate.
+#[derive(Debug)]
+struct ApiServer {
+    to: SocketAddr,
+    /// For what name it was asked; it may have a certificate for each.
+    asked: Option<String>,
+    names: Arc<ServerNames>,
 }
 
 impl ServerProbe {
@@ -89,7 +115,7 @@ impl ServerProbe {
         tls.resumption = Resumption::disabled();
         Ok(Self {
             known: Cache::builder().max_capacity(MAX_KNOWN).time_to_live(FRESH).build(),
-            found: Mutex::default(),
+            servers: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
             roots: Arc::new(roots),
             provider,
@@ -109,28 +135,40 @@ impl ServerProbe {
         let asking = async {
             let answer = self.look(to, name.as_deref(), names()).await;
             tracing::debug!(%to, name, ?answer, "a server was asked for its certificate");
-            if matches!(answer, ServerKind::ApiServer(_)) {
-                self.remember(to.ip());
-            }
             (answer, Instant::now())
         };
         let is_old = |(answer, at): &(ServerKind, Instant)| {
             *answer == ServerKind::Unclear && at.elapsed() > UNCLEAR_FOR
         };
         let entry = self.known.entry((to, name.clone())).or_insert_with_if(asking, is_old);
-        Box::pin(entry).await.into_value().0
-    }
-
-    /// Addresses that were found to be the API server's.
-    pub(super) fn found(&self) -> Vec<IpAddr> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn remember(&self, ip: IpAddr) {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.len() < MAX_FOUND && !found.contains(&ip) {
-            found.push(ip);
+        let (answer, _) = Box::pin(entry).await.into_value();
+        if let ServerKind::ApiServer { names, .. } = &answer {
+            self.remember(ApiServer { to, asked: name, names: Arc::clone(names) });
         }
+        answer
+    }
+
+    /// Adds the names and addresses of every API server that has shown its certificate, and where it did.
+    pub(super) fn add_names(&self, names: &mut ServerNames) {
+        for server in self.lock().iter() {
+            names.add_addresses([server.to.ip()]);
+            names.extend(&server.names);
+        }
+    }
+
+    /// The one whose client is waiting is always remembered.
+    fn remember(&self, server: ApiServer) {
+        let mut servers = self.lock();
+        servers.retain(|known| (known.to, &known.asked) != (server.to, &server.asked));
+        if servers.len() >= MAX_SERVERS {
+            servers.remove(0);
+        }
+        servers.push(server);
+    }
+
+    /// Each change leaves it whole.
+    fn lock(&self) -> MutexGuard<'_, Vec<ApiServer>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look(&self, to: SocketAddr, name: Option<&str>, names: Vec<ServerName<'static>>) -> ServerKind {
@@ -146,7 +184,16 @@ impl ServerProbe {
             self.handshake(to, asked, &names, deadline),
             self.handshake(to, own, &names, deadline)
         );
-        if matches!(own, ServerKind::ApiServer(_)) { own } else { asked }
+        // The name that was asked for names it best.
+        match (asked, own) {
+            (ServerKind::ApiServer { name, names }, ServerKind::ApiServer { names: others, .. }) => {
+                let mut names = Arc::unwrap_or_clone(names);
+                names.extend(&others);
+                ServerKind::ApiServer { name, names: Arc::new(names) }
+            }
+            (asked, own) if own.is_api_server() && !asked.is_api_server() => own,
+            (asked, _) => asked,
+        }
     }
 
     async fn handshake(
@@ -157,6 +204,7 @@ impl ServerProbe {
         deadline: Instant,
     ) -> ServerKind {
         let seen = Arc::new(CertificateObserver {
+            wanted: [name.clone(), ServerName::from(to.ip())],
             names: Arc::clone(names),
             roots: Arc::clone(&self.roots),
             provider: Arc::clone(&self.provider),
@@ -185,9 +233,23 @@ impl ServerProbe {
     }
 }
 
+/// By whom a chain of certificates is signed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Chain {
+    /// By the cluster's CA, whether it is in date or not.
+    OfCluster,
+    /// By the cluster's CA or not: something else is wrong with it.
+    Odd,
+    /// By another CA, perhaps one of the same name.
+    OfAnother,
+}
+
 /// Looks at a certificate and accepts it: nothing is said on this connection.
 #[derive(Debug)]
 struct CertificateObserver {
+    /// The name that was asked for, and the address: one of both names the server from now on, where it bears it.
+    wanted: [ServerName<'static>; 2],
+    /// What the certificate of an API server may bear, one of them at least.
     names: Arc<[ServerName<'static>]>,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
@@ -197,15 +259,46 @@ struct CertificateObserver {
 impl CertificateObserver {
     fn judge(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> ServerKind {
         let Ok(certificate) = ParsedCertificate::try_from(own) else { return ServerKind::Other };
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        let chain =
-            verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, others, now, algorithms);
-        // What is wrong with an API server's certificate in another way, such as its age, makes it no other server.
-        if matches!(chain, Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))) {
+        let chain = self.chain(&certificate, others, now);
+        let bears = |name: &&ServerName<'static>| verify_server_name(&certificate, name).is_ok();
+        let Some(named) = self.names.iter().find(bears).filter(|_| chain != Chain::OfAnother) else {
             return ServerKind::Other;
+        };
+        let name = self.wanted.iter().find(bears).unwrap_or(named);
+        let names = match chain {
+            Chain::OfCluster => ServerNames::of_certificate(own),
+            // What has not been proven is not said on.
+            _ => ServerNames::default(),
+        };
+        ServerKind::ApiServer { name: name.clone(), names: Arc::new(names) }
+    }
+
+    /// What is wrong with an API server's certificate in another way than its signature, such as its age, makes it no
+    /// other server. Its dates are looked at first, and would hide whose it is.
+    fn chain(
+        &self,
+        certificate: &ParsedCertificate<'_>,
+        others: &[CertificateDer<'_>],
+        mut now: UnixTime,
+    ) -> Chain {
+        use CertificateError::{
+            BadEncoding, BadSignature, ExpiredContext, NotValidYetContext, UnknownIssuer,
+        };
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        for _ in 0..MAX_DATES {
+            let verified =
+                verify_server_cert_signed_by_trust_anchor(certificate, &self.roots, others, now, algorithms);
+            now = match verified {
+                Ok(()) => return Chain::OfCluster,
+                Err(Error::InvalidCertificate(ExpiredContext { not_after, .. })) => not_after,
+                Err(Error::InvalidCertificate(NotValidYetContext { not_before, .. })) => not_before,
+                Err(Error::InvalidCertificate(UnknownIssuer | BadSignature | BadEncoding)) => {
+                    return Chain::OfAnother;
+                }
+                Err(_) => return Chain::Odd,
+            };
         }
-        let named = self.names.iter().find(|name| verify_server_name(&certificate, name).is_ok());
-        named.map_or(ServerKind::Other, |name| ServerKind::ApiServer(name.clone()))
+        Chain::Odd
     }
 }
 

@@ -1,7 +1,7 @@
 //! The first message of a client, read without being consumed: TLS or not, and for whom.
 
 use bytes::{Bytes, BytesMut};
-use podwitness_wire::hello::{HelloError, HelloReader};
+use podwitness_wire::hello::{ClientHello, HelloError, HelloReader};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     time::{Duration, Instant, timeout, timeout_at},
@@ -10,14 +10,24 @@ use tokio::{
 /// How a connection opens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Opening {
-    /// A whole ClientHello with this server name.
-    Tls(Option<String>),
+    /// A whole ClientHello.
+    Tls(ClientHello),
     /// Anything else, and why it is no ClientHello.
     Other(HelloError),
     /// Nothing yet.
     Silent,
     /// The client left without a word.
     Gone,
+}
+
+impl Opening {
+    /// The ClientHello, if it is one.
+    pub(super) const fn hello(&self) -> Option<&ClientHello> {
+        match self {
+            Self::Tls(hello) => Some(hello),
+            Self::Other(_) | Self::Silent | Self::Gone => None,
+        }
+    }
 }
 
 /// Reads until it is clear how the connection opens. A first byte has to come within `silence`, the rest within
@@ -40,7 +50,7 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(
                     break Opening::Gone;
                 }
                 match hello.read(&seen) {
-                    Ok(Some(hello)) => break Opening::Tls(hello.server_name),
+                    Ok(Some(hello)) => break Opening::Tls(hello),
                     Ok(None) => {}
                     Err(error) => break Opening::Other(error),
                 }
@@ -98,10 +108,26 @@ mod tests {
         let bytes = hello("kubernetes.default");
         for step in [1, 7, 100, bytes.len()] {
             let (opening, first) = opening_of(&bytes, step).await;
-            assert_eq!(opening, Opening::Tls(Some("kubernetes.default".into())));
+            let Opening::Tls(hello) = opening else { panic!("{opening:?}") };
+            assert_eq!(hello.server_name.as_deref(), Some("kubernetes.default"));
             assert!(bytes.starts_with(&first));
         }
-        assert_eq!(opening_of(&hello("10.96.0.1"), 4096).await.0, Opening::Tls(None));
+        let nameless = opening_of(&hello("10.96.0.1"), 4096).await.0;
+        assert!(matches!(nameless, Opening::Tls(ClientHello { server_name: None, .. })), "{nameless:?}");
+    }
+
+    /// This library draws the order of extensions anew for each connection, and random values and keys as all do.
+    #[tokio::test(start_paused = true)]
+    async fn connections_of_one_program_have_one_shape() {
+        let mut shapes = std::collections::HashSet::new();
+        let mut hellos = std::collections::HashSet::new();
+        for name in ["kubernetes", "kubernetes.default", "10.96.0.1"].into_iter().cycle().take(30) {
+            let bytes = hello(name);
+            let Opening::Tls(hello) = opening_of(&bytes, 4096).await.0 else { panic!("no hello") };
+            shapes.insert(hello.shape);
+            hellos.insert(bytes);
+        }
+        assert_eq!((shapes.len(), hellos.len()), (1, 30));
     }
 
     #[tokio::test(start_paused = true)]

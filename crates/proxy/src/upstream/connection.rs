@@ -11,6 +11,8 @@ use hyper::{
     client::conn::{TrySendError, http1, http2},
 };
 
+use tokio::time::Instant;
+
 use super::form;
 use crate::{body::Body, target::Target};
 
@@ -22,6 +24,8 @@ pub(super) struct Connection {
     in_flight: AtomicUsize,
     /// Requests ever; tells whether the connection was idle.
     served: AtomicU64,
+    /// When a request on it has last ended.
+    used: Mutex<Instant>,
     retired: AtomicBool,
 }
 
@@ -48,6 +52,7 @@ impl Connection {
             limit,
             in_flight: AtomicUsize::new(0),
             served: AtomicU64::new(0),
+            used: Mutex::new(Instant::now()),
             retired: AtomicBool::new(false),
         }
     }
@@ -75,6 +80,12 @@ impl Connection {
     /// The number of requests ever served, if none is in flight.
     pub(super) fn idle_mark(&self) -> Option<u64> {
         (self.in_flight.load(Ordering::Acquire) == 0).then(|| self.served.load(Ordering::Relaxed))
+    }
+
+    /// Since when no request is on it. The pool's lock is held, so that none comes meanwhile.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let used = || *self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.in_flight.load(Ordering::Acquire) == 0).then(used)
     }
 
     fn is_usable(&self) -> bool {
@@ -117,6 +128,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -1,10 +1,12 @@
 //! The pool: who may use which connection, when another is opened, and when one is closed.
 //!
-//! Bounds: [`MAX_PER_KEY`] connections of one credential and [`MAX_TOTAL`] in all; a request that would need more is
-//! answered 503. Idle connections are closed after one to two times [`IDLE`].
+//! Bounds: [`PoolLimits`], in all and of one credential. Where there is no place for another connection, the one that has
+//! been idle for the longest time is closed for it, whosever it is; a request for which none is idle is answered 503. Idle
+//! connections are closed after one to two times [`IDLE`].
 
 use std::{
     collections::HashMap,
+    ops::RangeInclusive,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -26,8 +28,31 @@ use crate::target::Target;
 /// Twice this is less than the 90 s after which an API server ends an idle connection
 /// (`k8s.io/apiserver/pkg/server/secure_serving.go`): a request that crosses the end is lost.
 const IDLE: Duration = Duration::from_secs(40);
-const MAX_PER_KEY: usize = 32;
-const MAX_TOTAL: usize = 256;
+/// Memory that connections of clients may take for each connection to the API server.
+const MEMORY: u64 = 64 << 10;
+/// Connections in all, however little or much memory there is.
+const TOTAL: RangeInclusive<u64> = 128..=4096;
+/// Of all of them one credential has this part at most, for each API server and [`Lane`].
+const PART: usize = 8;
+
+/// Caps of a pool.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PoolLimits {
+    /// Connections in all.
+    pub total: usize,
+    /// Connections of one credential to one API server, for each [`Lane`].
+    pub per_credential: usize,
+}
+
+impl PoolLimits {
+    /// Those of a proxy whose connections and requests may take so many bytes.
+    #[must_use]
+    pub fn of_memory(bytes: u64) -> Self {
+        let total = (bytes / MEMORY).clamp(*TOTAL.start(), *TOTAL.end());
+        let total = usize::try_from(total).unwrap_or(usize::MAX);
+        Self { total, per_credential: total / PART }
+    }
+}
 
 /// Whom a connection serves.
 #[derive(Clone, Eq, Hash, PartialEq)]
@@ -41,6 +66,7 @@ pub(super) struct Key {
 pub(super) struct Pool {
     entries: Mutex<HashMap<Key, Entry>>,
     connector: Arc<Connector>,
+    limits: PoolLimits,
 }
 
 /// The connections of one key.
@@ -51,6 +77,12 @@ struct Entry {
     opening: Arc<tokio::sync::Mutex<Option<Failure>>>,
 }
 
+impl Entry {
+    fn is_opening(&self) -> bool {
+        Arc::strong_count(&self.opening) > 1
+    }
+}
+
 /// What came of the last attempt, for those who had been waiting for it.
 struct Failure {
     at: Instant,
@@ -58,8 +90,8 @@ struct Failure {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Arc<Connector>) -> Arc<Self> {
-        Arc::new(Self { entries: Mutex::default(), connector })
+    pub(super) fn new(connector: Arc<Connector>, limits: PoolLimits) -> Arc<Self> {
+        Arc::new(Self { entries: Mutex::default(), connector, limits })
     }
 
     /// Takes a slot on a connection of `key`, opening one where all are full.
@@ -98,16 +130,34 @@ impl Pool {
             if let Some(slot) = entry.connections.iter().find_map(Connection::reserve) {
                 return Ok(Taken::Slot(slot));
             }
-            if entry.connections.len() >= MAX_PER_KEY {
-                return Err(UpstreamError::Full);
+            if entry.connections.len() >= self.limits.per_credential {
+                return Err(UpstreamError::CredentialFull);
             }
         }
         // Where nothing is connected and nobody waits, nothing is remembered.
-        entries.retain(|_, entry| !entry.connections.is_empty() || Arc::strong_count(&entry.opening) > 1);
-        if entries.values().map(|entry| entry.connections.len()).sum::<usize>() >= MAX_TOTAL {
+        entries.retain(|_, entry| !entry.connections.is_empty() || entry.is_opening());
+        // Another one that is being opened has its place already.
+        let others = entries.iter().filter(|(other, entry)| *other != key && entry.is_opening()).count();
+        let open: usize = entries.values().map(|entry| entry.connections.len()).sum();
+        if open.saturating_add(others) >= self.limits.total && !self.evict(&mut entries) {
             return Err(UpstreamError::Full);
         }
         Ok(Taken::Opening(Arc::clone(&entries.entry(key.clone()).or_default().opening)))
+    }
+
+    /// Closes the connection that has been idle for the longest time; false where none is idle.
+    fn evict(&self, entries: &mut HashMap<Key, Entry>) -> bool {
+        let all = entries.values().flat_map(|entry| &entry.connections);
+        let idle = all.filter_map(|connection| Some((connection.idle_since()?, connection)));
+        let Some(victim) = idle.min_by_key(|(since, _)| *since).map(|(_, victim)| Arc::clone(victim)) else {
+            return false;
+        };
+        victim.retire();
+        for entry in entries.values_mut() {
+            entry.connections.retain(|connection| !Arc::ptr_eq(connection, &victim));
+        }
+        self.connector.metrics.upstream_evicted();
+        true
     }
 
     /// Pools a new connection and takes its first slot.

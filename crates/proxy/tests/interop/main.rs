@@ -8,12 +8,19 @@ use std::{
     process::Command,
 };
 
-use podwitness_proxy::{PodCa, api_names, ca::Leaves};
+use podwitness_proxy::{PodCa, ServerNames, api_names, ca::Leaves};
 use podwitness_runtime::clock::{Clock as _, SystemClock};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 use tokio_rustls::TlsAcceptor;
 
-const GOOD: [&str; 4] = ["kubernetes", "kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1"];
+const GOOD: [&str; 6] = [
+    "kubernetes",
+    "kubernetes.default.svc.cluster.local",
+    "localhost",
+    "127.0.0.1",
+    "api.example.net",
+    "one.clusters.example.net",
+];
 const BAD: [&str; 2] = ["example.org", "kubernetes.example.org"];
 
 /// A listener that serves leaves, and the CA's certificate in a file.
@@ -22,7 +29,9 @@ async fn listener(dir: &Path) -> (SocketAddr, PathBuf) {
     let ca = PodCa::load_or_create(dir, &api_names("cluster.local"), now).unwrap();
     let file = dir.join("ca.crt");
     std::fs::write(&file, ca.certificate_pem()).unwrap();
-    let tls = Leaves::new(ca).unwrap().serving(&["10.96.0.1".parse().unwrap()], now).unwrap();
+    let mut names: ServerNames = [IpAddr::from([10, 96, 0, 1])].into_iter().collect();
+    ["api.example.net", "*.clusters.example.net"].into_iter().for_each(|name| names.add_name(name));
+    let tls = Leaves::new(ca).unwrap().serving(&names, now).unwrap();
     let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::LOCALHOST), 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

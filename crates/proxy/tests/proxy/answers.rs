@@ -77,7 +77,7 @@ async fn whatever_is_not_tls_is_closed_where_an_api_server_answers() {
 fn of_another_ca() -> (Elsewhere, rustls::RootCertStore, Arc<AtomicUsize>) {
     let dir = tempfile::tempdir().unwrap();
     let ca = PodCa::load_or_create(dir.path(), &api_names("cluster.local"), now()).unwrap();
-    let (config, asked) = (server_config(&ca, &[]), Arc::<AtomicUsize>::default());
+    let (config, asked) = (server_config(&ca, &[], &[]), Arc::<AtomicUsize>::default());
     let count = Arc::clone(&asked);
     let serve: Elsewhere = Arc::new(move |_, far| {
         let config = Arc::clone(&config);

@@ -21,7 +21,8 @@ use podwitness_core::{
     inject::{Inject, UntilNetmap},
 };
 use podwitness_proxy::{
-    Dial, Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, Wiring, api_names,
+    ClusterCertificate, Dial, Intercepted, Owners, PodCa, PodIdentity, Proxy, ProxyConfig, ServerNames,
+    Wiring, api_names,
 };
 use podwitness_runtime::{
     clock::{Clock, SystemClock},
@@ -100,15 +101,21 @@ pub struct Setup {
     pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
     /// Other addresses of the API server, which are not listed.
     pub also: Vec<SocketAddr>,
+    /// Other names in the API server's certificate.
+    pub names: &'static [&'static str],
     /// The way to recorders.
     pub recorders: Arc<dyn Dial>,
     /// What an earlier process left in its spool.
     pub left: Option<std::path::PathBuf>,
     /// Trust a CA that did not sign the server.
     pub distrust: bool,
+    /// Trust this, in place of the CA that signed the server.
+    pub trusted: Option<RootCertStore>,
     pub inject: Inject,
     /// Bytes for connections and requests.
     pub connections_memory: u64,
+    /// A certificate of the cluster's CA.
+    pub certificate: Arc<ClusterCertificate>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -120,11 +127,14 @@ impl Setup {
             until_netmap: UntilNetmap::Open,
             elsewhere: None,
             also: vec![],
+            names: &[],
             recorders: Arc::new(Nowhere),
             left: None,
             distrust: false,
+            trusted: None,
             inject: Inject::Required,
             connections_memory: 1 << 30,
+            certificate: Arc::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -143,12 +153,13 @@ impl Setup {
             PodCa::load_or_create(&dir, &names, now()).unwrap()
         };
         let (pod_ca, cluster_ca) = (ca("pod"), ca("cluster"));
-        let trusted = roots(if self.distrust { &pod_ca } else { &cluster_ca });
+        let signer = roots(if self.distrust { &pod_ca } else { &cluster_ca });
+        let trusted = self.trusted.unwrap_or(signer);
         let client_roots = roots(&pod_ca);
         let upstream = Arc::new(ToServer {
             server: self.server.clone(),
-            http2: server_config(&cluster_ca, &[b"h2", b"http/1.1"]),
-            http1: server_config(&cluster_ca, &[b"http/1.1"]),
+            http2: server_config(&cluster_ca, self.names, &[b"h2", b"http/1.1"]),
+            http1: server_config(&cluster_ca, self.names, &[b"http/1.1"]),
             elsewhere: self.elsewhere,
             also: self.also,
         });
@@ -157,6 +168,7 @@ impl Setup {
         let (notices, noticed) = mpsc::channel(8);
         let wiring = Wiring {
             pod_ca,
+            cluster_certificate: self.certificate,
             upstream_roots: trusted,
             netmap: netmap.subscribe(),
             assertion: watch::Sender::new(None).subscribe(),
@@ -213,6 +225,7 @@ fn config(
         connections_memory,
         spool: Some(spool),
         api_server: service(),
+        api_servers: vec![],
         listeners: vec!["127.0.0.1:15443".parse().unwrap()],
         cluster_domain: "cluster.local".into(),
     }
@@ -224,9 +237,11 @@ pub fn roots(ca: &PodCa) -> RootCertStore {
     roots
 }
 
-/// TLS of a server with a certificate of this CA.
-pub fn server_config(ca: &PodCa, alpn: &[&[u8]]) -> Arc<ServerConfig> {
-    let leaf = ca.mint(&[service().ip()], now()).unwrap();
+/// TLS of a server with a certificate of this CA, for the Service and these names.
+pub fn server_config(ca: &PodCa, names: &[&str], alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    let mut all: ServerNames = [service().ip()].into_iter().collect();
+    names.iter().for_each(|name| all.add_name(name));
+    let leaf = ca.mint(&all, now()).unwrap();
     let mut config = ServerConfig::builder_with_provider(default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()

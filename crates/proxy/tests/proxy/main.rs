@@ -7,6 +7,7 @@ mod eviction;
 mod harness;
 mod http;
 mod identity;
+mod idle;
 mod intercept;
 mod limits;
 mod memory;
@@ -15,5 +16,8 @@ mod raw;
 #[expect(dead_code, reason = "the tests of sessions use more of it")]
 #[path = "../session/recorder.rs"]
 mod recorder;
+mod server_names;
+mod stepping_aside;
+mod trust;
 mod unrecorded;
 mod upgrade;

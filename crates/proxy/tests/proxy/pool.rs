@@ -10,7 +10,8 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, client::conn::http2};
+use podwitness_core::control::Notice;
 use podwitness_proxy::BoxedStream;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -204,6 +205,96 @@ async fn one_failed_attempt_answers_everyone_who_waited_for_it() {
     let answers = futures_util::future::join_all((0..50).map(|_| ask())).await;
     assert!(answers.iter().all(|status| *status == 503));
     assert_eq!(pod.server.connections(), 1);
+}
+
+/// A pod with so little memory that it has 128 connections in all, 16 of one credential.
+fn small(server: Server) -> Pod {
+    Setup { connections_memory: 8 << 20, ..Setup::new(server) }.start()
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_number_of_credentials_is_served_one_after_the_other() {
+    let pod = small(Server::new(|_| async { Response::new(full("answer")) }));
+    let mut client = pod.http2().await;
+    for n in 0..300 {
+        let answer = client.send_request(request("GET", "/version", &format!("user-{n}"))).await.unwrap();
+        assert_eq!(answer.status(), 200, "user {n}");
+        assert_eq!(text(answer).await, "answer");
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert_eq!(pod.metric("upstream_evicted_total"), 300 - 128);
+    eventually(|| pod.metric("upstream_connections") == 128).await;
+    // The last one has its connection still.
+    let answer = client.send_request(request("GET", "/version", "user-299")).await.unwrap();
+    assert_eq!((answer.status().as_u16(), pod.server.connections()), (200, 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_use_gives_way_to_nothing_and_that_is_said() {
+    let (server, _open, end) = watching();
+    let mut pod = small(server);
+    let mut watches = Vec::new();
+    for n in 0..128 {
+        watches.push(watch(&pod, &format!("user-{n}")).await);
+    }
+    let mut client = pod.http2().await;
+    let refused = client.send_request(request("GET", "/version", "another")).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(pod.metric("upstream_refused_total"), 1);
+    assert_eq!(pod.noticed.try_recv(), Ok(Notice::UpstreamExhausted));
+    end.add_permits(1);
+    // The connection of the watch that has ended is idle.
+    eventually_served(&mut client, "another").await;
+    assert_eq!((pod.metric("upstream_evicted_total"), pod.server.connections()), (1, 129));
+}
+
+async fn eventually_served(client: &mut http2::SendRequest<TestBody>, token: &str) {
+    for _ in 0..100 {
+        if client.send_request(request("GET", "/version", token)).await.unwrap().status() == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never served");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_credential_has_its_part_of_all_connections() {
+    let (server, ..) = watching();
+    let mut pod = small(server.max_streams(1));
+    let mut watches = Vec::new();
+    for _ in 0..16 {
+        watches.push(watch(&pod, "greedy").await);
+    }
+    let mut client = pod.http2().await;
+    let asked = |token| request("GET", "/api/v1/pods?watch=1", token);
+    let refused = client.send_request(asked("greedy")).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text(refused).await.contains("this credential uses all connections"));
+    assert_eq!(pod.noticed.try_recv(), Ok(Notice::UpstreamExhausted));
+    assert_eq!(client.send_request(asked("modest")).await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_credentials_at_once_open_no_more_connections_than_there_may_be() {
+    let (server, ..) = watching();
+    let pod = small(server);
+    let mut watches = Vec::new();
+    for n in 0..120 {
+        watches.push(watch(&pod, &format!("user-{n}")).await);
+    }
+    let client = pod.http2().await;
+    let ask = |n: u32| {
+        let mut client = client.clone();
+        async move {
+            let asked = request("GET", "/api/v1/pods?watch=1", &format!("user-{n}"));
+            client.send_request(asked).await.unwrap()
+        }
+    };
+    let answers = futures_util::future::join_all((120..136).map(ask)).await;
+    let served = answers.iter().filter(|answer| answer.status() == 200).count();
+    assert_eq!((served, pod.server.connections()), (8, 128));
 }
 
 /// Reads frames of HTTP/2 (RFC 9113 §4.1) and says what `answer` has to say to the streams that were opened so far.

@@ -163,6 +163,7 @@ fn config(spool: Option<Spool>) -> ProxyConfig {
         connections_memory: 1 << 30,
         spool,
         api_server: "10.96.0.1:443".parse().unwrap(),
+        api_servers: vec![],
         listeners: vec![],
         cluster_domain: "cluster.local".into(),
     }

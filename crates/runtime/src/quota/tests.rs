@@ -41,6 +41,24 @@ async fn a_key_above_its_share_takes_it_from_what_it_has_left_idle_for_the_longe
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_is_told_of_a_cap_that_was_reached() {
+    let quota = quota();
+    let told = async || tokio::time::timeout(Duration::from_secs(1), quota.exhausted()).await.is_ok();
+    let leases: Vec<_> = (0..3).map(|_| one(&quota, "a").unwrap().0).collect();
+    assert!(!told().await, "there was room");
+    let fourth = one(&quota, "a").unwrap();
+    assert!(told().await, "one was revoked");
+    assert!(!told().await, "once");
+    leases.iter().chain([&fourth.0]).for_each(|lease| lease.set_busy(true));
+    assert_eq!(one(&quota, "a").unwrap_err(), QuotaExceeded::PerKey);
+    assert_eq!(one(&quota, "a").unwrap_err(), QuotaExceeded::PerKey);
+    assert!(told().await, "one was refused");
+    assert!(!told().await, "both times together");
+    assert_eq!(leases[0].take(1), Err(QuotaExceeded::Revoked));
+    assert!(!told().await, "its unit was given away before");
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_all_is_in_use_who_has_most_gives_way() {
     let quota = quota();
     let other = one(&quota, "b").unwrap();

@@ -38,8 +38,12 @@ fn hello(name: &str) -> Vec<u8> {
     records(&message(Some(&[extension(43, &[2, 3, 4]), sni(name.as_bytes())].concat())), MAX_RECORD)
 }
 
-/// What is read of bytes that come in pieces which end there.
-fn read(bytes: &[u8], ends: &[usize]) -> Result<Option<ClientHello>, HelloError> {
+/// What is read of bytes that come in pieces which end there: `None` while it is no whole hello, else its server name.
+fn read(bytes: &[u8], ends: &[usize]) -> Result<Option<Option<String>>, HelloError> {
+    Ok(read_hello(bytes, ends)?.map(|hello| hello.server_name))
+}
+
+fn read_hello(bytes: &[u8], ends: &[usize]) -> Result<Option<ClientHello>, HelloError> {
     let mut reader = HelloReader::new();
     let mut ends: Vec<usize> = ends.iter().map(|end| end % (bytes.len() + 1)).collect();
     ends.sort_unstable();
@@ -52,8 +56,77 @@ fn read(bytes: &[u8], ends: &[usize]) -> Result<Option<ClientHello>, HelloError>
     Ok(None)
 }
 
-fn named(name: &str) -> Result<Option<ClientHello>, HelloError> {
-    Ok(Some(ClientHello { server_name: Some(name.into()) }))
+fn named(name: &str) -> Result<Option<Option<String>>, HelloError> {
+    Ok(Some(Some(name.into())))
+}
+
+/// The shape of a ClientHello with these cipher suites and extensions.
+fn shape(suites: &[u16], extensions: &[(u16, &[u8])]) -> HelloShape {
+    let suites: Vec<u8> = suites.iter().flat_map(|suite| suite.to_be_bytes()).collect();
+    let extensions: Vec<u8> =
+        extensions.iter().flat_map(|(kind, content)| extension(*kind, content)).collect();
+    let random = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos().to_be_bytes();
+    let body = [
+        &[3, 3][..],
+        &random,
+        &random,
+        &[32],
+        &random,
+        &random,
+        &counted_16(&suites),
+        &[1, 0],
+        &counted_16(&extensions),
+    ]
+    .concat();
+    let [.., a, b, c] = body.len().to_be_bytes();
+    let message = [&[CLIENT_HELLO, a, b, c], body.as_slice()].concat();
+    read_hello(&records(&message, MAX_RECORD), &[]).unwrap().unwrap().shape
+}
+
+const SUITES: [u16; 3] = [0x1301, 0x1302, 0xc02f];
+const GROUPS: (u16, &[u8]) = (10, &[0, 4, 0, 29, 0, 23]);
+const ALPN: (u16, &[u8]) = (16, &[0, 3, 2, b'h', b'2']);
+const VERSIONS: (u16, &[u8]) = (43, &[4, 3, 4, 3, 3]);
+
+#[test]
+fn a_programs_shape_is_the_same_whatever_varies_between_its_connections() {
+    let plain = shape(&SUITES, &[GROUPS, ALPN, VERSIONS, (51, &[1, 2, 3])]);
+    let grease: (u16, &[u8]) = (0x1a1a, &[0]);
+    let greased: (u16, &[u8]) = (10, &[0, 6, 0x3a, 0x3a, 0, 29, 0, 23]);
+    let name = counted_16(&[&[HOST_NAME][..], &counted_16(b"kubernetes")].concat());
+    for (what, suites, extensions) in [
+        ("other keys", &SUITES[..], vec![GROUPS, ALPN, VERSIONS, (51, &[9][..])]),
+        ("another order", &SUITES, vec![(51, &[][..]), VERSIONS, ALPN, GROUPS]),
+        ("GREASE", &[0xcaca, 0x1301, 0x1302, 0xc02f], vec![grease, greased, ALPN, VERSIONS, (51, &[])]),
+        ("a name", &SUITES, vec![(0, &name[..]), GROUPS, ALPN, VERSIONS, (51, &[])]),
+        ("a ticket", &SUITES, vec![GROUPS, ALPN, VERSIONS, (35, &[7; 99]), (51, &[])]),
+        ("a session", &SUITES, vec![GROUPS, ALPN, VERSIONS, (51, &[]), (42, &[]), (41, &[7; 99])]),
+        ("padding", &SUITES, vec![GROUPS, ALPN, VERSIONS, (51, &[]), (21, &[0; 200])]),
+        ("a cookie", &SUITES, vec![GROUPS, ALPN, VERSIONS, (44, &[7; 9]), (51, &[])]),
+    ] {
+        assert_eq!(shape(suites, &extensions), plain, "{what}");
+    }
+}
+
+#[test]
+fn whatever_a_program_chooses_makes_another_shape() {
+    let plain = shape(&SUITES, &[GROUPS, ALPN, VERSIONS]);
+    let other_groups: (u16, &[u8]) = (10, &[0, 4, 0, 23, 0, 29]);
+    let other_protocol: (u16, &[u8]) = (16, &[0, 9, 8, b'h', b't', b't', b'p', b'/', b'1', b'.', b'1']);
+    let nearly_grease: (u16, &[u8]) = (0x1a2a, &[]);
+    for (what, suites, extensions) in [
+        ("another suite", &[0x1301, 0x1303, 0xc02f][..], vec![GROUPS, ALPN, VERSIONS]),
+        ("suites in another order", &[0x1302, 0x1301, 0xc02f], vec![GROUPS, ALPN, VERSIONS]),
+        ("fewer suites", &SUITES[..2], vec![GROUPS, ALPN, VERSIONS]),
+        ("other groups", &SUITES, vec![other_groups, ALPN, VERSIONS]),
+        ("another protocol", &SUITES, vec![GROUPS, other_protocol, VERSIONS]),
+        ("no protocol", &SUITES, vec![GROUPS, VERSIONS]),
+        ("other versions", &SUITES, vec![GROUPS, ALPN, (43, &[2, 3, 4][..])]),
+        ("another extension", &SUITES, vec![GROUPS, ALPN, VERSIONS, (23, &[])]),
+        ("no GREASE", &SUITES, vec![GROUPS, ALPN, VERSIONS, nearly_grease]),
+    ] {
+        assert_ne!(shape(suites, &extensions), plain, "{what}");
+    }
 }
 
 #[test]
@@ -68,7 +141,7 @@ fn a_hello_tells_its_server_name_in_any_number_of_records() {
 
 #[test]
 fn a_hello_may_have_no_name() {
-    let nothing = Ok(Some(ClientHello::default()));
+    let nothing = Ok(Some(None));
     let not_text = sni(&[0xff, 0xfe]);
     let other_kind = extension(SERVER_NAME, &counted_16(&[&[9][..], &counted_16(b"x")].concat()));
     for extensions in [None, Some(&[][..]), Some(&not_text), Some(&other_kind)] {
@@ -127,7 +200,7 @@ fn a_hello_is_whole_with_its_last_record() {
 #[test]
 fn a_hello_is_read_up_to_its_cap() {
     let long = message(Some(&extension(21, &vec![0; 60_000])));
-    assert_eq!(read(&records(&long, MAX_RECORD), &[]), Ok(Some(ClientHello::default())));
+    assert_eq!(read(&records(&long, MAX_RECORD), &[]), Ok(Some(None)));
     let drops = records(&long, 1);
     assert_eq!(read(&drops, &[]), Err(HelloError::TooLong));
     assert_eq!(read(&drops[..MAX_HELLO], &[]), Err(HelloError::TooLong));
@@ -158,8 +231,8 @@ proptest! {
                 _ => drop(bytes.remove(at)),
             }
         }
-        let whole = read(&bytes, &[]);
-        prop_assert_eq!(read(&bytes, &ends), whole.clone());
+        let whole = read_hello(&bytes, &[]);
+        prop_assert_eq!(read_hello(&bytes, &ends), whole.clone());
         if let Ok(Some(hello)) = whole {
             prop_assert!(bytes.starts_with(&[HANDSHAKE, MAJOR]));
             if let Some(name) = hello.server_name {

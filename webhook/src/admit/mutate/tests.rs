@@ -96,6 +96,45 @@ fn a_pod_that_kept_our_mounts_but_not_the_sidecar_is_refused() {
     assert_eq!(injected(without_mounts), injected(pod()));
 }
 
+/// What a container mounts at the path of the bundle.
+fn bundle_of(pod: &Value, container: &str) -> Vec<Value> {
+    let mounts = pod.pointer(container).unwrap()["volumeMounts"].as_array().unwrap().clone();
+    mounts.into_iter().filter(|mount| mount["mountPath"] == "/var/run/podwitness/ca").collect()
+}
+
+#[test]
+fn every_container_has_the_bundle_also_one_without_a_token() {
+    let mut bare = with(pod(), "/spec/volumes", json!([]));
+    bare["spec"]["containers"][0].as_object_mut().unwrap().remove("volumeMounts");
+    bare["spec"]["initContainers"] = json!([{"name": "setup", "image": "i"}]);
+    let once = injected(bare);
+    let read_only = json!({"name": "podwitness-ca", "mountPath": "/var/run/podwitness/ca", "readOnly": true});
+    for container in ["/spec/containers/0", "/spec/initContainers/1"] {
+        assert_eq!(bundle_of(&once, container), std::slice::from_ref(&read_only), "{container}");
+    }
+    assert_eq!(bundle_of(&once, "/spec/initContainers/0")[0].get("readOnly"), None, "the sidecar writes it");
+    assert_eq!(required(&once), Ok(vec![]));
+    let path = "/spec/containers/0/volumeMounts/0";
+    for drifted in [json!("/elsewhere"), json!("/var/run/podwitness/ca/deeper")] {
+        let moved = with(once.clone(), &format!("{path}/mountPath"), drifted);
+        assert_eq!(injected(moved), once);
+    }
+    let mut writable = once.clone();
+    writable.pointer_mut(path).unwrap().as_object_mut().unwrap().remove("readOnly");
+    assert_eq!(injected(writable), once);
+}
+
+#[test]
+fn what_a_container_has_at_the_path_of_the_bundle_is_left_to_it() {
+    let mut own = pod();
+    let mount = json!({"name": "mine", "mountPath": "/var/run/podwitness/ca"});
+    own["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(mount.clone());
+    own["spec"]["volumes"].as_array_mut().unwrap().push(json!({"name": "mine", "emptyDir": {}}));
+    let once = injected(own);
+    assert_eq!(bundle_of(&once, "/spec/containers/0"), [mount]);
+    assert_eq!(required(&once), Ok(vec![]));
+}
+
 #[test]
 fn a_sidecar_that_is_not_first_is_moved() {
     let mut pushed = injected(pod());

@@ -114,6 +114,17 @@ fn what_a_container_mounts_within_a_volume_has_a_place() {
 }
 
 #[test]
+fn a_volume_above_the_path_of_the_bundle_has_a_place_for_it_at_every_pass() {
+    let mount = json!({"name": "kube-api-access-abcde", "mountPath": "/var/run", "readOnly": true});
+    let before = with(pod(), "/spec/containers/0/volumeMounts", json!([mount]));
+    assert_eq!(mount_points(&before["spec"]["containers"][0], "/var/run"), ["podwitness/ca"]);
+    let patch = mutate(&before, &settings(Inject::Required)).unwrap();
+    let after = apply(before, &patch);
+    assert_eq!(mount_points(&after["spec"]["containers"][0], "/var/run"), ["podwitness/ca"]);
+    assert_eq!(mutate(&after, &settings(Inject::Required)), Ok(vec![]));
+}
+
+#[test]
 fn containers_share_the_directory_of_a_volume() {
     let mut two = pod();
     let other = json!({"name": "other", "image": "i", "volumeMounts": [

@@ -2,6 +2,7 @@ use k8s_openapi::{
     api::core::v1::ServicePort, api::core::v1::ServiceSpec, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::runtime::watcher::Event;
+use podwitness_core::trust::TrustSetting;
 use serde_json::json;
 
 use super::*;
@@ -77,6 +78,27 @@ async fn a_pod_that_a_closed_grant_means_is_stamped_closed() {
     ] {
         let world = world("shop", tagged, &grants);
         assert_eq!(settings(&world, &pod).await.until_netmap, expected, "{grants:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_expects_a_certificate_where_installation_and_namespace_say_so() {
+    for (setting, annotation, inject, expected) in [
+        (TrustSetting::Pod, Some("cluster"), Inject::Required, Trust::Pod),
+        (TrustSetting::Namespace, None, Inject::Required, Trust::Pod),
+        (TrustSetting::Namespace, Some("cluster"), Inject::Optional, Trust::Cluster),
+        (TrustSetting::Cluster, None, Inject::Required, Trust::Cluster),
+        (TrustSetting::Cluster, Some("what"), Inject::Required, Trust::Cluster),
+        (TrustSetting::Cluster, Some("pod"), Inject::Required, Trust::Pod),
+        (TrustSetting::Cluster, None, Inject::Optional, Trust::Pod),
+    ] {
+        let mut world = world("shop", &[], &[]);
+        world.config.common.trust = setting;
+        let mut namespace = (*world.namespace("shop").await.unwrap()).clone();
+        let annotation = annotation.map(|value| (labels::TRUST.to_owned(), value.to_owned()));
+        namespace.annotations.extend(annotation.clone());
+        let settings = world.settings(&namespace, "shop", &pod(), inject).unwrap();
+        assert_eq!(settings.trust, expected, "{setting:?} {annotation:?} {inject:?}");
     }
 }
 

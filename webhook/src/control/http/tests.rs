@@ -1,6 +1,10 @@
 use http::{Request, StatusCode};
 use kube::Client;
-use podwitness_core::{control::Update, inject::ControlAddress};
+use podwitness_core::{
+    control::{ServingNames, Update},
+    inject::ControlAddress,
+    trust::{Trust, TrustSetting},
+};
 use podwitness_runtime::{
     clock::SystemClock,
     descriptors,
@@ -21,13 +25,14 @@ use super::{
     super::{
         access::testing::{self as access, setup},
         assertions::testing::assertions,
+        certificates::chain::ClusterCa,
         enrolments::Enrolments,
         events,
         pod::testing::{injected, pod},
         pods::testing::pods,
         testing::Api,
         token::testing::{Cluster, NOW, claims},
-        world::{Published, testing::world},
+        world::{Published, World, testing::world},
     },
     *,
 };
@@ -46,6 +51,11 @@ struct Setup {
 }
 
 fn server() -> Setup {
+    server_with(false)
+}
+
+/// A server that gets certificates, or does not.
+fn server_with(certificates: bool) -> Setup {
     let access::Setup { api, cluster, access } = setup();
     let (signal, drain) = Drain::new();
     let worlds = watch::Sender::new(Some(Arc::new(Published { generation: 1, world: world() })));
@@ -62,7 +72,10 @@ fn server() -> Setup {
     let enrol = Enrol { enrolments, assertions, worlds: worlds.subscribe(), changed };
     let (events, publisher) = events::channel(api.client());
     tokio::spawn(publisher.run());
-    let server = Server::new(Parts { access, enrol, feeds, events, metrics: Metrics::default(), clock });
+    let (metrics, ca) = (Metrics::default(), ClusterCa::at("/nowhere".into()));
+    let certificates =
+        certificates.then(|| Certificates::new(api.client(), ca, Arc::clone(&clock) as Arc<dyn Clock>));
+    let server = Server::new(Parts { access, enrol, feeds, certificates, events, metrics, clock });
     let router = server.router("10.0.0.7:40000".parse().unwrap(), ConnectionHandle::uncounted());
     let client = Client::new(router, "default");
     Setup { api, cluster, server, client, worlds, _drain: signal }
@@ -117,6 +130,39 @@ async fn a_notice_of_a_sidecar_is_an_event_until_there_are_too_many() {
     timeout(Duration::from_secs(30), published).await.unwrap();
     let event = &setup.api.bodies("POST", path)[0];
     assert_eq!((&event["reason"], &event["regarding"]["uid"]), (&json!("NoGrant"), &json!("uid-till")));
+}
+
+#[tokio::test]
+async fn a_certificate_is_for_pods_whose_netmap_names_one_and_for_what_it_names() {
+    let ask = async |setup: &Setup, body: String| {
+        setup.send("POST", CERTIFICATE, &setup.cluster.sign(&claims()), body).await.status()
+    };
+    let body = || json!({"request": "AAAA"}).to_string();
+    assert_eq!(ask(&server(), body()).await, StatusCode::NOT_FOUND, "as of a version that has none");
+    let setup = server_with(true);
+    assert_eq!(ask(&setup, body()).await, StatusCode::CONFLICT, "the netmap names none");
+    let mut world = World {
+        trust: TrustSetting::Namespace,
+        serving: Some(ServingNames { names: vec!["kubernetes".into()], ..ServingNames::default() }),
+        ..world()
+    };
+    world.namespaces.get_mut("shop").unwrap().trust = Some(Trust::Cluster);
+    setup.worlds.send_replace(Some(Arc::new(Published { generation: 2, world })));
+    assert_eq!(ask(&setup, body()).await, StatusCode::BAD_REQUEST);
+    let long = json!({"request": "A".repeat(MAX_REQUEST_BODY)}).to_string();
+    assert_eq!(ask(&setup, long).await, StatusCode::PAYLOAD_TOO_LARGE);
+    let path = "/apis/events.k8s.io/v1/namespaces/shop/events";
+    let published = async {
+        while setup.api.count(path) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), published).await.unwrap();
+    assert_eq!(setup.api.bodies("POST", path)[0]["reason"], json!("NoClusterCertificate"));
+    for _ in 0..2 {
+        assert_eq!(ask(&setup, body()).await, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(ask(&setup, body()).await, StatusCode::TOO_MANY_REQUESTS);
 }
 
 #[tokio::test]
@@ -272,6 +318,7 @@ async fn served() -> Served {
         cache: None,
         dial: podwitness_agent::dial_direct(),
         notices: None,
+        certificates: None,
     };
     Served { address, setup, options, _token: token, _drain: signal }
 }

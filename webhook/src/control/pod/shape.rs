@@ -7,8 +7,8 @@
 
 use podwitness_core::inject::{
     CONTAINER, ENV_INJECT, ENV_PREFIX, Inject, MOUNT_SOURCE, MOUNT_TUN, POD_FIELDS, SERVICE_ACCOUNT_DIR,
-    TOKEN_AUDIENCE, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT, VOLUME_SOURCE, VOLUME_SPOOL,
-    VOLUME_STATE, VOLUME_TUN,
+    TOKEN_AUDIENCE, VOLUME_CA, VOLUME_IDENTITY, VOLUME_PREFIX, VOLUME_SERVICE_ACCOUNT, VOLUME_SOURCE,
+    VOLUME_SPOOL, VOLUME_STATE, VOLUME_TUN,
 };
 
 use super::spec::{Container, Mount, PodSpec, Volume};
@@ -41,10 +41,10 @@ pub fn of(spec: &PodSpec) -> Shape {
 }
 
 /// Whether a mount is of a volume that only the sidecar may have: any of ours but those that stand in for token
-/// volumes, and those to write.
+/// volumes and the bundle, and those to write.
 fn is_of_sidecar(mount: &Mount) -> bool {
-    let stands_in = mount.name.starts_with(VOLUME_SERVICE_ACCOUNT) && mount.read_only;
-    mount.name.starts_with(VOLUME_PREFIX) && !stands_in
+    let is_for_others = mount.name.starts_with(VOLUME_SERVICE_ACCOUNT) || mount.name == VOLUME_CA;
+    mount.name.starts_with(VOLUME_PREFIX) && !(is_for_others && mount.read_only)
 }
 
 fn volumes(volumes: &[Volume]) -> Result<(), &'static str> {
@@ -64,7 +64,7 @@ fn is_as_made(volume: &Volume) -> bool {
     match volume.name.as_str() {
         VOLUME_IDENTITY => audiences(volume).eq([TOKEN_AUDIENCE]),
         VOLUME_TUN => volume.host_path.as_ref().is_some_and(|node| node.path == MOUNT_TUN),
-        VOLUME_STATE | VOLUME_SPOOL => volume.empty_dir.is_some(),
+        VOLUME_STATE | VOLUME_SPOOL | VOLUME_CA => volume.empty_dir.is_some(),
         name if name.starts_with(VOLUME_SOURCE) => {
             volume.projected.is_some() && audiences(volume).all(|audience| audience != TOKEN_AUDIENCE)
         }
@@ -116,6 +116,7 @@ mod tests {
     use podwitness_core::{
         allow::Allow,
         inject::{ApiServerAddresses, ControlAddress, Credentials, Profile, UntilNetmap},
+        trust::Trust,
     };
     use serde_json::{Value, json};
 
@@ -141,6 +142,7 @@ mod tests {
             control_ca: "root".into(),
             api_server: ApiServerAddresses::default(),
             until_netmap: UntilNetmap::Open,
+            trust: Trust::Cluster,
         };
         let token = json!({"name": "kube-api-access", "readOnly": true, "mountPath": SERVICE_ACCOUNT_DIR});
         let mut pod = json!({"metadata": {"name": "till", "namespace": "shop"}, "spec": {
@@ -208,6 +210,7 @@ mod tests {
         let identity = mount(VOLUME_IDENTITY, "/stolen", true);
         let debugging = json!([{"name": "d", "volumeMounts": [mount(VOLUME_STATE, "/s", false)]}]);
         let stand_in = mount("podwitness-serviceaccount-0", "/x", false);
+        let bundle = mount(VOLUME_CA, "/y", false);
         let mounts_it = "another container mounts";
         vec![
             (reordered, "first init container"),
@@ -218,6 +221,7 @@ mod tests {
             (set(whole(), "/spec", "ephemeralContainers", debugging), mounts_it),
             (push(whole(), &mounts("containers/0"), stand_in), mounts_it),
             (push(whole(), &mounts("containers/0"), mount("podwitness-source-0", "/x", true)), mounts_it),
+            (push(whole(), &mounts("containers/0"), bundle), mounts_it),
         ]
     }
 
@@ -233,6 +237,7 @@ mod tests {
             (volume(VOLUME_IDENTITY, "projected", json!({"sources": [ours, ours]})), says),
             (volume(VOLUME_IDENTITY, "emptyDir", json!({})), says),
             (volume(VOLUME_STATE, "hostPath", json!({"path": "/tmp"})), says),
+            (volume(VOLUME_CA, "hostPath", json!({"path": "/tmp"})), says),
             (volume(VOLUME_SPOOL, "persistentVolumeClaim", json!({"claimName": "c"})), says),
             (volume(VOLUME_TUN, "hostPath", json!({"path": "/"})), says),
             (volume("podwitness-source-0", "projected", json!({"sources": [ours]})), says),
