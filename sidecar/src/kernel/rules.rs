@@ -4,7 +4,7 @@
 //! inbound nat  -101  ports of ours on the pod's address  keep the destination, too
 //! output  nat  -101  our mark and uid            keep the destination: ends translation, no mesh can loop it
 //!                    API server's address . port  dnat to our loopback listener
-//!                    API server's own port        dnat to our loopback listener
+//!                    API server's own port, outside the pod  dnat to our loopback listener
 //! egress  filter  0  from our listener, SYN-ACK, not our mark  drop
 //!                    oifname podwitness0, not our mark         drop
 //!                    a port that is held, new, not our mark    drop
@@ -171,7 +171,9 @@ impl Rules {
         for (family, set) in [(Family::V4, API_V4), (Family::V6, API_V6)] {
             let to = SocketAddr::new(family.loopback(), self.listener);
             batch.rule(OUTPUT, |e| e.family_is(family).tcp().destination_in(family, set).redirect_to(to));
-            batch.rule(OUTPUT, |e| e.family_is(family).tcp().port_in(PORTS).redirect_to(to));
+            batch.rule(OUTPUT, |e| {
+                e.family_is(family).tcp().leaves_not_by(LOOPBACK).port_in(PORTS).redirect_to(to)
+            });
         }
     }
 
