@@ -5,8 +5,10 @@
 //! first and in memory behind that: `acked <= spool.end == window.start <= appended`.
 //!
 //! When full, the policy decides. Under fail open the oldest lines go to the spool, as do all lines that no recorder
-//! takes, and, when that is full too, new lines are left out and counted in a gap line. Under fail closed nothing is left out and nothing spooled: the relay
-//! waits in [`Journal::room`], and a journal holds no more than the grant's lead and what one frame becomes.
+//! takes, and, when that is full too, new lines are left out and counted in a gap line. A session that is faster than
+//! the disk waits for it in [`Journal::room`] as long as it takes lines. Under fail closed nothing is left out and
+//! nothing spooled: the relay waits for recorders there, and a journal holds no more than the grant's lead and what one
+//! frame becomes.
 
 mod budget;
 mod closing;
@@ -50,6 +52,8 @@ use window::Window;
 /// Bytes of one journal that stay in memory before the spool takes the oldest: what a flood says while its recorder
 /// commits, several times over, because a detour over the disk costs more than all else that is done with a line.
 const MEMORY: u64 = 4 << 20;
+/// How long a session waits under fail open for a disk that takes nothing.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One session's journal; all clones are the same.
 #[derive(Clone)]
@@ -59,7 +63,7 @@ struct Shared {
     state: Mutex<State>,
     /// For the one uploader: lines came, or the journal ended.
     news: Notify,
-    /// For the relay: lines were acknowledged.
+    /// For the relay: lines were acknowledged, or the spool has taken some or takes none.
     acks: Notify,
     /// For the one spooler: memory is to be relieved, or the journal is gone.
     pressure: Notify,
@@ -226,7 +230,8 @@ impl Journal {
         self.state().miss(output);
     }
 
-    /// Waits until what was appended may be shown. Under fail open that is at once.
+    /// Waits until what was appended may be shown. Under fail open that is at once, or once memory has room again for
+    /// what comes next, where the spool is making it.
     ///
     /// # Errors
     /// The reason to end the session, where a pause has lasted too long.
@@ -243,7 +248,8 @@ impl Journal {
                 InSession::Wait => {}
             }
             let since = *paused.get_or_insert(now);
-            let _ = tokio::time::timeout_at(since + MAX_PAUSE + Duration::from_millis(1), acked).await;
+            let limit = if self.state().policy == Policy::Open { DISK_PATIENCE } else { MAX_PAUSE };
+            let _ = tokio::time::timeout_at(since + limit + Duration::from_millis(1), acked).await;
         }
     }
 
@@ -303,7 +309,10 @@ impl Journal {
     }
 
     fn verdict(&self, now: Instant, paused: Option<Instant>) -> InSession {
-        let state = self.state();
+        let mut state = self.state();
+        if state.waits_for_disk(now, paused) {
+            return InSession::Wait;
+        }
         let recorders = if state.recorder.is_some() { Recorders::Ready } else { Recorders::Unreachable };
         let lead = state.ages.lead(state.ahead(), now, paused, state.level);
         enforce::in_session(&state.policy, lead, recorders)
@@ -350,6 +359,22 @@ impl State {
         kept
     }
 
+    /// Whether a session under fail open that is paused since then waits for its spool: what comes next would be left
+    /// out, although the disk has room.
+    fn waits_for_disk(&mut self, now: Instant, paused: Option<Instant>) -> bool {
+        let waits = self.policy == Policy::Open
+            && self.phase == Phase::Open
+            && self.header.is_some()
+            && self.window.len() > 0
+            && !self.window.has_room()
+            && self.spool.takes_lines();
+        if waits && paused.is_some_and(|since| now.duration_since(since) > DISK_PATIENCE) {
+            self.spool.give_up_waiting();
+            return false;
+        }
+        waits
+    }
+
     /// Whether this is the first time that there is no room.
     const fn is_newly_full(&mut self) -> bool {
         !std::mem::replace(&mut self.full, true)
@@ -365,7 +390,8 @@ impl State {
     fn is_pressed(&self, now: Instant) -> bool {
         let len = self.window.len();
         let alone = || self.alone_at().is_some_and(|alone| alone <= now);
-        self.spool.is_usable() && len > 0 && (len > MEMORY || self.window.is_short() || alone())
+        let is_full = || self.window.is_short() || !self.window.has_room();
+        self.spool.is_usable() && len > 0 && (len > MEMORY || is_full() || alone())
     }
 
     /// When lines without a recorder go to the disk.

@@ -4,7 +4,6 @@ use anyhow::{Context as _, Result, ensure};
 use podwitness_e2e::{
     Kubectl, Namespace, SYSTEM, Viewer,
     counting::hex,
-    grants::{enforced, with_grant},
     pods::{beside, installed, sleeper},
     pty::on_terminal,
 };
@@ -15,33 +14,24 @@ async fn with_pods(test: impl AsyncFnOnce(&Namespace, &Namespace) -> Result<()>)
     beside(&sleeper("target"), test).await
 }
 
-/// Under fail closed, output waits for the recorder: under fail open a machine that is busy enough leaves a gap. The command
-/// stays until kubectl has printed everything, because what an API server has not sent when a command ends is lost.
 #[tokio::test]
 async fn fifty_megabytes_without_a_terminal_are_recorded_byte_for_byte() -> Result<()> {
     with_pods(async |ns, plain| {
-        with_grant(&enforced(&ns.name, "tag:podwitness"), async || {
-            let random = "head -c 50000000 /dev/urandom >/tmp/r; sha256sum </tmp/r";
-            let made = plain.shell("target", random).await?.ok()?;
-            let exec = format!("kubectl -n {} exec -i target -- sh -c 'cat /tmp/r; read end'", plain.name);
-            let script = format!(
-                "mkfifo /tmp/in; exec 3<>/tmp/in; {exec} <&3 | {{ head -c 50000000 | sha256sum; echo >&3; }}"
-            );
-            let seen = ns.shell("witness", &script).await?.ok()?;
-            ensure!(
-                seen.text() == made.text(),
-                "kubectl printed {}, the file is {}",
-                seen.text(),
-                made.text()
-            );
-            let recording = Viewer::open().await?.recording(&ns.name, "cat /tmp/r").await?;
-            let output = recording.output()?;
-            ensure!(output.len() == 50_000_000, "{} bytes are recorded", output.len());
-            let hex = hex(&output);
-            ensure!(made.text().starts_with(&hex), "recorded {hex}, made {}", made.text());
-            Ok(())
-        })
-        .await
+        let made =
+            plain.shell("target", "head -c 50000000 /dev/urandom >/tmp/r; sha256sum </tmp/r").await?.ok()?;
+        // The command stays until all is printed: what an API server has not sent when a command ends is lost.
+        let exec = format!("kubectl -n {} exec -i target -- sh -c 'cat /tmp/r; read end'", plain.name);
+        let script = format!(
+            "mkfifo /tmp/in; exec 3<>/tmp/in; {exec} <&3 | {{ head -c 50000000 | sha256sum; echo >&3; }}"
+        );
+        let seen = ns.shell("witness", &script).await?.ok()?;
+        ensure!(seen.text() == made.text(), "kubectl printed {}, the file is {}", seen.text(), made.text());
+        let recording = Viewer::open().await?.recording(&ns.name, "cat /tmp/r").await?;
+        let output = recording.output()?;
+        ensure!(output.len() == 50_000_000, "{} bytes are recorded", output.len());
+        let hex = hex(&output);
+        ensure!(made.text().starts_with(&hex), "recorded {hex}, made {}", made.text());
+        Ok(())
     })
     .await
 }

@@ -96,6 +96,14 @@ impl BudgetShare {
         taken.is_ok()
     }
 
+    /// Whether [`grow`](Self::grow) would give so many bytes more; a quarter of all is enough of a small budget.
+    #[must_use]
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let bytes = bytes.min(self.budget.limit / 4);
+        let free = self.budget.limit.saturating_sub(self.budget.used().saturating_add(bytes));
+        self.held.saturating_add(bytes) <= free.saturating_mul(FACTOR)
+    }
+
     /// Holds so many bytes more, whatever the limit: the caller has one of its own.
     pub(crate) fn grow_anyway(&mut self, bytes: u64) {
         self.budget.used.fetch_add(bytes, Ordering::Relaxed);

@@ -37,6 +37,10 @@ pub(super) const ALONE: Duration = Duration::from_secs(1);
 pub(super) struct Spool {
     /// Whether there is a disk that takes lines.
     usable: bool,
+    /// Whether the budget of the disk had no room when it was asked last.
+    full: bool,
+    /// Whether a session has waited for the disk in vain since that took lines last.
+    stalled: bool,
     segments: VecDeque<Segment>,
     /// Whether lines are being written behind the last segment, which stays until then.
     writing: bool,
@@ -103,6 +107,8 @@ impl Spool {
     pub(super) const fn new(usable: bool, share: BudgetShare) -> Self {
         Self {
             usable,
+            full: false,
+            stalled: false,
             segments: VecDeque::new(),
             writing: false,
             last: [0; 32],
@@ -121,6 +127,16 @@ impl Spool {
     /// Whether there is a disk that takes lines.
     pub(super) const fn is_usable(&self) -> bool {
         self.usable
+    }
+
+    /// Whether lines that wait in memory will soon lie here, as far as is known.
+    pub(super) const fn takes_lines(&self) -> bool {
+        self.usable && !self.full && !self.stalled
+    }
+
+    /// The disk has taken no line for so long that sessions do not wait for it any more, until it takes one.
+    pub(super) const fn give_up_waiting(&mut self) {
+        self.stalled = true;
     }
 
     /// Takes no more lines.
@@ -151,12 +167,14 @@ impl Spool {
             }
             segment.lines.remove(segment.end());
             self.share.shrink(segment.len);
+            self.full = false;
             self.segments.pop_front();
         }
     }
 
     fn written(&mut self, lines: Arc<Lines>, len: u64, mac: Mac) {
         self.last = mac;
+        self.stalled = false;
         match self.segments.back_mut() {
             Some(last) if Arc::ptr_eq(&last.lines, &lines) => last.push(len),
             _ => {
@@ -269,6 +287,7 @@ impl Spooler {
                     if let Err(error) = self.write(lines).await {
                         tracing::warn!(%error, "cannot write to the spool; recordings wait in memory alone");
                         self.journal.state().spool.usable = false;
+                        self.journal.0.acks.notify_waiters();
                     }
                 }
             }
@@ -319,6 +338,8 @@ impl Spooler {
                 state.window.release(start + len);
                 let acked = state.acked;
                 state.spool.release(acked);
+                drop(state);
+                self.journal.0.acks.notify_waiters();
                 Ok(())
             }
             Err(error) => {
@@ -360,7 +381,11 @@ fn step(journal: &Journal) -> Step {
     if !state.is_pressed(now) {
         return Step::Wait(state.alone_at().filter(|alone| *alone > now));
     }
-    next_move(&mut state).map_or(Step::Wait(None), Step::Move)
+    let Some(lines) = next_move(&mut state) else {
+        journal.0.acks.notify_waiters();
+        return Step::Wait(None);
+    };
+    Step::Move(lines)
 }
 
 /// The oldest lines in memory, if the disk's budget has room for them.
@@ -368,7 +393,8 @@ fn next_move(state: &mut State) -> Option<Move> {
     let header = state.header.clone()?;
     let start = state.window.start();
     let lines = state.window.read(start)?;
-    if !state.spool.share.grow(lines.len() as u64) {
+    state.spool.full = !state.spool.share.grow(lines.len() as u64);
+    if state.spool.full {
         return None;
     }
     let full = state.spool.segment;

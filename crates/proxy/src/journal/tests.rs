@@ -39,7 +39,7 @@ async fn waits(journal: &Journal) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_open_never_waits() {
+async fn fail_open_never_waits_for_a_recorder() {
     let journal = open(1 << 20);
     journal.append(NOW, &[b'x'; 100_000], 1);
     tokio::time::sleep(Duration::from_secs(3600)).await;

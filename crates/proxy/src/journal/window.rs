@@ -11,6 +11,9 @@ use super::budget::BudgetShare;
 /// becomes can be more.
 const CHUNK: usize = FRAME;
 
+/// What one unit of a stream becomes at most, about: 64 KiB that are not UTF-8, as text and as base64.
+const UNIT: u64 = 512 << 10;
+
 /// Chunks of whole lines, the last one still growing. Places are bytes since the beginning of the journal.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -46,6 +49,11 @@ impl Window {
     /// Whether memory is short for all.
     pub(super) fn is_short(&self) -> bool {
         self.share.is_short()
+    }
+
+    /// Whether there is memory for what one more unit of a stream becomes.
+    pub(super) fn has_room(&self) -> bool {
+        self.share.has_room(UNIT)
     }
 
     /// Appends lines; whether there was room. `whatever` the budget, if told so.

@@ -42,6 +42,70 @@ async fn an_acknowledgement_while_lines_are_written_moves_nothing() {
     assert_eq!((budgets.memory.used(), budgets.disk.used()), (0, 0));
 }
 
+/// A journal with a spool and little memory, into which lines went for as long as the session did not wait.
+fn flooded(dir: &Path, disk: u64) -> (Journal, Budgets, u64) {
+    let budgets = Budgets { memory: Budget::new(6 << 20), disk: Budget::new(disk), ..budgets(dir) };
+    let journal = Journal::new(Policy::Open, &budgets);
+    journal.begin(Header::default());
+    let mut appended = 0;
+    while !journal.holds_back() && journal.lost() == 0 {
+        journal.append(Duration::ZERO, &[b'x'; 64 << 10], 64 << 10);
+        appended += 64 << 10;
+    }
+    (journal, budgets, appended)
+}
+
+#[tokio::test]
+async fn a_session_that_is_faster_than_the_disk_waits_for_it_and_nothing_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, budgets, mut appended) = flooded(dir.path(), 64 << 20);
+    assert_eq!(journal.lost(), 0);
+    let spooler = tokio::spawn(Spooler::of(journal.clone(), dir.path(), waybill(), &budgets).run());
+    while appended < 30 << 20 {
+        journal.room().await.unwrap();
+        journal.append(Duration::ZERO, &[b'x'; 64 << 10], 64 << 10);
+        appended += 64 << 10;
+    }
+    assert_eq!(journal.lost(), 0);
+    journal.end();
+    journal.ack(appended);
+    spooler.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_does_not_wait_long_for_a_disk_that_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, ..) = flooded(dir.path(), 64 << 20);
+    let begun = Instant::now();
+    journal.room().await.unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(4) && begun.elapsed() < Duration::from_secs(6));
+    // Once is enough.
+    journal.append(Duration::ZERO, &[b'x'; 64 << 10], 64 << 10);
+    assert!(!journal.holds_back());
+}
+
+#[tokio::test]
+async fn a_session_does_not_wait_for_a_disk_that_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, ..) = flooded(dir.path(), 0);
+    assert!(journal.holds_back(), "it is not known yet");
+    assert!(matches!(step(&journal), Step::Wait(None)));
+    assert!(!journal.holds_back());
+}
+
+#[tokio::test]
+async fn a_session_does_not_wait_for_a_disk_that_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, budgets, _) = flooded(dir.path(), 64 << 20);
+    let nowhere = dir.path().join("file");
+    std::fs::write(&nowhere, "").unwrap();
+    let spooler = tokio::spawn(Spooler::of(journal.clone(), &nowhere, waybill(), &budgets).run());
+    journal.room().await.unwrap();
+    assert!(!journal.holds_back());
+    journal.discard();
+    spooler.await.unwrap();
+}
+
 fn waybill() -> Waybill {
     Waybill { session: "01JSESSION".into(), ..Waybill::default() }
 }
