@@ -38,10 +38,14 @@ async fn no_other_container_speaks_into_the_tunnel() -> Result<()> {
 async fn the_sidecars_files_and_processes_are_out_of_reach() -> Result<()> {
     Namespace::witnessed(async |ns| {
         ns.start(&sleeper("pod")).await?;
-        let script = "ls /var/run/podwitness /var/spool/podwitness 2>&1; cat /proc/*/cmdline | tr '\\0' ' '";
-        let run = ns.shell("pod", script).await?;
+        let run = ns.shell("pod", "cat /proc/*/cmdline | tr '\\0' ' '").await?;
         ensure!(!run.text().contains("podwitness-sidecar"), "{run:?}");
-        ensure!(run.text().matches("No such file").count() == 2, "{run:?}");
+        let run = ns.shell("pod", "ls /var/spool/podwitness").await?;
+        ensure!(run.stderr.contains("No such file"), "{run:?}");
+        // Certificates are for everyone, as long as nobody changes them.
+        let run = ns.shell("pod", "cd /var/run/podwitness; ls -A . ca; touch ca/other").await?;
+        ensure!(run.text() == ".:\nca\n\nca:\nca.crt\n", "{run:?}");
+        ensure!(run.stderr.contains("Read-only file system"), "{run:?}");
         let script = "nft flush ruleset 2>&1; ip link set podwitness0 down 2>&1; echo $?";
         let run = ns.shell("pod", script).await?;
         ensure!(!run.text().trim().ends_with('0'), "the interface was changed: {run:?}");
