@@ -172,7 +172,7 @@ impl Rules {
             let to = SocketAddr::new(family.loopback(), self.listener);
             batch.rule(OUTPUT, |e| e.family_is(family).tcp().destination_in(family, set).redirect_to(to));
             batch.rule(OUTPUT, |e| {
-                e.family_is(family).tcp().leaves_not_by(LOOPBACK).port_in(PORTS).redirect_to(to)
+                e.family_is(family).leaves_not_by(LOOPBACK).tcp().port_in(PORTS).redirect_to(to)
             });
         }
     }
