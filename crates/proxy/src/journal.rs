@@ -17,6 +17,7 @@ mod events;
 mod incidents;
 mod lead;
 mod rewrites;
+mod room;
 mod spool;
 mod window;
 
@@ -34,15 +35,13 @@ use std::{
 };
 
 use podwitness_core::{
-    failure::{MAX_PAUSE, Policy},
+    failure::Policy,
     grant::AckLevel,
     outcome::{End, Outcome},
-    status::Status,
 };
 use podwitness_wire::cast::{Encoder, Header};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::enforce::{self, InSession, Recorders};
 pub(crate) use budget::BudgetShare;
 use lead::Ages;
 use rewrites::Rewrites;
@@ -52,9 +51,6 @@ use window::Window;
 /// Bytes of one journal that stay in memory before the spool takes the oldest: what a flood says while its recorder
 /// commits, several times over, because a detour over the disk costs more than all else that is done with a line.
 const MEMORY: u64 = 4 << 20;
-/// How long a session waits under fail open for a disk that takes nothing.
-const DISK_PATIENCE: Duration = Duration::from_secs(5);
-
 /// One session's journal; all clones are the same.
 #[derive(Clone)]
 pub struct Journal(Arc<Shared>);
@@ -230,34 +226,6 @@ impl Journal {
         self.state().miss(output);
     }
 
-    /// Waits until what was appended may be shown. Under fail open that is at once, or once memory has room again for
-    /// what comes next, where the spool is making it.
-    ///
-    /// # Errors
-    /// The reason to end the session, where a pause has lasted too long.
-    pub async fn room(&self) -> Result<(), Status> {
-        let mut paused: Option<Instant> = None;
-        loop {
-            let acked = self.0.acks.notified();
-            tokio::pin!(acked);
-            acked.as_mut().enable();
-            let now = Instant::now();
-            match self.verdict(now, paused) {
-                InSession::Relay => return Ok(()),
-                InSession::End(status) => return Err(status),
-                InSession::Wait => {}
-            }
-            let since = *paused.get_or_insert(now);
-            let limit = if self.state().policy == Policy::Open { DISK_PATIENCE } else { MAX_PAUSE };
-            let _ = tokio::time::timeout_at(since + limit + Duration::from_millis(1), acked).await;
-        }
-    }
-
-    /// Whether what was appended may not be shown yet.
-    pub(crate) fn holds_back(&self) -> bool {
-        self.verdict(Instant::now(), None) == InSession::Wait
-    }
-
     /// No line comes any more. A journal that was never begun is that of a session that never started.
     pub fn end(&self) {
         let mut state = self.state();
@@ -308,16 +276,6 @@ impl Journal {
         self.state().lost
     }
 
-    fn verdict(&self, now: Instant, paused: Option<Instant>) -> InSession {
-        let mut state = self.state();
-        if state.waits_for_disk(now, paused) {
-            return InSession::Wait;
-        }
-        let recorders = if state.recorder.is_some() { Recorders::Ready } else { Recorders::Unreachable };
-        let lead = state.ages.lead(state.ahead(), now, paused, state.level);
-        enforce::in_session(&state.policy, lead, recorders)
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -357,22 +315,6 @@ impl State {
             self.missed = 0;
         }
         kept
-    }
-
-    /// Whether a session under fail open that is paused since then waits for its spool: what comes next would be left
-    /// out, although the disk has room.
-    fn waits_for_disk(&mut self, now: Instant, paused: Option<Instant>) -> bool {
-        let waits = self.policy == Policy::Open
-            && self.phase == Phase::Open
-            && self.header.is_some()
-            && self.window.len() > 0
-            && !self.window.has_room()
-            && self.spool.takes_lines();
-        if waits && paused.is_some_and(|since| now.duration_since(since) > DISK_PATIENCE) {
-            self.spool.give_up_waiting();
-            return false;
-        }
-        waits
     }
 
     /// Whether this is the first time that there is no room.

@@ -42,7 +42,7 @@ async fn the_sidecars_files_and_processes_are_out_of_reach() -> Result<()> {
         ensure!(!run.text().contains("podwitness-sidecar"), "{run:?}");
         let run = ns.shell("pod", "ls /var/spool/podwitness").await?;
         ensure!(run.stderr.contains("No such file"), "{run:?}");
-        // Certificates are for everyone, as long as nobody changes them.
+        // Every container may read the certificates, and none may change them.
         let run = ns.shell("pod", "cd /var/run/podwitness; ls . ca; touch ca/other").await?;
         ensure!(run.text() == ".:\nca\n\nca:\nca.crt\n", "{run:?}");
         ensure!(run.stderr.contains("Read-only file system"), "{run:?}");

@@ -1,4 +1,7 @@
-use podwitness_core::{failure::MAX_AGE_DURABLE, outcome::End};
+use podwitness_core::{
+    failure::{MAX_AGE_DURABLE, MAX_PAUSE},
+    outcome::End,
+};
 
 use super::*;
 

@@ -1,27 +1,21 @@
 //! At addresses that are not listed, what answers decides.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use http::Response;
 use podwitness_core::control::{Netmap, Notice};
 use podwitness_proxy::{PodCa, api_names};
 use rustls::{ClientConfig, crypto::aws_lc_rs::default_provider, pki_types::ServerName};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsConnector;
 
 use crate::harness::*;
 
 /// An address that no netmap lists.
 const UNLISTED: &str = "192.0.2.50:6443";
-
-/// What answers elsewhere.
-type Elsewhere = Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>;
 
 fn pod_with(enforce: bool, setup: impl FnOnce(&mut Setup)) -> Pod {
     let mut with = Setup::new(Server::new(|_| async { Response::new(full("api")) }));
@@ -79,16 +73,10 @@ fn of_another_ca() -> (Elsewhere, rustls::RootCertStore, Arc<AtomicUsize>) {
     let ca = PodCa::load_or_create(dir.path(), &api_names("cluster.local"), now()).unwrap();
     let (config, asked) = (server_config(&ca, &[], &[]), Arc::<AtomicUsize>::default());
     let count = Arc::clone(&asked);
-    let serve: Elsewhere = Arc::new(move |_, far| {
-        let config = Arc::clone(&config);
+    let echo = echoing(config);
+    let serve: Elsewhere = Arc::new(move |to, far| {
         count.fetch_add(1, Ordering::SeqCst);
-        tokio::spawn(async move {
-            let mut tls = TlsAcceptor::from(config).accept(far).await?;
-            let mut said = [0; 5];
-            tls.read_exact(&mut said).await?;
-            tls.write_all(&said).await?;
-            tls.shutdown().await
-        });
+        echo(to, far);
     });
     (serve, roots(&ca), asked)
 }
@@ -114,16 +102,6 @@ async fn a_server_with_another_certificate_is_passed_on_raw_and_asked_once() {
         }
         assert_eq!((outcome(&pod, "Foreign"), asked.load(Ordering::SeqCst)), (3, 2 + 3));
     }
-}
-
-/// Takes connections and never says a word.
-fn silent() -> Elsewhere {
-    Arc::new(|_, far| {
-        tokio::spawn(async move {
-            let _far = far;
-            std::future::pending::<()>().await;
-        });
-    })
 }
 
 #[tokio::test(start_paused = true)]

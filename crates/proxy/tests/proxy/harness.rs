@@ -1,7 +1,9 @@
 //! A pod without a pod: clients that trust the in-pod CA, the proxy, and an API server of the test's making.
 
+mod elsewhere;
 mod server;
 
+pub use elsewhere::{Elsewhere, echoing, silent};
 pub use server::Server;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -98,7 +100,7 @@ pub struct Setup {
     pub server: Server,
     pub netmap: Option<Netmap>,
     pub until_netmap: UntilNetmap,
-    pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
+    pub elsewhere: Option<Elsewhere>,
     /// Other addresses of the API server, which are not listed.
     pub also: Vec<SocketAddr>,
     /// Other names in the API server's certificate.

@@ -1,7 +1,7 @@
 //! Leaves bear the names and addresses of the API server's own certificate; API servers of other clusters, which have
 //! the same names, pass as they are.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use http::Response;
 use podwitness_core::control::Netmap;
@@ -11,8 +11,8 @@ use rustls::{
     crypto::aws_lc_rs::default_provider,
     pki_types::{PrivateKeyDer, ServerName},
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsConnector;
 
 use crate::harness::*;
 
@@ -119,23 +119,6 @@ impl Cluster {
     }
 }
 
-/// What answers elsewhere.
-type Elsewhere = Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>;
-
-/// Says what it was told.
-fn echoing(config: Arc<ServerConfig>) -> Elsewhere {
-    Arc::new(move |_, far| {
-        let config = Arc::clone(&config);
-        tokio::spawn(async move {
-            let mut tls = TlsAcceptor::from(config).accept(far).await?;
-            let mut said = [0; 5];
-            tls.read_exact(&mut said).await?;
-            tls.write_all(&said).await?;
-            tls.shutdown().await
-        });
-    })
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_api_server_of_another_cluster_passes_as_it_is_whatever_name_it_is_asked_for() {
     for enforce in [false, true] {
@@ -196,13 +179,7 @@ async fn a_certificate_that_is_out_of_date_still_tells_whose_it_is() {
 /// A server that does not answer in time may be a slow API server, if it is asked for by a name of its own.
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_terminated_where_it_is_asked_for_as_the_api_server() {
-    let silent: Elsewhere = Arc::new(|_, far| {
-        tokio::spawn(async move {
-            let _far = far;
-            std::future::pending::<()>().await;
-        });
-    });
-    let pod = Setup { elsewhere: Some(silent), ..api() }.start();
+    let pod = Setup { elsewhere: Some(silent()), ..api() }.start();
     let _tls = pod.tls_with("192.0.2.7:6443", "kubernetes.default.svc", &[]).await.unwrap();
     let mut tcp = pod.tcp("192.0.2.7:6443");
     tcp.write_all(&hello("localhost")).await.unwrap();

@@ -1,8 +1,15 @@
 mod sealed;
 
-use podwitness_core::failure::Policy;
+use std::path::Path;
 
-use super::*;
+use podwitness_core::{failure::Policy, outcome::Outcome};
+use podwitness_wire::cast::Header;
+use tokio::time::Instant;
+
+use super::{
+    spooler::{Step, next_move, step},
+    *,
+};
 use crate::journal::{Budget, Budgets, Next};
 
 /// More than a journal keeps in memory, in lines that say where they stand.

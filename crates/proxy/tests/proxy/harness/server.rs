@@ -134,7 +134,7 @@ pub struct ToServer {
     pub http2: Arc<ServerConfig>,
     pub http1: Arc<ServerConfig>,
     /// Where raw connections end, for addresses that are no API server's.
-    pub elsewhere: Option<Arc<dyn Fn(SocketAddr, DuplexStream) + Send + Sync>>,
+    pub elsewhere: Option<super::Elsewhere>,
     /// Where the server is reached besides its Service.
     pub also: Vec<SocketAddr>,
 }
