@@ -3,7 +3,7 @@
 //! Invariant: what lets a connection pass is judged again with every netmap, because a connection can last longer than
 //! the rule that let it pass. What was said on it cannot be recorded any more, so it ends; its client connects anew.
 
-mod passed;
+mod activity;
 
 use std::{io, net::SocketAddr, pin::pin};
 
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{Judged, Way, bypass_left, judge, server_probe::ServerKind, sniff::Opening};
 use crate::{BoxedStream, Proxy, metrics::Connection, stream::pass};
-use passed::{Noted, Passed};
+use activity::{Activity, CountedReads};
 
 /// How long the destination of a raw connection may take to answer.
 const DIAL: Duration = Duration::from_secs(10);
@@ -47,10 +47,11 @@ impl RawConnection {
     ) -> io::Result<()> {
         let busy = connection.busy();
         let server: BoxedStream = timeout(DIAL, proxy.upstream_dial.dial(self.to)).await??;
-        let passed = Passed::default();
+        let activity = Activity::default();
         let (client_read, client_write) = split(client);
         let (server_read, mut server_write) = split(server);
-        let (client_read, server_read) = (Noted::new(client_read, &passed), Noted::new(server_read, &passed));
+        let (client_read, server_read) =
+            (CountedReads::new(client_read, &activity), CountedReads::new(server_read, &activity));
         let mut down = pin!(pass(server_read, client_write).fuse());
         {
             let up = pass(client_read, &mut server_write);
@@ -58,7 +59,7 @@ impl RawConnection {
                 passed = async { tokio::try_join!(up, down.as_mut()) } => return passed.map(drop),
                 () = proxy.drain.over() => return Ok(()),
                 () = self.no_longer_allowed(proxy) => {}
-                never = passed.keep_busy(connection, busy) => match never {},
+                never = activity.keep_busy(connection, busy) => match never {},
             }
         }
         proxy.metrics.raw_ended(self.why);

@@ -143,8 +143,11 @@ async fn handshake(
     roots: &Arc<RootCertStore>,
 ) -> Option<ServingNames> {
     let provider = Arc::new(default_provider());
-    let seen =
-        Arc::new(Seen { roots: Arc::clone(roots), provider: Arc::clone(&provider), names: Mutex::default() });
+    let seen = Arc::new(NameObserver {
+        roots: Arc::clone(roots),
+        provider: Arc::clone(&provider),
+        names: Mutex::default(),
+    });
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     let verifier = Arc::clone(&seen) as Arc<dyn ServerCertVerifier>;
     let mut config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
@@ -208,13 +211,13 @@ fn is_name(name: &str) -> bool {
 
 /// Takes down the names of a certificate that stands under the cluster's CA, whatever they are.
 #[derive(Debug)]
-struct Seen {
+struct NameObserver {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
     names: Mutex<Option<ServingNames>>,
 }
 
-impl ServerCertVerifier for Seen {
+impl ServerCertVerifier for NameObserver {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -21,19 +21,19 @@ const SILENCE: Duration = Duration::from_secs(90);
 
 /// How often something has passed.
 #[derive(Debug, Default)]
-pub(super) struct Passed {
+pub(super) struct Activity {
     times: AtomicU64,
     again: Notify,
 }
 
 /// A stream that notes when something is read of it.
 #[derive(Debug)]
-pub(super) struct Noted<'a, S> {
+pub(super) struct CountedReads<'a, S> {
     inner: S,
-    passed: &'a Passed,
+    activity: &'a Activity,
 }
 
-impl Passed {
+impl Activity {
     /// Keeps `connection` busy while something passes, and idle from [`SILENCE`] after that until something does again.
     pub(super) async fn keep_busy(&self, connection: &ConnectionHandle, busy: BusyGuard) -> Infallible {
         let mut busy = Some(busy);
@@ -65,13 +65,13 @@ impl Passed {
     }
 }
 
-impl<'a, S> Noted<'a, S> {
-    pub(super) const fn new(inner: S, passed: &'a Passed) -> Self {
-        Self { inner, passed }
+impl<'a, S> CountedReads<'a, S> {
+    pub(super) const fn new(inner: S, activity: &'a Activity) -> Self {
+        Self { inner, activity }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Noted<'_, S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CountedReads<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -80,7 +80,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Noted<'_, S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         if buf.filled().len() > before {
-            self.passed.note();
+            self.activity.note();
         }
         Poll::Ready(Ok(()))
     }
