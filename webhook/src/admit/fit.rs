@@ -196,21 +196,29 @@ impl Frame {
     fn highest(&self, requests: &Span, limits: &Span, wanted: u128) -> Result<u128, Misfit> {
         let highest = requests.most.0;
         let fits = |limit: u128| self.least_request(limit) <= highest.min(limit);
-        let by_container = self.container.ratio.map(|ratio| times(highest, ratio));
-        let by_pod = self.pod.ratio.filter(|_| self.whole.limit.is_none()).map(|ratio| {
-            let request = self.whole.request.unwrap_or_else(|| self.others_request().saturating_add(highest));
-            times(request, ratio).saturating_sub(self.others.limit.unwrap_or_default())
+        let most = self.most_limit(highest, wanted);
+        // A ratio that is no whole number is kept with room to spare, and what it is taken times of is rounded.
+        let mut lower = [0, 1, 2].into_iter().map(|steps: u128| {
+            self.most_limit(highest.saturating_sub(self.step.saturating_mul(steps)), wanted)
         });
-        let most = [Some(wanted), by_container, by_pod].into_iter().flatten().min().unwrap_or(wanted);
-        let most = most.saturating_sub(most.checked_rem(self.step).unwrap_or_default());
-        // A ratio that is no whole number is kept with room to spare.
-        let found = [most, most.saturating_sub(self.step)].into_iter().find(|limit| fits(*limit));
+        let found = lower.find(|limit| fits(*limit));
         found.filter(|limit| *limit >= limits.least.0).ok_or_else(|| Misfit {
             what: "limit",
             least: limits.least,
             most: (most, Why::Other),
             ratio: self.container.ratio.into_iter().chain(self.pod.ratio).min(),
         })
+    }
+
+    /// The highest limit up to `wanted` that the ratios allow to a request.
+    fn most_limit(&self, request: u128, wanted: u128) -> u128 {
+        let by_container = self.container.ratio.map(|ratio| times(request, ratio));
+        let by_pod = self.pod.ratio.filter(|_| self.whole.limit.is_none()).map(|ratio| {
+            let request = self.whole.request.unwrap_or_else(|| self.others_request().saturating_add(request));
+            times(request, ratio).saturating_sub(self.others.limit.unwrap_or_default())
+        });
+        let most = [Some(wanted), by_container, by_pod].into_iter().flatten().min().unwrap_or(wanted);
+        most.saturating_sub(most.checked_rem(self.step).unwrap_or_default())
     }
 
     /// The least request that a limit may have by the ratios.
@@ -235,14 +243,14 @@ fn times(amount: u128, ratio: u128) -> u128 {
 }
 
 /// The least multiple of `step` that an amount is at most `ratio` thousandths of. The API server compares in floating
-/// point: at a ratio that is no whole number one step more is on the safe side.
+/// point: at a ratio that is no whole number one step more is on the safe side, unless nothing has to be requested.
 fn divided(amount: u128, ratio: u128, step: u128) -> u128 {
     let thousandths = amount.saturating_mul(1000);
     let Some(least) = thousandths.checked_add(ratio.saturating_sub(1)).and_then(|sum| sum.checked_div(ratio))
     else {
         return u128::MAX;
     };
-    let more = if ratio.is_multiple_of(1000) { 0 } else { step };
+    let more = if least == 0 || ratio.is_multiple_of(1000) { 0 } else { step };
     least.checked_next_multiple_of(step).and_then(|least| least.checked_add(more)).unwrap_or(u128::MAX)
 }
 

@@ -50,6 +50,28 @@ fn a_limit_is_given_where_there_has_to_be_one() {
     assert_eq!(fitted(CPU, Frame { container: bounds(Some(50), None, None), ..cpu() }), (50, None));
 }
 
+/// The others request all that a pod may, and the limit of the pod as a whole is far below what their requests allow.
+#[test]
+fn no_request_is_needed_for_a_ratio_that_the_other_containers_keep() {
+    for ratio in [1000, 1100, 1500, 2000, 3300] {
+        let pod = bounds(None, Some(256), Some(ratio));
+        let frame = Frame { pod, others: sums(256, None), whole: sums(None, 64), ..memory() };
+        assert_eq!(fitted(Wanted { request: 0, ..MEMORY }, frame), (0, Some(64)), "{ratio}");
+    }
+}
+
+/// The request cannot rise above what the pod as a whole leaves, so that the limit falls to what the ratio allows to that.
+#[test]
+fn a_limit_falls_to_the_highest_that_a_ratio_allows() {
+    for (ratio, left, limit) in
+        [(1100, 64, 64), (1500, 48, 64), (2000, 40, 80), (3300, 24, 64), (5500, 16, 64)]
+    {
+        let frame = Frame { container: bounds(None, None, Some(ratio)), whole: sums(left, None), ..memory() };
+        let (request, fitted) = fitted(MEMORY, frame);
+        assert!(request <= left && fitted >= Some(limit), "{ratio}: {request}, {fitted:?}");
+    }
+}
+
 #[test]
 fn values_move_to_the_nearest_that_a_limit_range_allows() {
     for (container, expected) in [
