@@ -20,9 +20,9 @@ clients_root() {
 build_clients_root() {
     debian_with kubectl,python3-kubernetes,nodejs,curl
     # Files of an image have no age, and Python goes by that of a source: unless told otherwise, it compiles each anew.
+    # shellcheck disable=SC2154 # out: cache.sh
     chroot "$out/root" sh -c 'python3 -m compileall -qf --invalidation-mode unchecked-hash \
         -x "/(test|idlelib|tkinter|lib2to3)/" /usr/lib/python3 /usr/lib/python3.[0-9]*'
-    # shellcheck disable=SC2154 # out: cache.sh
     ln -s /usr/bin/kubectl "$out/root/usr/local/bin/kubectl-$clients_suite"
     # shellcheck disable=SC2086 # release and package
     kubectl_of $clients_old
