@@ -2,6 +2,7 @@
 //! somebody made. What goes there runs recorded or not at all, and what passed raw ends with the rule that let it pass.
 
 use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
 use podwitness_e2e::{
     Kubectl, Namespace, Viewer, eventually,
     grants::{enforced, with_grant},
@@ -108,16 +109,16 @@ async fn recorded_or_refused(
 const INSECURE: &str = "--insecure-skip-tls-verify";
 const NAMED: &str = "--certificate-authority=ACCOUNT/ca.crt --tls-server-name=kubernetes.default.svc";
 
-/// Every server, by clients that verify its certificate and by those that do not.
+/// Every server, by clients that verify its certificate and by those that do not, at the same time.
 async fn try_all(both: (&Namespace, &Namespace), servers: &[String], round: &str) -> Result<()> {
     let viewer = Viewer::open().await?;
-    for (number, server) in servers.iter().enumerate() {
-        for (way, options) in [("insecure", INSECURE), ("named", NAMED)] {
-            let mark = format!("{round}-{way}-{number}");
-            recorded_or_refused(both, &viewer, (server, options), &mark).await?;
-        }
-    }
-    Ok(())
+    let tries = servers.iter().enumerate().flat_map(|(number, server)| {
+        [("insecure", INSECURE), ("named", NAMED)].map(|(way, options)| {
+            let (viewer, mark) = (&viewer, format!("{round}-{way}-{number}"));
+            async move { recorded_or_refused(both, viewer, (server, options), &mark).await }
+        })
+    });
+    try_join_all(tries).await.map(drop)
 }
 
 /// Waits until sidecars have heard of the Service: no handshake shows the API server's own certificate any more.
