@@ -74,11 +74,11 @@ impl Verdict {
 /// A mirror pod shows what a node runs by itself. Whoever sets that annotation on another pod gets a pod that no
 /// kubelet runs (`pkg/kubelet/pod/mirror_client.go`), and cannot take it away again.
 pub(super) fn skipped(pod: &Value, namespace: &Namespace) -> Option<&'static str> {
-    let label = |key: &str| pod.pointer("/metadata/labels")?.get(key)?.as_str().map(ToOwned::to_owned);
+    let label = |key: &str| pod.pointer("/metadata/labels")?.get(key)?.as_str();
     if pod::annotation(pod, MIRROR).is_some() {
         return Some("mirror");
     }
-    namespace.exempts(&label).then_some("exempt")
+    namespace.exempts(label).then_some("exempt")
 }
 
 /// The verdict on a pod that is not left out.
