@@ -14,7 +14,7 @@ use kube::{
     },
 };
 use podwitness_core::{
-    grant::{GrantSpec, PodTarget, dst_fits, src_means_anybody},
+    grant::{GrantSpec, PodTarget, dst_fits, src_matches_anyone},
     inject::{CONTROL_PORT, ControlAddress, Inject, UntilNetmap},
     labels,
     trust::Trust,
@@ -185,16 +185,16 @@ impl World {
     pub(super) fn unrecorded(&self, namespace: &Namespace, name: &str) -> Option<String> {
         let target = PodTarget { namespace: name, name: None, tags: &namespace.tags };
         let records = |grant: &GrantSpec| {
-            grant.src.iter().any(|src| src_means_anybody(src))
+            grant.src.iter().any(|src| src_matches_anyone(src))
                 && grant.app.kubernetes.iter().any(|rule| !rule.recorder.is_empty())
         };
         if self.grants.any_or_overflowed(|grant| dst_fits(grant, target) && records(grant)) {
             return None;
         }
         let why = if self.grants.any_or_overflowed(|grant| dst_fits(grant, target)) {
-            "the grants that mean them name no recorder, or mean nobody"
+            "the grants that match them name no recorder, or match no user"
         } else {
-            "no Grant means them"
+            "no Grant matches them"
         };
         Some(format!(
             "podwitness: pods of this namespace get a sidecar, but nothing is recorded: {why}; create a Grant with a \
