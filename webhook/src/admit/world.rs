@@ -29,7 +29,9 @@ use super::{
     api_server::ApiServer,
     cache::{self, Cache},
     constraints::Constraints,
+    grants::Target,
     namespaces::Namespace,
+    older,
     refusal::{Reason, Refusal},
 };
 use crate::{certs, config::AdmitConfig, failures::Failures};
@@ -53,6 +55,7 @@ pub(super) struct World {
     api_server: Arc<ApiServer>,
     pub(super) constraints: Arc<Constraints>,
     fetch: Option<Api<NamespaceMeta>>,
+    pub(super) client: Option<Client>,
 }
 
 impl World {
@@ -71,6 +74,7 @@ impl World {
             api_server: Arc::new(ApiServer::new()),
             constraints: Arc::new(Constraints::new()),
             fetch: client.map(|client| Api::all(client.clone())),
+            client: client.cloned(),
         }
     }
 
@@ -140,6 +144,18 @@ impl World {
             }
             Err(_) => Err(unknown(name)),
         }
+    }
+
+    /// Namespaces with the label that asks for injection; `None` where there are more than are known here.
+    pub(super) fn targets(&self) -> Option<Vec<Target>> {
+        self.namespaces
+            .entries()
+            .map(|all| all.into_iter().map(|(name, namespace)| (name, namespace.tags.clone())).collect())
+    }
+
+    /// What to say of pods that were there before their namespace was labelled.
+    pub(super) async fn older_pods(&self, name: &str, namespace: &Namespace) -> Option<String> {
+        older::find(self.client.as_ref()?, name, namespace).await?.warning(name)
     }
 
     /// What injection into `pod` depends on.

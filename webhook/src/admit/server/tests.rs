@@ -455,3 +455,5 @@ async fn a_pod_that_fits_only_without_a_sidecar_is_let_through_where_injection_i
         assert_eq!(response.get("patch").is_some(), reason == "injected");
     }
 }
+
+mod advice;
