@@ -20,7 +20,10 @@ use podwitness_core::{
     trust::Trust,
 };
 use podwitness_crd::Grant;
-use podwitness_runtime::readiness::{BlockReady, Readiness};
+use podwitness_runtime::{
+    readiness::{BlockReady, Readiness},
+    version::version,
+};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -176,6 +179,7 @@ impl World {
             credentials: namespace.credentials()?,
             namespace_annotations: namespace.annotations.clone(),
             allow: namespace.allow().0,
+            version: version().to_owned(),
             image: self.config.image.clone(),
             pull_secrets: self.config.pull_secrets.clone(),
             amounts: self.config.amounts,
