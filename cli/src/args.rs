@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Exit code of a command line that cannot be understood.
+/// Exit code of a command line that cannot be understood (`EX_USAGE` of `sysexits.h`).
 pub const EXIT_USAGE: u8 = 64;
+/// Exit code where the cluster or a file cannot be read.
+pub const EXIT_FAILURE: u8 = 1;
 /// Exit code where nothing would be recorded.
 pub const EXIT_UNRECORDED: u8 = 3;
 /// Exit code where the request would be refused.
@@ -13,7 +15,7 @@ pub const EXIT_REFUSED: u8 = 4;
 
 /// Says who is recorded where.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl-witness", bin_name = "kubectl witness", version, about)]
+#[command(name = "kubectl-witness", bin_name = "kubectl witness", version = env!("PODWITNESS_VERSION"), about)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -26,7 +28,32 @@ pub enum Command {
     /// Ask and make grants.
     #[command(subcommand)]
     Grants(Grants),
+    /// Print the script by which a shell completes this command.
+    #[command(after_help = COMPLETION_HELP)]
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
 }
+
+/// Shells that can complete the command.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+const COMPLETION_HELP: &str = "\
+Examples:
+  source <(kubectl witness completion bash)
+  kubectl witness completion zsh > \"${fpath[1]}/_kubectl-witness\"
+  kubectl witness completion fish > ~/.config/fish/completions/kubectl-witness.fish
+
+It completes the command under its own name, kubectl-witness.";
 
 /// Commands about grants.
 #[derive(Debug, Subcommand)]
@@ -36,7 +63,7 @@ pub enum Grants {
     /// Reads grants, recorders, the namespace and the pod from the cluster, and evaluates the grants as the pod's
     /// sidecar does. Changes nothing.
     #[command(after_help = EXPLAIN_HELP)]
-    Explain(Explain),
+    Explain(Box<Explain>),
     /// Turn a Tailscale policy file into Grant objects.
     ///
     /// Grants with the capability tailscale.com/cap/kubernetes become Grant objects on standard output; what cannot be
@@ -47,9 +74,9 @@ pub enum Grants {
 
 const EXPLAIN_HELP: &str = "\
 Examples:
-  kubectl witness grants explain --as ana@example.com --as-group sre --pod shop/till
+  kubectl witness grants explain --as ana@example.com --as-group sre --pod till -n shop
   kubectl witness grants explain --as system:serviceaccount:shop:till --pod shop/till --verb list --resource pods
-  kubectl witness grants explain --as ana --pod shop/till --verb port-forward --namespace payment -o json
+  kubectl witness grants explain --as ana --pod shop/till --verb port-forward --request-namespace payment -o json
 
 Exit codes:
   0   it is recorded, now or as soon as a recorder is back
@@ -58,7 +85,8 @@ Exit codes:
   4   it is refused as things stand: a grant fails closed, and no recorder can take the recording
   64  the command line is wrong
 
-It has to be allowed to get namespaces and pods, and to list grants.podwitness.dev and recorders.podwitness.dev.";
+It needs the rights to get namespaces and pods, and to list grants.podwitness.dev and recorders.podwitness.dev. With the
+right to list events.events.k8s.io it can say why a pod was let through without a sidecar.";
 
 const IMPORT_HELP: &str = "\
 Examples:
@@ -90,9 +118,12 @@ pub struct Explain {
     /// Group that is impersonated with it; may be given again.
     #[arg(long = "impersonating-group", value_name = "GROUP", requires = "impersonating")]
     pub impersonating_groups: Vec<String>,
-    /// Pod from which the request comes; grants mean it by dst. It need not exist.
-    #[arg(long, value_name = "NAMESPACE/POD", value_parser = pod)]
-    pub pod: (String, String),
+    /// Pod from which the request comes; grants match it by dst. It need not exist.
+    #[arg(long, value_name = "[NAMESPACE/]POD", value_parser = pod)]
+    pub pod: (Option<String>, String),
+    /// Namespace of the pod; that of the context by default.
+    #[arg(long, short)]
+    pub namespace: Option<String>,
     /// What is done: exec, attach, cp, debug, run, port-forward, logs, or an API verb such as list with --resource.
     #[arg(long, default_value = "exec")]
     pub verb: String,
@@ -100,8 +131,8 @@ pub struct Explain {
     #[arg(long)]
     pub resource: Option<String>,
     /// Namespace that the request names; that of the pod by default, empty for cluster scope.
-    #[arg(long, short)]
-    pub namespace: Option<String>,
+    #[arg(long, value_name = "NAMESPACE")]
+    pub request_namespace: Option<String>,
     /// As if the API server could not say who the user is: every src matches.
     #[arg(long)]
     pub unverified: bool,
@@ -147,13 +178,13 @@ pub enum GrantForm {
     Json,
 }
 
-fn pod(text: &str) -> Result<(String, String), String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok((namespace.to_owned(), name.to_owned()))
-        }
-        _ => Err("write a pod as NAMESPACE/POD".to_owned()),
+fn pod(text: &str) -> Result<(Option<String>, String), String> {
+    let (namespace, name) =
+        text.split_once('/').map_or((None, text), |(namespace, name)| (Some(namespace), name));
+    if name.is_empty() || name.contains('/') || namespace == Some("") {
+        return Err("write a pod as POD, with --namespace, or as NAMESPACE/POD".to_owned());
     }
+    Ok((namespace.map(ToOwned::to_owned), name.to_owned()))
 }
 
 fn mapping(text: &str) -> Result<(String, String), String> {
@@ -174,8 +205,11 @@ mod tests {
         Cli::command().debug_assert();
         for wrong in [
             &["grants", "explain", "--pod", "shop/till"][..],
-            &["grants", "explain", "--as", "ana", "--pod", "till"],
+            &["grants", "explain", "--as", "ana", "--pod", ""],
+            &["grants", "explain", "--as", "ana", "--pod", "/till"],
             &["grants", "explain", "--as", "ana", "--pod", "shop/till/x"],
+            &["completion"],
+            &["completion", "tcsh"],
             &["grants", "import"],
             &["grants", "import", "p", "--map", "=x"],
             &["grants"],

@@ -4,12 +4,14 @@
 
 mod answer;
 mod facts;
+mod pod;
 mod question;
 mod text;
 
 pub use answer::{Answer, Outcome, answer};
 pub use facts::Facts;
-pub use question::{Pod, Question};
+pub use pod::{Owner, PodFacts};
+pub use question::{Pod, Question, UsageError};
 
 #[cfg(test)]
 mod tests;

@@ -5,5 +5,6 @@
 
 pub mod app;
 pub mod args;
+pub mod cluster;
 pub mod explain;
 pub mod import;

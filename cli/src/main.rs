@@ -22,9 +22,9 @@ fn main() -> ExitCode {
     match app::run(cli, &mut stdout(), &mut stderr()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            // Nobody can be told that standard error is closed.
+            // Where standard error is closed, the exit code says it.
             let _ = writeln!(stderr(), "kubectl-witness: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(app::exit_code(&error))
         }
     }
 }

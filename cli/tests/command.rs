@@ -35,6 +35,29 @@ fn help_is_an_answer() -> Result<()> {
 }
 
 #[test]
+fn the_version_is_that_of_the_package_with_the_commit() -> Result<()> {
+    let output = run(&["--version"], "")?;
+    let said = text(&output.stdout);
+    assert!(said.contains(env!("CARGO_PKG_VERSION")) && said.trim_end().contains('+'), "{output:?}");
+    Ok(())
+}
+
+#[test]
+fn shells_get_their_scripts() -> Result<()> {
+    for (shell, says) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef kubectl-witness"),
+        ("fish", "complete -c kubectl-witness"),
+    ] {
+        let output = run(&["completion", shell], "")?;
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = text(&output.stdout);
+        assert!(script.contains(says) && script.contains("explain"), "{shell}: {script}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_wrong_command_line_has_a_code_of_its_own() -> Result<()> {
     let output = run(&["grants", "explain"], "")?;
     assert_eq!(output.status.code(), Some(i32::from(EXIT_USAGE)), "{output:?}");
@@ -44,10 +67,26 @@ fn a_wrong_command_line_has_a_code_of_its_own() -> Result<()> {
 }
 
 #[test]
+fn options_that_contradict_each_other_have_it_too_and_no_cluster_is_asked() -> Result<()> {
+    for (args, says) in [
+        (&["--pod", "shop/till", "-n", "office"][..], "name the pod's namespace once"),
+        (&["--pod", "till", "--verb", "dance"], "--verb dance is unknown"),
+        (&["--pod", "till", "--verb", "list"], "needs --resource"),
+    ] {
+        let output = run(&[&["grants", "explain", "--as", "ana"], args].concat(), "")?;
+        assert_eq!(output.status.code(), Some(i32::from(EXIT_USAGE)), "{output:?}");
+        assert!(text(&output.stderr).contains(says), "{output:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn without_a_cluster_it_says_so() -> Result<()> {
     let output = run(&["grants", "explain", "--as", "ana", "--pod", "shop/till"], "")?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(text(&output.stderr).starts_with("kubectl-witness: "), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.starts_with("kubectl-witness: cannot read the kubeconfig /nowhere/config: "), "{output:?}");
+    assert!(said.contains("set KUBECONFIG") && !said.contains(['"', '{']), "{output:?}");
     Ok(())
 }
 

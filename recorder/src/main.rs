@@ -18,6 +18,7 @@ use podwitness_runtime::{
     descriptors,
     drain::shutdown_signal,
     telemetry, tls,
+    version::version,
 };
 use podwitness_tunnel::Privileged;
 use tokio::runtime::Runtime;
@@ -28,7 +29,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Takes recordings in, and shows them.
 #[derive(Parser)]
-#[command(version, about, after_help = config::HELP)]
+#[command(version = version(), about, after_help = config::HELP)]
 struct Cli {
     #[command(subcommand)]
     role: Role,

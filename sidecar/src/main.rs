@@ -11,6 +11,7 @@ use podwitness_runtime::{
     drain::shutdown_signal,
     readiness::Readiness,
     telemetry, tls,
+    version::version,
 };
 use podwitness_sidecar::{
     app,
@@ -71,5 +72,5 @@ fn run(config: Config, begun: Instant) -> anyhow::Result<()> {
 /// The pod's other containers wait for this, so what it took is worth a line.
 async fn say_when_ready(readiness: Readiness, begun: Instant) {
     readiness.ready().await;
-    tracing::info!(elapsed = ?begun.elapsed(), "ready");
+    tracing::info!(version = version(), elapsed = ?begun.elapsed(), "ready");
 }

@@ -5,6 +5,7 @@
 //! (`world`), the verdict on a pod (`decide`), reviews (`review`) and the server. What has a side effect,
 //! the Event on a pod that is let through (`events`), is left out of a dry run, which is answered like any other review.
 
+mod annotations;
 mod api_server;
 mod baseline;
 mod body;
@@ -20,10 +21,13 @@ mod dirs;
 mod ephemeral_storage;
 mod events;
 mod fit;
+mod grants;
+mod keys;
 mod labelled;
 mod metrics;
 mod mutate;
 mod namespaces;
+mod older;
 mod patch;
 mod pod;
 mod ports;

@@ -46,6 +46,7 @@ use podwitness_runtime::{
     clock::SystemClock,
     drain::{Drain, Drained, shutdown_signal},
     tls,
+    version::version,
 };
 use thiserror::Error;
 
@@ -97,7 +98,7 @@ pub async fn run(config: ControlConfig) -> Result<(), ControlError> {
         readiness: sockets.readiness,
         drain: drain.clone(),
     };
-    tracing::info!(%addr, admin = %admin_addr, "the control plane starts");
+    tracing::info!(version = version(), %addr, admin = %admin_addr, "the control plane starts");
     let outcome = tokio::select! {
         outcome = parts.run(served, sockets.listener, tls) => outcome,
         () = shutdown_signal() => Ok(()),

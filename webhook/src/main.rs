@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use podwitness_runtime::{
     config::{EXIT_USAGE, Env},
     tls,
+    version::version,
 };
 use podwitness_webhook::{
     app::{self, Role},
@@ -14,7 +15,7 @@ use podwitness_webhook::{
 
 /// Admission and control plane of Podwitness.
 #[derive(Parser)]
-#[command(version, about, after_help = config::HELP)]
+#[command(version = version(), about, after_help = config::HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

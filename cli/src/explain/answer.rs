@@ -6,12 +6,13 @@ use podwitness_core::{
         evaluate, explain, src_item_fits,
     },
     identity::Caller,
+    labels::BYPASS_UNTIL,
     request_info::RequestInfo,
 };
-use podwitness_crd::RecorderState;
+use podwitness_crd::{RecorderState, bypass_until, rfc3339};
 use serde::Serialize;
 
-use super::{Facts, Question};
+use super::{Facts, Pod, Question, pod};
 use crate::args::{EXIT_REFUSED, EXIT_UNRECORDED};
 
 /// What becomes of the request's recording.
@@ -58,9 +59,9 @@ pub struct Answer {
     pub applies: Vec<Applied>,
     /// What they ask for together.
     pub follows: Option<Follows>,
-    /// Grants that mean the pod and do not apply, in order.
+    /// Grants that match the pod and do not apply, in order.
     pub others: Vec<Other>,
-    /// How many grants mean other pods.
+    /// How many grants match other pods.
     pub elsewhere: usize,
     /// What else has to be known.
     pub notes: Vec<String>,
@@ -88,9 +89,9 @@ pub struct Applied {
     pub priority: i32,
     /// Whether it is a default grant.
     pub default: bool,
-    /// Items of `src` that mean the caller.
+    /// Items of `src` that match the caller.
     pub src: Vec<String>,
-    /// Items of `dst` that mean the pod.
+    /// Items of `dst` that match the pod.
     pub dst: Vec<String>,
     /// Rules that cover the request.
     pub rules: Vec<Rule>,
@@ -124,7 +125,7 @@ pub struct Follows {
     pub lead: u64,
     /// Flags and variables whose values are not kept.
     pub mask_flags: Vec<String>,
-    /// What happens to upgrades that nobody can look into.
+    /// What happens to upgrades that cannot be inspected.
     pub opaque: Opaque,
 }
 
@@ -162,8 +163,9 @@ const BEHIND_OTHERS: &str = "behind-others";
 /// Answers a question.
 #[must_use]
 pub fn answer(question: &Question, facts: &Facts) -> Answer {
-    let Question { pod, caller, request, .. } = question;
-    let target = PodTarget { namespace: &pod.namespace, name: Some(&pod.name), tags: &facts.tags };
+    let Question { caller, request, .. } = question;
+    let Pod { namespace, name } = &question.pod;
+    let target = PodTarget { namespace, name: Some(name), tags: &facts.tags };
     // What the control plane publishes for this pod.
     let published: Grants =
         facts.grants.iter().filter(|grant| dst_fits(&grant.spec, target)).cloned().collect();
@@ -181,7 +183,7 @@ pub fn answer(question: &Question, facts: &Facts) -> Answer {
     Answer {
         outcome,
         because,
-        pod: format!("{}/{}", pod.namespace, pod.name),
+        pod: format!("{namespace}/{name}"),
         caller: caller.clone(),
         request: Asked::of(request),
         applies,
@@ -230,7 +232,7 @@ fn other(grant: &Grant, fate: &Fate<'_>, question: &Question) -> Other {
             };
             (
                 "other-caller",
-                format!("src {} means neither {who}{or} nor their groups", grant.spec.src.join(", ")),
+                format!("src {} matches neither {who}{or} nor their groups", grant.spec.src.join(", ")),
             )
         }
         Fate::OtherRequest => {
@@ -287,18 +289,25 @@ fn outcome(
     keeps_away: bool,
 ) -> (Outcome, String) {
     let not = |because: &str| (Outcome::NotRecorded, because.to_owned());
-    if facts.pod.is_some_and(|pod| !pod.witnessed) {
-        return not(
-            "the pod has no sidecar; label its namespace podwitness.dev/inject and make the pod anew",
-        );
+    if let Some(because) = pod::unwitnessed(&question.pod, facts) {
+        return (Outcome::NotRecorded, because);
     }
-    if facts.pod.is_none() && facts.inject.is_none() {
-        return not("the namespace is not labelled podwitness.dev/inject, so that its pods get no sidecar");
+    if let Some(until) = bypass(facts).filter(|until| *until > facts.now) {
+        return not(&format!(
+            "the namespace suspends recording until {} (annotation {BYPASS_UNTIL}): everything is passed on unrecorded; end \
+             it with kubectl annotate namespace {} {BYPASS_UNTIL}-",
+            rfc3339(until),
+            question.pod.namespace
+        ));
     }
-    let Some(follows) = follows else { return not("no grant applies") };
+    let Some(follows) = follows else {
+        return not("no grant applies; create one with src and dst that match");
+    };
     let is_session = question.request.pod_action().is_some();
     if !is_session && !follows.events {
-        return not("it is no session, and no grant that applies asks for events");
+        return not(
+            "it is no session, and no grant that applies asks for events; set enableEvents in a rule",
+        );
     }
     if follows.recorders.is_empty() && keeps_away {
         return not(
@@ -316,10 +325,17 @@ fn outcome(
     match (usable.map(|candidate| candidate.name.as_str()).next(), follows.fail_closed) {
         (Some(name), _) => (Outcome::Recorded, format!("recorder {name} is ready")),
         (None, false) => (Outcome::Kept, "no recorder is ready; it waits in the pod until one is".to_owned()),
-        (None, true) => {
-            (Outcome::Refused, "it fails closed, and no recorder that satisfies it is ready".to_owned())
-        }
+        (None, true) => (
+            Outcome::Refused,
+            "it fails closed, and no recorder that satisfies it is ready; see kubectl get recorders"
+                .to_owned(),
+        ),
     }
+}
+
+/// Until when the namespace suspends recording, in seconds since 1970.
+fn bypass(facts: &Facts) -> Option<i64> {
+    facts.bypass_until.as_deref().and_then(bypass_until)
 }
 
 fn notes(
@@ -329,8 +345,9 @@ fn notes(
     obligation: Option<&Obligation>,
 ) -> Vec<String> {
     let mut notes = facts.unknown.clone();
-    if facts.pod.is_none() && facts.unknown.is_empty() {
-        notes.push("there is no pod of this name; the answer is for one that will be there".to_owned());
+    notes.extend(pod::notes(&question.pod, facts));
+    if facts.bypass_until.is_some() && bypass(facts).is_none() {
+        notes.push(format!("annotation {BYPASS_UNTIL} of the namespace is not a time and has no effect"));
     }
     if !facts.accepted().is_empty() {
         notes.push(format!(

@@ -1,27 +1,23 @@
 //! What the cluster says: grants and recorders, the namespace and the pod.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, bail};
-use k8s_openapi::api::core::v1::{self, Namespace};
-use kube::{Api, Client, Config, Resource, ResourceExt as _, api::ListParams, config::KubeConfigOptions};
-use podwitness_core::{
-    allow::Allow,
-    grant,
-    inject::{self, Inject},
-    labels,
+use k8s_openapi::{
+    api::{
+        core::v1::{self, Namespace},
+        events::v1::Event,
+    },
+    jiff::Timestamp,
 };
+use kube::{Api, ResourceExt as _, api::ListParams};
+use podwitness_core::{allow::Allow, grant, inject::Inject, labels};
 use podwitness_crd::{Grant, Recorder};
-use serde::de::DeserializeOwned;
-use tokio::time::timeout;
 
-use super::Pod;
+use super::{Pod, PodFacts};
+use crate::cluster::{Cluster, ClusterError};
 
-/// For each request to the API server.
-const LIMIT: Duration = Duration::from_secs(30);
-/// Objects of one answer of the API server, and how many there may be at all.
-const PAGE: u32 = 500;
-const MAX_OBJECTS: usize = 10_000;
+/// Events of a namespace that are looked through.
+const MAX_EVENTS: u32 = 500;
+/// Reason of the Event on what runs without a sidecar where one is wanted (`webhook/src/admit/events.rs`).
+const NOT_WITNESSED: &str = "NotWitnessed";
 
 /// What has to be known of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -36,96 +32,107 @@ pub struct Facts {
     pub inject: Option<String>,
     /// What the namespace accepts beyond Pod Security baseline.
     pub allow: Vec<String>,
+    /// The namespace's annotation that leaves pods out.
+    pub exempt: Option<String>,
+    /// The namespace's annotation that suspends recording.
+    pub bypass_until: Option<String>,
     /// The pod, if there is one of this name.
     pub pod: Option<PodFacts>,
+    /// Why admission let the pod through without a sidecar, if an Event says so.
+    pub let_through: Option<String>,
     /// What could not be found out.
     pub unknown: Vec<String>,
-}
-
-/// What a pod is like.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PodFacts {
-    /// Whether it has the sidecar.
-    pub witnessed: bool,
+    /// The time, in seconds since 1970.
+    pub now: i64,
 }
 
 impl Facts {
     /// What the namespace accepts of its pods beyond the baseline, if it holds them to it.
     #[must_use]
     pub fn accepted(&self) -> &[String] {
-        if self.inject.as_deref() == Some(Inject::Required.as_str()) { &self.allow } else { &[] }
+        if self.requires() { &self.allow } else { &[] }
     }
 
-    /// Asks the cluster of the kubeconfig.
+    /// Whether the namespace refuses pods that cannot be injected.
+    #[must_use]
+    pub fn requires(&self) -> bool {
+        self.inject.as_deref() == Some(Inject::Required.as_str())
+    }
+
+    /// Asks the cluster.
     ///
     /// # Errors
     /// Where grants, recorders or the namespace cannot be read.
-    pub async fn read(context: Option<&str>, pod: &Pod) -> Result<Self> {
-        let options = KubeConfigOptions { context: context.map(ToOwned::to_owned), ..Default::default() };
-        let config = match context {
-            Some(_) => Config::from_kubeconfig(&options).await?,
-            None => Config::infer().await.context("there is neither a kubeconfig nor a service account")?,
-        };
-        let client = Client::try_from(config)?;
-        let grants: Vec<Grant> = all(&client, "grants.podwitness.dev").await?;
-        let recorders = all(&client, "recorders.podwitness.dev").await?;
-        let api: Api<Namespace> = Api::all(client.clone());
-        let what = || format!("cannot read namespace {}", pod.namespace);
-        let namespace = within(api.get_opt(&pod.namespace)).await.with_context(what)?;
-        let Some(namespace) = namespace else { bail!("there is no namespace {}", pod.namespace) };
+    pub async fn read(cluster: &Cluster, pod: &Pod) -> Result<Self, ClusterError> {
+        let grants: Vec<Grant> = cluster.all("grants.podwitness.dev").await?;
+        let recorders = cluster.all("recorders.podwitness.dev").await?;
+        let api: Api<Namespace> = Api::all(cluster.client());
+        let what = format!("read namespace {}", pod.namespace);
+        let namespace = cluster.within(&what, api.get_opt(&pod.namespace)).await?;
+        let namespace = namespace.ok_or_else(|| ClusterError::NoNamespace(pod.namespace.clone()))?;
         let mut facts = Self {
             grants: grants.iter().map(Grant::named).collect(),
             recorders,
-            tags: tags(&namespace),
-            inject: namespace.labels().get(labels::INJECT).cloned(),
-            allow: allowed(&namespace),
-            ..Self::default()
+            now: Timestamp::now().as_second(),
+            ..Self::of(&namespace)
         };
-        let api: Api<v1::Pod> = Api::namespaced(client, &pod.namespace);
-        match within(api.get_opt(&pod.name)).await {
+        let api: Api<v1::Pod> = Api::namespaced(cluster.client(), &pod.namespace);
+        match cluster.within(&format!("read pod {}", pod.name), api.get_opt(&pod.name)).await {
             Ok(found) => facts.pod = found.as_ref().map(PodFacts::of),
-            Err(error) => facts.unknown.push(format!("whether the pod is there: {error:#}")),
+            Err(error) => facts.unknown.push(format!("whether the pod exists is not known: {error}")),
+        }
+        if facts.inject.is_some() && facts.pod.as_ref().is_some_and(|pod| !pod.witnessed) {
+            facts.find_event(cluster, pod).await;
         }
         Ok(facts)
     }
-}
 
-impl PodFacts {
-    fn of(pod: &v1::Pod) -> Self {
-        let spec = pod.spec.as_ref();
-        let mut first = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-        Self { witnessed: first.any(|container| container.name == inject::CONTAINER) }
+    /// What a namespace says.
+    pub(super) fn of(namespace: &Namespace) -> Self {
+        let keys = namespace.labels().keys();
+        let tags = keys.filter_map(|key| key.strip_prefix(labels::TAG_PREFIX)).map(ToOwned::to_owned);
+        let annotation = |key: &str| namespace.annotations().get(key).cloned();
+        let (allow, _) = Allow::parse(annotation(labels::ALLOW).as_deref().unwrap_or_default());
+        Self {
+            tags: tags.collect(),
+            inject: namespace.labels().get(labels::INJECT).cloned(),
+            allow: allow.items().iter().map(ToString::to_string).collect(),
+            exempt: annotation(labels::EXEMPT).filter(|terms| !terms.trim().is_empty()),
+            bypass_until: annotation(labels::BYPASS_UNTIL),
+            ..Self::default()
+        }
     }
-}
 
-fn tags(namespace: &Namespace) -> Vec<String> {
-    let keys = namespace.labels().keys();
-    keys.filter_map(|key| key.strip_prefix(labels::TAG_PREFIX)).map(ToOwned::to_owned).collect()
-}
-
-fn allowed(namespace: &Namespace) -> Vec<String> {
-    let (allow, _) = Allow::parse(namespace.annotations().get(labels::ALLOW).map_or("", String::as_str));
-    allow.items().iter().map(ToString::to_string).collect()
-}
-
-async fn all<K>(client: &Client, what: &str) -> Result<Vec<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
-{
-    let api: Api<K> = Api::all(client.clone());
-    let mut params = ListParams::default().limit(PAGE);
-    let mut found = Vec::new();
-    loop {
-        let page = within(api.list(&params)).await.with_context(|| format!("cannot list {what}"))?;
-        found.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(_) if found.len() >= MAX_OBJECTS => bail!("there are more than {MAX_OBJECTS} {what}"),
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(found),
+    /// Events last an hour; where there is none, the answer goes by what the pod looks like.
+    async fn find_event(&mut self, cluster: &Cluster, pod: &Pod) {
+        let api: Api<Event> = Api::namespaced(cluster.client(), &pod.namespace);
+        let params = ListParams::default().fields(&format!("reason={NOT_WITNESSED}")).limit(MAX_EVENTS);
+        match cluster.within("list events", api.list(&params)).await {
+            Ok(events) => {
+                self.let_through = self.pod.as_ref().and_then(|found| note(&events.items, &pod.name, found));
+            }
+            Err(error) => {
+                self.unknown.push(format!("whether admission let the pod through is not known: {error}"));
+            }
         }
     }
 }
 
-async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T> {
-    Ok(timeout(LIMIT, request).await.context("the API server does not answer")??)
+/// What the latest Event on a pod or its owner says of why it has no sidecar.
+pub(super) fn note(events: &[Event], name: &str, pod: &PodFacts) -> Option<String> {
+    let owner = pod.owner.as_ref();
+    let regards = |event: &&Event| {
+        event.regarding.as_ref().is_some_and(|object| {
+            let (kind, on) = (object.kind.as_deref(), object.name.as_deref());
+            (kind, on) == (Some("Pod"), Some(name))
+                || owner.is_some_and(|owner| (kind, on) == (Some(&*owner.kind), Some(&*owner.name)))
+        })
+    };
+    let latest = events.iter().filter(regards).max_by_key(|event| {
+        let last = event.series.as_ref().map(|series| series.last_observed_time.0);
+        last.or_else(|| event.event_time.as_ref().map(|time| time.0))
+    })?;
+    let note = latest.note.as_deref()?;
+    // The Event begins with what is said here anyhow.
+    Some(note.split_once("recorded: ").map_or(note, |(_, why)| why).to_owned())
 }

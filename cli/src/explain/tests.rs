@@ -1,18 +1,28 @@
+mod pods;
+
 use clap::Parser as _;
 use podwitness_core::grant::Grant;
 use podwitness_crd::Recorder;
 use serde_json::{Value, json};
 
-use super::{facts::PodFacts, *};
+use super::*;
 use crate::args::{Cli, Command, Grants};
 
-fn ask(words: &[&str]) -> anyhow::Result<Question> {
-    let all = ["kubectl-witness", "grants", "explain", "--pod", "shop/till"].iter().chain(words);
-    match Cli::try_parse_from(all)?.command {
-        Command::Grants(Grants::Explain(args)) => Question::read(&args),
-        Command::Grants(Grants::Import(_)) => anyhow::bail!("that is an import"),
-    }
+/// The question as the program reads it, where the context's namespace is `office`.
+fn ask_of(pod: &str, words: &[&str]) -> anyhow::Result<Question> {
+    let all = ["kubectl-witness", "grants", "explain", "--pod", pod];
+    let Command::Grants(Grants::Explain(args)) = Cli::try_parse_from(all.iter().chain(words))?.command else {
+        anyhow::bail!("that is another command")
+    };
+    let namespace = Question::check(&args)?;
+    Ok(Question::read(&args, namespace.as_deref().unwrap_or("office"))?)
 }
+
+fn ask(words: &[&str]) -> anyhow::Result<Question> {
+    ask_of("shop/till", words)
+}
+
+const NOW: i64 = 1_800_000_000;
 
 fn grant(name: &str, src: &str, dst: &str, rule: &Value) -> Grant {
     let app = json!({"tailscale.com/cap/kubernetes": [rule]});
@@ -38,9 +48,9 @@ fn facts(grants: Vec<Grant>) -> Facts {
         recorders: vec![recorder("here", "tag:here", true), recorder("down", "tag:down", false)],
         tags: vec!["pci".into()],
         inject: Some("required".into()),
-        allow: vec![],
-        pod: Some(PodFacts { witnessed: true }),
-        unknown: vec![],
+        pod: Some(PodFacts { witnessed: true, ..PodFacts::default() }),
+        now: NOW,
+        ..Facts::default()
     }
 }
 
@@ -89,12 +99,12 @@ Grants that apply, in order
   2. all (priority 0): src ana@example.com; dst namespace:shop
      recorder tag:none; enableEvents
 
-Grants that mean the pod, but do not apply
-  bob: src user:bob@example.com means neither ana@example.com nor their groups
+Grants that match the pod, but do not apply
+  bob: src user:bob@example.com matches neither ana@example.com nor their groups
   lists: no rule covers get pods/exec there; it has: verbs list and resources pods
   default: it is a default grant, and others apply
 
-1 grant means other pods
+1 grant matches other pods
 
 What follows
   Fails       closed: what cannot be recorded does not happen
@@ -104,7 +114,7 @@ What follows
   Events      every request
   Acks        volume; 65536 bytes are shown before they are acknowledged
   Masked      --password
-  Opaque      upgrades that nobody can look into: refused
+  Opaque      upgrades that cannot be inspected: refused
 ";
     assert_eq!(answer.to_string(), expected);
 }
@@ -150,7 +160,7 @@ fn grants_that_name_no_recorder_are_said_to_keep_the_default_one_away() {
 fn a_pod_without_a_sidecar_is_not_recorded_whatever_grants_say() {
     let question = ask(&["--as", "ana"]).unwrap();
     let mut facts = facts(vec![default_grant()]);
-    facts.pod = Some(PodFacts { witnessed: false });
+    facts.pod = Some(PodFacts::default());
     assert_eq!(answer(&question, &facts).outcome, Outcome::NotRecorded);
     facts.pod = None;
     let planned = answer(&question, &facts);
@@ -158,6 +168,38 @@ fn a_pod_without_a_sidecar_is_not_recorded_whatever_grants_say() {
     assert!(planned.notes[0].contains("no pod of this name"), "{:?}", planned.notes);
     facts.inject = None;
     assert_eq!(answer(&question, &facts).outcome, Outcome::NotRecorded);
+}
+
+#[test]
+fn the_namespace_is_that_of_the_pod_as_kubectl_takes_it() {
+    for (pod, words, namespace) in [
+        ("till", &[][..], "office"),
+        ("till", &["-n", "shop"], "shop"),
+        ("till", &["--namespace", "shop"], "shop"),
+        ("shop/till", &[], "shop"),
+        ("shop/till", &["-n", "shop"], "shop"),
+        ("pod/till", &["-n", "shop"], "shop"),
+    ] {
+        let question = ask_of(pod, &[&["--as", "ana"], words].concat()).unwrap();
+        let Pod { namespace: of_pod, name } = &question.pod;
+        assert_eq!((&**of_pod, &**name), (namespace, "till"), "{pod} {words:?}");
+        assert_eq!(question.request.namespace, namespace, "{pod} {words:?}");
+    }
+    for (pod, words, says) in [
+        (
+            "shop/till",
+            &["-n", "office"][..],
+            "--pod shop/till names namespace shop, and --namespace says office",
+        ),
+        ("till", &["-n", ""], "--namespace is empty"),
+        ("till", &["--verb", "exce"], "did you mean exec?"),
+        ("till", &["--verb", "list"], "needs --resource"),
+        ("till", &["--verb", "exec", "--resource", "pods"], "asks for pods/exec"),
+    ] {
+        let error = ask_of(pod, &[&["--as", "ana"], words].concat()).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(crate::app::exit_code(&error), 64, "{error}");
+    }
 }
 
 #[test]
@@ -181,8 +223,8 @@ fn users_come_with_the_groups_that_the_api_server_adds() {
     assert_eq!((&*both.caller.authenticated.name, &*both.caller.effective.name), ("proxy", "ana"));
     let sre = vec![grant("sre", "group:sre", "*", &json!({"recorder": ["tag:here"]}))];
     assert_eq!(answer(&both, &facts(sre.clone())).applies[0].name, "sre");
-    let nobody = ask(&["--as", "x", "--unverified"]).unwrap();
-    assert_eq!(answer(&nobody, &facts(sre)).applies[0].src, ["group:sre"]);
+    let unknown = ask(&["--as", "x", "--unverified"]).unwrap();
+    assert_eq!(answer(&unknown, &facts(sre)).applies[0].src, ["group:sre"]);
 }
 
 #[test]
@@ -201,7 +243,8 @@ fn verbs_are_those_of_kubectl_or_of_the_api() {
     for words in [&["--verb", "dance"][..], &["--verb", "list"], &["--verb", "exec", "--resource", "pods"]] {
         assert!(ask(&[&["--as", "ana"], words].concat()).is_err(), "{words:?}");
     }
-    assert_eq!(ask(&["--as", "ana", "-n", ""]).unwrap().request.namespace, "");
+    let cluster = ask(&["--as", "ana", "--request-namespace", ""]).unwrap();
+    assert_eq!((&*cluster.request.namespace, &*cluster.pod.namespace), ("", "shop"));
 }
 
 #[test]

@@ -25,7 +25,7 @@ impl fmt::Display for Answer {
             writeln!(f, "On behalf   {}", user(&self.caller.effective))?;
         }
         if !self.caller.verified {
-            writeln!(f, "            as if nobody could say who it is: every src matches")?;
+            writeln!(f, "            as if the API server could not tell who it is: every src matches")?;
         }
         writeln!(f, "From pod    {}", self.pod)?;
         writeln!(f)?;
@@ -62,15 +62,15 @@ impl Answer {
             writeln!(f, "  {}. {applied}", index.saturating_add(1))?;
         }
         if !self.others.is_empty() {
-            writeln!(f, "\nGrants that mean the pod, but do not apply")?;
+            writeln!(f, "\nGrants that match the pod, but do not apply")?;
         }
         for other in &self.others {
             writeln!(f, "  {}: {}", other.name, other.why)?;
         }
         match self.elsewhere {
             0 => Ok(()),
-            1 => writeln!(f, "\n1 grant means other pods"),
-            more => writeln!(f, "\n{more} grants mean other pods"),
+            1 => writeln!(f, "\n1 grant matches other pods"),
+            more => writeln!(f, "\n{more} grants match other pods"),
         }
     }
 }
@@ -123,7 +123,7 @@ impl fmt::Display for Follows {
             (Opaque::Refuse, true) => "refused",
             _ => "pass, with their byte counts recorded",
         };
-        write!(f, "  Opaque      upgrades that nobody can look into: {opaque}")
+        write!(f, "  Opaque      upgrades that cannot be inspected: {opaque}")
     }
 }
 

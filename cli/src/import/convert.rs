@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use podwitness_core::grant::{App, Grant, GrantSpec, Rule, dst_means_pods, src_means_anybody};
+use podwitness_core::grant::{App, Grant, GrantSpec, Rule, dst_matches_pods, src_matches_anyone};
 use podwitness_crd::DEFAULT_TAG;
 
 use super::{
@@ -149,7 +149,7 @@ impl Work<'_> {
     }
 
     fn src(&mut self, item: &Item) -> Result<Vec<String>, ImportError> {
-        if let Some(mapped) = self.mapped(item, "src", src_means_anybody, SRC_HINT)? {
+        if let Some(mapped) = self.mapped(item, "src", src_matches_anyone, SRC_HINT)? {
             return Ok(mapped);
         }
         let text = &item.text;
@@ -225,7 +225,7 @@ impl Work<'_> {
     }
 
     fn dst(&mut self, item: &Item) -> Result<Vec<String>, ImportError> {
-        if let Some(mapped) = self.mapped(item, "dst", dst_means_pods, DST_HINT)? {
+        if let Some(mapped) = self.mapped(item, "dst", dst_matches_pods, DST_HINT)? {
             return Ok(mapped);
         }
         if item.text != "*" {

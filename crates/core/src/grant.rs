@@ -9,7 +9,7 @@ mod explain;
 mod index;
 mod select;
 
-pub use effect::{WithoutEffect, dst_means_pods, src_means_anybody};
+pub use effect::{API_VERBS, METHODS, WithoutEffect, dst_matches_pods, src_matches_anyone};
 pub use evaluate::{Obligation, RecorderChoice, evaluate};
 pub use explain::{Fate, explain};
 pub use index::Grants;

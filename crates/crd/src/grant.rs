@@ -6,7 +6,7 @@
 #![expect(clippy::duplicated_attributes, reason = "each printed column has a type of its own")]
 
 use kube::CustomResource;
-use podwitness_core::grant::{Grant as NamedGrant, GrantSpec, MAX_LEAD};
+use podwitness_core::grant::{API_VERBS, Grant as NamedGrant, GrantSpec, MAX_LEAD, METHODS};
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
@@ -71,8 +71,7 @@ use crate::{Condition, schema};
         name = "Effective",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Effective')].reason",
-        description = "Whether every part of the grant has an effect here",
-        priority = 1
+        description = "Whether every part of the grant has an effect here, or which has none"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -150,20 +149,20 @@ fn constrain(spec: &mut Schema) {
         spec,
         &[],
         "self.src.size() > 0",
-        "a grant without src means nobody; write \"*\" for everyone",
+        "a grant without src matches no user; write \"*\" for everyone",
     );
     schema::rule(
         spec,
         &[],
         "self.dst.size() > 0",
-        "a grant without dst means no pod; write \"*\" for every pod",
+        "a grant without dst matches no pod; write \"*\" for every pod",
     );
     schema::list(spec, &["src"], 256, 512);
     schema::rule(
         spec,
         &["src"],
-        "self.all(s, !s.startsWith('serviceaccount:') || s.matches('^serviceaccount:[^/]+/[^/]+$'))",
-        "write a service account as serviceaccount:NAMESPACE/NAME; both may hold *",
+        "self.all(s, !s.startsWith('serviceaccount:') || s.matches('^serviceaccount:[a-z0-9*-]+/[a-z0-9*.-]+$'))",
+        "write a service account as serviceaccount:NAMESPACE/NAME, in lower case; both may hold *",
     );
     schema::rule(
         spec,
@@ -201,6 +200,18 @@ fn constrain(spec: &mut Schema) {
     constrain_rule(spec);
 }
 
+/// CEL: every verb is one that requests have, or a glob; and what to say where one is not.
+fn verbs() -> (String, String) {
+    let known: Vec<String> = API_VERBS.iter().chain(&METHODS).map(|verb| format!("'{verb}'")).collect();
+    (
+        format!("self.all(v, v in [{}] || v.matches('^[a-z]*[*][a-z*]*$'))", known.join(", ")),
+        format!(
+            "verbs are lower-case API verbs: {}, or *; what kubectl does in pods is said by resources, such as pods/exec, pods/attach, pods/portforward, pods/log",
+            API_VERBS.join(", ")
+        ),
+    )
+}
+
 /// Rules for one entry of the Kubernetes capability.
 fn constrain_rule(spec: &mut Schema) {
     let at = |field| [APP, KUBERNETES, "[]", field];
@@ -220,12 +231,8 @@ fn constrain_rule(spec: &mut Schema) {
         "namespaces are names without a prefix; * is allowed",
     );
     schema::list(spec, &at("verbs"), 32, 32);
-    schema::rule(
-        spec,
-        &at("verbs"),
-        "self.all(v, v.matches('^[a-z*]+$'))",
-        "verbs are lower-case API verbs such as get, list, create or *",
-    );
+    let (verbs, verbs_message) = verbs();
+    schema::rule(spec, &at("verbs"), &verbs, &verbs_message);
     schema::list(spec, &at("resources"), 64, 128);
     schema::rule(
         spec,

@@ -3,12 +3,14 @@
 //! Invariant: `manifests/crds/podwitness.dev.yaml` is what [`manifests`] returns; a test compares them. Print it anew
 //! with `cargo run -p podwitness-crd > manifests/crds/podwitness.dev.yaml`.
 
+mod bypass;
 mod condition;
 mod grant;
 pub mod recorder;
 mod schema;
 mod state;
 
+pub use bypass::{bypass_until, rfc3339};
 pub use condition::{Condition, ConditionStatus};
 pub use grant::{Fails, Grant, GrantObjectSpec, GrantRecorder, GrantStatus, MAX_STATUS_RECORDERS};
 pub use recorder::{

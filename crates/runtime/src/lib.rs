@@ -20,3 +20,4 @@ pub mod quota;
 pub mod readiness;
 pub mod telemetry;
 pub mod tls;
+pub mod version;

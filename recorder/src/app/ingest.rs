@@ -23,6 +23,7 @@ use podwitness_runtime::{
     memory,
     metrics::SharedRegistry,
     readiness::Readiness,
+    version::version,
 };
 use podwitness_tunnel::{Options, Privileged, ProvisionalLimits, PublicKey, Rate, RecorderTunnel, Tunnel};
 use thiserror::Error;
@@ -177,7 +178,7 @@ pub async fn bind(
     };
     let ingest = Ingest::new(parts, events);
     let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
-    tracing::info!(admin = %admin_server.addr, plain = shown(plain), tunnel = shown(tunnel), store = %config.common.store.display(), "listening");
+    tracing::info!(version = version(), admin = %admin_server.addr, plain = shown(plain), tunnel = shown(tunnel), store = %config.common.store.display(), "listening");
     Ok(Bound {
         admin: admin_server.addr,
         plain,

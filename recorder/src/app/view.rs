@@ -10,6 +10,7 @@ use podwitness_runtime::{
     drain::Drain,
     http::{Limits, serve_connection, tracked},
     quota::{QuotaLimits, QuotaMetrics},
+    version::version,
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -58,7 +59,7 @@ pub async fn bind(config: ViewConfig) -> Result<Bound, ViewError> {
     let failed = |source| ViewError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    tracing::info!(%address, store = %config.common.store.display(), "listening");
+    tracing::info!(version = version(), %address, store = %config.common.store.display(), "listening");
     let mut events = EventTable::new(&config.common.store);
     let mut catalogue = Catalogue::new(config.common.store, Arc::new(SystemClock));
     if let Some(s3) = &config.common.s3 {

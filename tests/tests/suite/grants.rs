@@ -25,8 +25,8 @@ async fn grants_that_cannot_mean_what_they_say_are_refused() -> Result<()> {
     let dst = |dst: Value| spec(&all, &dst, &rule);
     let with = |rule: Value| spec(&all, &all, &rule);
     for (spec, says) in [
-        (src(json!([])), "a grant without src means nobody"),
-        (dst(json!([])), "a grant without dst means no pod"),
+        (src(json!([])), "a grant without src matches no user"),
+        (dst(json!([])), "a grant without dst matches no pod"),
         (src(json!(["serviceaccount:till"])), "serviceaccount:NAMESPACE/NAME"),
         (src(json!(["ana*"])), "* stands alone"),
         (src(json!(["group:sre-*"])), "* stands alone"),
@@ -38,7 +38,10 @@ async fn grants_that_cannot_mean_what_they_say_are_refused() -> Result<()> {
         (with(json!({"enforceRecorder": true})), "enforceRecorder without a recorder"),
         (with(json!({"recorder": ["podwitness"]})), "tag:NAME"),
         (with(json!({"namespaces": ["namespace:shop"]})), "without a prefix"),
+        (src(json!(["serviceaccount:shop/Till"])), "in lower case"),
         (with(json!({"verbs": ["GET"]})), "lower-case API verbs"),
+        (with(json!({"verbs": ["gett"]})), "lower-case API verbs"),
+        (with(json!({"verbs": ["get", "exec"]})), "pods/exec"),
         (with(json!({"resources": ["Pods"]})), "plural names"),
         (with(json!({"maskFlags": ["--password=x"]})), "maskFlags are flags"),
         (with(json!({"lead": 0})), "lead"),
@@ -89,6 +92,45 @@ async fn whoever_writes_a_grant_without_a_recorder_is_warned() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn grants_that_match_nothing_are_told_with_what_was_meant() -> Result<()> {
+    Namespace::witnessed(async |ns| {
+        let (all, rule) = (json!(["*"]), json!({"recorder": ["tag:x"]}));
+        let (wrong, right) = (format!("{}x", ns.name), format!("namespace:{}", ns.name));
+        let dst = |dst: &str| spec(&all, &json!([dst]), &rule);
+        let with = |rule: Value| spec(&all, &all, &rule);
+        eventually("admission knows the namespace", async || {
+            for (spec, refused, says) in [
+                (dst("shop"), false, "did you mean namespace:shop?"),
+                (dst("ns:shop"), false, "did you mean namespace:shop?"),
+                (dst("pods:shop/till"), false, "did you mean pod:shop/till?"),
+                (dst(&format!("namespace:{wrong}")), false, &*format!("did you mean {right}?")),
+                (dst(&right), false, ""),
+                (spec(&json!(["groups:sre"]), &all, &rule), false, "did you mean group:sre?"),
+                (spec(&json!(["autogroup:member"]), &all, &rule), false, "src matches no user"),
+                (
+                    with(json!({"recorder": ["tag:x"], "resources": ["pod/exec"]})),
+                    false,
+                    "did you mean pods/exec?",
+                ),
+                (
+                    with(json!({"recorder": ["tag:x"], "resources": ["deploy"]})),
+                    false,
+                    "did you mean deployments?",
+                ),
+                (with(json!({"recorder": ["tag:x"], "verbs": ["gett"]})), true, "did you mean get?"),
+            ] {
+                let run = trial(&spec).await?;
+                ensure!((run.code != 0) == refused && run.stderr.contains(says), "{spec}: {run:?}");
+                ensure!(!says.is_empty() || run.stderr.is_empty(), "{spec}: {run:?}");
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
 async fn condition(name: &str, kind: &str) -> Result<(String, String)> {
     let grant = Kubectl::default().get(&["grant", name]).await?;
     let conditions = grant.pointer("/status/conditions").and_then(Value::as_array);
@@ -118,6 +160,13 @@ async fn status_says_where_recordings_go_or_why_nowhere() -> Result<()> {
             for word in ["DEFAULT", "FAILS", "RECORDERS", "READY", "open", "(1)", "True"] {
                 ensure!(table.contains(word), "{word} is missing: {table}");
             }
+            Ok(())
+        })
+        .await?;
+        with_grant(&grant(&ns.name, "shop", &json!({"recorder": ["tag:podwitness"]})), async || {
+            is("Effective", "MatchesNoPod", "did you mean namespace:shop?").await?;
+            let table = Kubectl::default().run(&["get", "grant", &ns.name]).await?.ok()?.text();
+            ensure!(table.contains("EFFECTIVE") && table.contains("MatchesNoPod"), "{table}");
             Ok(())
         })
         .await?;

@@ -4,6 +4,7 @@
 mod attacks;
 mod cli;
 mod crowd;
+mod declared;
 mod draining;
 mod evasion;
 mod events;
@@ -16,6 +17,7 @@ mod injection;
 mod interop;
 mod isolation;
 mod java;
+mod labelling;
 mod matrix;
 mod ordinary_pods;
 mod outside;

@@ -56,6 +56,13 @@ impl<T> Cache<T> {
         self.read().items.range(first..last).map(|(_, value)| Arc::clone(value)).collect()
     }
 
+    /// All values with their names; `None` where there are values that are not known here.
+    pub(super) fn entries(&self) -> Option<Vec<(String, Arc<T>)>> {
+        let content = self.read();
+        let all = content.items.iter().map(|(name, value)| (name.clone(), Arc::clone(value)));
+        (!content.overflowed).then(|| all.collect())
+    }
+
     /// All values, by name.
     pub(super) fn values(&self) -> Vec<Arc<T>> {
         self.read().items.values().cloned().collect()

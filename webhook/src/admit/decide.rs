@@ -12,9 +12,10 @@ use super::{
     tuning,
 };
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Annotation of a pod that shows what a node runs by itself.
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// What becomes of a pod or a namespace.
+/// What becomes of an object that is reviewed.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// It is patched; nothing to patch means that it is as it should be.
@@ -28,6 +29,13 @@ pub(super) enum Verdict {
         /// What its labels and annotations do, or do not do.
         warnings: Vec<String>,
         /// What the warnings are about; empty where there is none.
+        reason: &'static str,
+    },
+    /// It is something else of which a part has no effect.
+    Advised {
+        /// Which, and what was probably meant.
+        warnings: Vec<String>,
+        /// What the warnings are about.
         reason: &'static str,
     },
     /// It needs no sidecar.
@@ -45,6 +53,7 @@ impl Verdict {
             Self::Injected { patch, .. } if patch.is_empty() => "unchanged",
             Self::Injected { .. } => "injected",
             Self::Labelled { .. } => "labelled",
+            Self::Advised { .. } => "advised",
             Self::Skipped(_) => "skipped",
             Self::LetThrough(_) => "let-through",
             Self::Refused(_) => "refused",
@@ -55,7 +64,7 @@ impl Verdict {
     pub(super) const fn reason(&self) -> &'static str {
         match self {
             Self::Injected { .. } => "",
-            Self::Labelled { reason, .. } | Self::Skipped(reason) => reason,
+            Self::Labelled { reason, .. } | Self::Advised { reason, .. } | Self::Skipped(reason) => reason,
             Self::LetThrough(refusal) | Self::Refused(refusal) => refusal.reason.as_str(),
         }
     }
@@ -74,11 +83,11 @@ impl Verdict {
 /// A mirror pod shows what a node runs by itself. Whoever sets that annotation on another pod gets a pod that no
 /// kubelet runs (`pkg/kubelet/pod/mirror_client.go`), and cannot take it away again.
 pub(super) fn skipped(pod: &Value, namespace: &Namespace) -> Option<&'static str> {
-    let label = |key: &str| pod.pointer("/metadata/labels")?.get(key)?.as_str().map(ToOwned::to_owned);
+    let label = |key: &str| pod.pointer("/metadata/labels")?.get(key)?.as_str();
     if pod::annotation(pod, MIRROR).is_some() {
         return Some("mirror");
     }
-    namespace.exempts(&label).then_some("exempt")
+    namespace.exempts(label).then_some("exempt")
 }
 
 /// The verdict on a pod that is not left out.

@@ -74,18 +74,19 @@ fn annotate(pod: &Value, status: &str, volumes: &[Value], patch: &mut Patch) {
     }
 }
 
-/// `allowed` are the items of [`labels::ALLOW`] without which the pod would have been refused.
+/// JSON with what people look for first in front. `allowed` are the items of [`labels::ALLOW`] without which the pod
+/// would have been refused.
 fn status(settings: &Settings, sidecar: &Value, allowed: &[String]) -> String {
-    let mut status = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "configHash": digest(sidecar),
-        "profile": settings.profile,
-        "credentials": settings.credentials,
-    });
-    if let Some(fields) = status.as_object_mut().filter(|_| !allowed.is_empty()) {
-        fields.insert("allowed".to_owned(), json!(allowed));
-    }
-    status.to_string()
+    let mut fields = vec![
+        ("inject", json!(settings.inject)),
+        ("version", json!(settings.version)),
+        ("profile", json!(settings.profile)),
+        ("credentials", json!(settings.credentials)),
+    ];
+    fields.extend((!allowed.is_empty()).then(|| ("allowed", json!(allowed))));
+    fields.push(("configHash", json!(digest(sidecar))));
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+    format!("{{{}}}", fields.join(", "))
 }
 
 /// Sixteen hexadecimal digits that change with the sidecar's definition.

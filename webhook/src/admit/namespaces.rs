@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use podwitness_core::{
     allow::Allow,
+    exempt,
     inject::{Credentials, Inject, Profile},
     labels,
 };
@@ -17,6 +18,8 @@ pub(super) struct Namespace {
     inject: Option<String>,
     profile: Option<String>,
     credentials: Option<String>,
+    /// Label that lets its pods read metrics.
+    pub(super) metrics: Option<String>,
     /// Tags by which grants name it, without prefix.
     pub(super) tags: Vec<String>,
     /// Annotations in our domain.
@@ -33,6 +36,7 @@ impl Namespace {
             inject: label(labels::INJECT),
             profile: label(labels::PROFILE),
             credentials: label(labels::CREDENTIALS),
+            metrics: label(labels::METRICS),
             tags: tags.map(ToOwned::to_owned).collect(),
             annotations: annotations
                 .filter(|(key, _)| key.split('/').next() == Some(labels::DOMAIN))
@@ -70,17 +74,9 @@ impl Namespace {
         known(self.credentials.as_deref(), labels::CREDENTIALS, Credentials::parse)
     }
 
-    /// Whether pods with these labels are left out: every term of the annotation, `key=value` or `key`, has to hold.
-    /// An annotation without terms leaves nobody out.
-    pub(super) fn exempts(&self, labels: &impl Fn(&str) -> Option<String>) -> bool {
-        let Some(terms) = self.annotations.get(labels::EXEMPT).filter(|terms| !terms.trim().is_empty())
-        else {
-            return false;
-        };
-        terms.split(',').map(str::trim).all(|term| match term.split_once('=') {
-            Some((key, value)) => labels(key).as_deref() == Some(value),
-            None => labels(term).is_some(),
-        })
+    /// Whether pods with these labels are left out ([`exempt`]).
+    pub(super) fn exempts<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.annotations.get(labels::EXEMPT).is_some_and(|annotation| exempt::exempts(annotation, label))
     }
 }
 

@@ -154,7 +154,9 @@ pub(super) fn answer(
             response = patched(response, patch);
             warn(&mut response, warnings);
         }
-        Verdict::Labelled { warnings, .. } => warn(&mut response, warnings),
+        Verdict::Labelled { warnings, .. } | Verdict::Advised { warnings, .. } => {
+            warn(&mut response, warnings);
+        }
         Verdict::Skipped(_) => {}
         Verdict::LetThrough(refusal) => {
             warn(&mut response, &[format!("not recorded by podwitness: {refusal}")]);

@@ -15,6 +15,7 @@ use podwitness_runtime::{
     http::{Limits, serve_connection},
     quota::QuotaLimits,
     tls,
+    version::version,
 };
 use rustls::ServerConfig;
 use thiserror::Error;
@@ -68,7 +69,7 @@ pub async fn run(config: AdmitConfig) -> Result<(), AdmitError> {
     let client = Client::try_default().await.map_err(|error| AdmitError::Client(Box::new(error)))?;
     let (signal, drain) = Drain::new();
     let (deadline, readiness) = (config.common.drain, sockets.readiness.clone());
-    tracing::info!(addr = %sockets.addr, admin = %sockets.admin.addr, image = config.image, "admission starts");
+    tracing::info!(version = version(), addr = %sockets.addr, admin = %sockets.admin.addr, image = config.image, "admission starts");
     let (mut tasks, admin) = start(config, sockets, &client, &drain)?;
     let outcome = tokio::select! {
         ended = tasks.join_next() => Err(AdmitError::Ended(format!("{ended:?}"))),

@@ -19,7 +19,11 @@ use axum::{
 };
 use kube::core::admission::AdmissionRequest;
 use podwitness_core::inject::Inject;
-use podwitness_runtime::{metrics::SharedRegistry, readiness::Readiness};
+use podwitness_runtime::{
+    clock::{Clock as _, SystemClock},
+    metrics::SharedRegistry,
+    readiness::Readiness,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -39,6 +43,9 @@ enum What {
     /// A pod; with the mode of the webhook entry.
     Pod(Option<Inject>),
     Namespace,
+    /// Pods, and what makes pods, with keys that may have no effect.
+    Keys,
+    Grant,
 }
 
 #[derive(Clone)]
@@ -49,7 +56,8 @@ struct Shared {
 }
 
 /// `POST /mutate/required`, `/mutate/optional`: what the webhook entry is for; `/mutate`: what the namespace's label
-/// says; `POST /namespaces` for namespaces themselves.
+/// says; `POST /namespaces` for namespaces themselves, `/keys` for pods and workloads with keys of ours, `/grants` for
+/// grants: these three only warn.
 pub(super) fn router(
     world: Arc<World>,
     events: Events,
@@ -62,6 +70,8 @@ pub(super) fn router(
         .route("/mutate", post(by_label))
         .route("/mutate/{mode}", post(by_entry))
         .route("/namespaces", post(namespaces))
+        .route("/keys", post(keys))
+        .route("/grants", post(grants))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(bodies, limit_body))
         .layer(from_fn_with_state(readiness, last_unless_ready))
@@ -84,6 +94,14 @@ async fn by_label(State(shared): State<Shared>, headers: HeaderMap, body: Bytes)
 
 async fn namespaces(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     shared.review(What::Namespace, &headers, &body).await
+}
+
+async fn keys(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    shared.review(What::Keys, &headers, &body).await
+}
+
+async fn grants(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    shared.review(What::Grant, &headers, &body).await
 }
 
 async fn by_entry(
@@ -114,7 +132,9 @@ impl Shared {
         };
         let verdict = match what {
             What::Pod(mode) => review::judge(&request, mode, &self.world).await,
-            What::Namespace => labelled::judge(&request, &self.world),
+            What::Namespace => labelled::judge(&request, &self.world, SystemClock.now_unix()).await,
+            What::Keys => super::keys::judge(&request),
+            What::Grant => super::grants::judge(&request, &self.world),
         };
         let namespace = request.namespace.as_deref().unwrap_or_default();
         log(&verdict, namespace, &request.name, request.dry_run);

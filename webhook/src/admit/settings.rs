@@ -23,6 +23,8 @@ pub struct Settings {
     pub namespace_annotations: BTreeMap<String, String>,
     /// What the namespace accepts beyond the baseline where injection is required.
     pub allow: Allow,
+    /// Version of the installation, for people.
+    pub version: String,
     /// Image of the sidecar.
     pub image: String,
     /// Pull secrets to add to the pod.

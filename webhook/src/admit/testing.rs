@@ -17,6 +17,7 @@ pub(super) fn settings(inject: Inject) -> Settings {
         credentials: Credentials::Passthrough,
         namespace_annotations: [].into(),
         allow: Allow::default(),
+        version: "0.1.0+4ce04e0d1a2b".into(),
         image: "podwitness.dev/sidecar:dev".into(),
         pull_secrets: vec![],
         amounts: Amounts::default(),

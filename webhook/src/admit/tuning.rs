@@ -1,6 +1,8 @@
 //! The only settings that a pod's author has: log level and amounts of the sidecar, with floors below which it could
 //! not do its work. The pod's annotations come before those of its namespace.
 
+use std::collections::BTreeMap;
+
 use podwitness_core::{inject::Inject, labels};
 use serde_json::Value;
 
@@ -124,11 +126,20 @@ pub fn warnings(pod: &Value, settings: &Settings) -> Vec<String> {
     read(pod, settings).1
 }
 
+/// Annotations of a namespace that would be passed over, or refuse its pods.
+#[must_use]
+pub(super) fn namespace_mistakes(annotations: &BTreeMap<String, String>, amounts: Amounts) -> Vec<String> {
+    parse(|key| annotations.get(key).map(String::as_str), amounts).1
+}
+
 fn read(pod: &Value, settings: &Settings) -> (Tuning, Vec<String>) {
+    let of_namespace = |key| settings.namespace_annotations.get(key).map(String::as_str);
+    parse(|key| pod::annotation(pod, key).or_else(|| of_namespace(key)), settings.amounts)
+}
+
+/// `find` gives the value of an annotation, and `amounts` holds where there is none.
+fn parse<'a>(find: impl Fn(&'static str) -> Option<&'a str>, amounts: Amounts) -> (Tuning, Vec<String>) {
     let mut mistakes = Vec::new();
-    let find = |key: &'static str| {
-        pod::annotation(pod, key).or_else(|| settings.namespace_annotations.get(key).map(String::as_str))
-    };
     let mut amount = |rule: &Rule, default: Amount| {
         let said = rule.said(default, find(rule.request), find(rule.limit));
         said.unwrap_or_else(|(amount, wrong)| {
@@ -136,8 +147,8 @@ fn read(pod: &Value, settings: &Settings) -> (Tuning, Vec<String>) {
             amount
         })
     };
-    let cpu = amount(&CPU, settings.amounts.cpu);
-    let memory = amount(&MEMORY, settings.amounts.memory);
+    let cpu = amount(&CPU, amounts.cpu);
+    let memory = amount(&MEMORY, amounts.memory);
     let log_level = match find(labels::LOG_LEVEL) {
         None => LEVEL.to_owned(),
         Some(level) if LEVELS.contains(&level) => level.to_owned(),

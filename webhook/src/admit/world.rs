@@ -14,13 +14,16 @@ use kube::{
     },
 };
 use podwitness_core::{
-    grant::{GrantSpec, PodTarget, dst_fits, src_means_anybody},
+    grant::{GrantSpec, PodTarget, dst_fits, src_matches_anyone},
     inject::{CONTROL_PORT, ControlAddress, Inject, UntilNetmap},
     labels,
     trust::Trust,
 };
 use podwitness_crd::Grant;
-use podwitness_runtime::readiness::{BlockReady, Readiness};
+use podwitness_runtime::{
+    readiness::{BlockReady, Readiness},
+    version::version,
+};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -29,7 +32,9 @@ use super::{
     api_server::ApiServer,
     cache::{self, Cache},
     constraints::Constraints,
+    grants::Target,
     namespaces::Namespace,
+    older,
     refusal::{Reason, Refusal},
 };
 use crate::{certs, config::AdmitConfig, failures::Failures};
@@ -53,6 +58,7 @@ pub(super) struct World {
     api_server: Arc<ApiServer>,
     pub(super) constraints: Arc<Constraints>,
     fetch: Option<Api<NamespaceMeta>>,
+    pub(super) client: Option<Client>,
 }
 
 impl World {
@@ -71,6 +77,7 @@ impl World {
             api_server: Arc::new(ApiServer::new()),
             constraints: Arc::new(Constraints::new()),
             fetch: client.map(|client| Api::all(client.clone())),
+            client: client.cloned(),
         }
     }
 
@@ -142,6 +149,18 @@ impl World {
         }
     }
 
+    /// Namespaces with the label that asks for injection; `None` where there are more than are known here.
+    pub(super) fn targets(&self) -> Option<Vec<Target>> {
+        self.namespaces
+            .entries()
+            .map(|all| all.into_iter().map(|(name, namespace)| (name, namespace.tags.clone())).collect())
+    }
+
+    /// What to say of pods that were there before their namespace was labelled.
+    pub(super) async fn older_pods(&self, name: &str, namespace: &Namespace) -> Option<String> {
+        older::find(self.client.as_ref()?, name, namespace).await?.warning(name)
+    }
+
     /// What injection into `pod` depends on.
     pub(super) fn settings(
         &self,
@@ -160,6 +179,7 @@ impl World {
             credentials: namespace.credentials()?,
             namespace_annotations: namespace.annotations.clone(),
             allow: namespace.allow().0,
+            version: version().to_owned(),
             image: self.config.image.clone(),
             pull_secrets: self.config.pull_secrets.clone(),
             amounts: self.config.amounts,
@@ -185,16 +205,16 @@ impl World {
     pub(super) fn unrecorded(&self, namespace: &Namespace, name: &str) -> Option<String> {
         let target = PodTarget { namespace: name, name: None, tags: &namespace.tags };
         let records = |grant: &GrantSpec| {
-            grant.src.iter().any(|src| src_means_anybody(src))
+            grant.src.iter().any(|src| src_matches_anyone(src))
                 && grant.app.kubernetes.iter().any(|rule| !rule.recorder.is_empty())
         };
         if self.grants.any_or_overflowed(|grant| dst_fits(grant, target) && records(grant)) {
             return None;
         }
         let why = if self.grants.any_or_overflowed(|grant| dst_fits(grant, target)) {
-            "the grants that mean them name no recorder, or mean nobody"
+            "the grants that match them name no recorder, or match no user"
         } else {
-            "no Grant means them"
+            "no Grant matches them"
         };
         Some(format!(
             "podwitness: pods of this namespace get a sidecar, but nothing is recorded: {why}; create a Grant with a \

@@ -14,8 +14,6 @@ use serde::{Deserialize, Serialize};
 
 /// Volume of a recorder pod on which recordings lie.
 pub const RECORDINGS_VOLUME: &str = "recordings";
-/// Label of a recorder pod: what its acknowledgements survive.
-pub const ACK_LABEL: &str = "podwitness.dev/ack";
 
 /// A pod.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Resource, Serialize)]
@@ -142,7 +140,7 @@ impl Pod {
     /// node; a claim outlives the pod, anything else does not.
     #[must_use]
     pub fn ack_level(&self) -> AckLevel {
-        let label = self.metadata.labels.as_ref().and_then(|labels| labels.get(ACK_LABEL));
+        let label = self.metadata.labels.as_ref().and_then(|labels| labels.get(labels::ACK));
         if label.is_some_and(|level| level == AckLevel::Object.as_str()) {
             return AckLevel::Object;
         }
@@ -171,7 +169,7 @@ impl Pod {
             owner_references,
             ..
         } = self.metadata;
-        let ours = |key: &str| [labels::RECORDER, ACK_LABEL].contains(&key);
+        let ours = |key: &str| [labels::RECORDER, labels::ACK].contains(&key);
         let labels = labels.map(|labels| labels.into_iter().filter(|(key, _)| ours(key)).collect());
         self.metadata = ObjectMeta {
             name,
@@ -338,12 +336,12 @@ mod tests {
         claimed["spec"]["volumes"][0] =
             json!({"name": "recordings", "persistentVolumeClaim": {"claimName": "c"}});
         assert_eq!(pod(claimed.clone()).ack_level(), AckLevel::Volume);
-        claimed["metadata"]["labels"][ACK_LABEL] = json!("process");
+        claimed["metadata"]["labels"][labels::ACK] = json!("process");
         assert_eq!(pod(claimed.clone()).ack_level(), AckLevel::Process);
-        claimed["metadata"]["labels"][ACK_LABEL] = json!("object");
+        claimed["metadata"]["labels"][labels::ACK] = json!("object");
         assert_eq!(pod(claimed).ack_level(), AckLevel::Object);
         let mut volatile = replica();
-        volatile["metadata"]["labels"][ACK_LABEL] = json!("volume");
+        volatile["metadata"]["labels"][labels::ACK] = json!("volume");
         assert_eq!(pod(volatile).ack_level(), AckLevel::Process);
     }
 }

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use k8s_openapi::{
-    api::core::v1::{Namespace, Node},
-    jiff::Timestamp,
-};
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::{ResourceExt as _, core::PartialObjectMeta};
 use podwitness_core::{
     address,
@@ -15,7 +12,7 @@ use podwitness_core::{
     labels,
     trust::Trust,
 };
-use podwitness_crd::{Grant, Recorder};
+use podwitness_crd::{Grant, Recorder, bypass_until};
 
 use super::{
     external::{self, Endpoints},
@@ -40,7 +37,7 @@ fn facts(namespace: &PartialObjectMeta<Namespace>) -> NamespaceFacts {
     let until = namespace.annotations().get(labels::BYPASS_UNTIL);
     NamespaceFacts {
         tags: tags.map(ToOwned::to_owned).collect(),
-        bypass_until: until.and_then(|text| text.parse::<Timestamp>().ok()).map(Timestamp::as_second),
+        bypass_until: until.and_then(|text| bypass_until(text)),
         trust: namespace.annotations().get(labels::TRUST).and_then(|text| Trust::parse(text)),
     }
 }

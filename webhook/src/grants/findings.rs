@@ -186,10 +186,14 @@ pub(super) fn effective(spec: &GrantSpec) -> Finding {
         );
     }
     if found.nobody {
-        return (false, "MeansNobody", format!("src means nobody here; without effect: {}", parts()));
+        return (false, "MatchesNobody", format!("src matches no user here; without effect: {}", parts()));
     }
     if found.no_pod {
-        return (false, "MeansNoPod", format!("dst means no pod here; without effect: {}", parts()));
+        return (false, "MatchesNoPod", format!("dst matches no pod here; without effect: {}", parts()));
+    }
+    if found.no_request {
+        let message = format!("no rule matches any request; without effect: {}", parts());
+        return (false, "MatchesNoRequest", message);
     }
     if !found.is_none() {
         return (false, "PartsWithoutEffect", format!("without effect here: {}", parts()));

@@ -144,10 +144,15 @@ fn parts_without_effect_are_named() {
     assert_eq!(finding(&rule(&json!({"recorder": ["tag:a"]})), "Effective").0, ConditionStatus::True);
     let mut nobody = rule(&json!({"recorder": ["tag:a"]}));
     nobody["src"] = json!(["tag:k8s"]);
-    is_false(&nobody, "Effective", "MeansNobody", "src means nobody here; without effect: src tag:k8s");
+    is_false(&nobody, "Effective", "MatchesNobody", "src matches no user here; without effect: src tag:k8s");
     let mut no_pod = rule(&json!({"recorder": ["tag:a"]}));
     no_pod["dst"] = json!(["shop"]);
-    is_false(&no_pod, "Effective", "MeansNoPod", "dst means no pod here; without effect: dst shop");
+    let expected = "dst matches no pod here; without effect: dst shop (did you mean namespace:shop?)";
+    is_false(&no_pod, "Effective", "MatchesNoPod", expected);
+    let expected =
+        "no rule matches any request; without effect: resources pod/exec (did you mean pods/exec?)";
+    let no_request = rule(&json!({"recorder": ["tag:a"], "resources": ["pod/exec"]}));
+    is_false(&no_request, "Effective", "MatchesNoRequest", expected);
     assert_eq!(finding(&json!({"src": ["*"], "dst": ["*"]}), "Effective").1, "NoRule");
 }
 

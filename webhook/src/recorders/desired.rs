@@ -11,7 +11,6 @@ use podwitness_crd::{Recorder, RecorderSpec};
 use serde_json::{Map, Value, json};
 
 use super::{objects::Kind, pod, storage};
-use crate::control::pod::ACK_LABEL;
 
 /// Value of `app.kubernetes.io/managed-by`; what carries it is watched.
 pub const MANAGER: &str = "podwitness-control";
@@ -221,7 +220,7 @@ pub(super) fn set_unless_empty(object: &mut Value, key: &str, map: &BTreeMap<Str
 pub(super) fn pod_labels(recorder: &Recorder) -> BTreeMap<String, String> {
     let mut all = own_labels(recorder, &recorder.spec.stateful_set.pod.labels);
     all.insert(labels::RECORDER.into(), recorder.name_any());
-    all.insert(ACK_LABEL.into(), recorder.spec.storage.ack().as_str().into());
+    all.insert(labels::ACK.into(), recorder.spec.storage.ack().as_str().into());
     all
 }
 

@@ -1,102 +1,161 @@
-//! Parts of a grant that mean nothing in a cluster: a grant of a Tailscale policy file is accepted as it is, and what
-//! has no effect is named.
+//! Parts of a grant that match nothing in a cluster: a grant of a Tailscale policy file is accepted as it is, and what
+//! has no effect is named, with the word that was probably meant.
+
+mod words;
+
+pub use words::{API_VERBS, METHODS};
 
 use std::net::IpAddr;
 
-use super::GrantSpec;
+use super::{GrantSpec, Rule};
+use crate::nearest::nearest;
 
-/// Prefixes of a Tailscale `src` that mean nothing here.
+/// Prefixes of a Tailscale `src` that match no user here.
 const SRC_WITHOUT_EFFECT: [&str; 5] = ["autogroup:", "host:", "ipset:", "svc:", "tag:"];
-/// Prefixes of a `dst` that mean pods.
+/// Prefixes of a `dst` that match pods.
 const DST_OF_PODS: [&str; 3] = ["namespace:", "pod:", "tag:"];
+/// What a `src` begins with, without its colon.
+const SRC_KINDS: [&str; 3] = ["user", "group", "serviceaccount"];
+/// What a `dst` begins with, without its colon.
+const DST_KINDS: [&str; 3] = ["namespace", "pod", "tag"];
+/// Names that the API server gives to groups and to no user.
+const GROUPS: [&str; 5] = [
+    "system:authenticated",
+    "system:masters",
+    "system:nodes",
+    "system:serviceaccounts",
+    "system:unauthenticated",
+];
 
 /// What of a grant has no effect.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct WithoutEffect {
-    /// Its parts, such as `src autogroup:member`.
+    /// Its parts, such as `src autogroup:member`, or `verbs gett (did you mean get?)`.
     pub parts: Vec<String>,
-    /// No item of `src` can mean a caller whose identity is verified.
+    /// Parts that may have an effect, and more probably are mistakes; not counted by [`Self::is_none`].
+    pub doubtful: Vec<String>,
+    /// No item of `src` can match a caller whose identity is verified.
     pub nobody: bool,
-    /// No item of `dst` can mean a pod.
+    /// No item of `dst` can match a pod.
     pub no_pod: bool,
     /// There is no rule of the Kubernetes capability.
     pub no_rule: bool,
+    /// There are rules, and none can match a request.
+    pub no_request: bool,
 }
 
 impl WithoutEffect {
     /// Looks through a grant.
     #[must_use]
     pub fn of(spec: &GrantSpec) -> Self {
-        let src: Vec<&String> = spec.src.iter().filter(|src| !src_means_anybody(src)).collect();
-        let dst: Vec<&String> = spec.dst.iter().filter(|dst| !dst_means_pods(dst)).collect();
-        let (nobody, no_pod) = (src.len() == spec.src.len(), dst.len() == spec.dst.len());
-        let mut parts: Vec<String> = src.into_iter().map(|src| format!("src {src}")).collect();
-        parts.extend(dst.into_iter().map(|dst| format!("dst {dst}")));
-        parts.extend((!spec.ip.is_empty()).then(|| "ip".to_owned()));
-        let impersonates = spec.app.kubernetes.iter().any(|rule| rule.impersonate.is_some());
-        parts.extend(impersonates.then(|| "impersonate".to_owned()));
-        Self { parts, nobody, no_pod, no_rule: spec.app.kubernetes.is_empty() }
+        let rules = &spec.app.kubernetes;
+        let mut found = Self {
+            nobody: !spec.src.iter().any(|src| src_matches_anyone(src)),
+            no_pod: !spec.dst.iter().any(|dst| dst_matches_pods(dst)),
+            no_rule: rules.is_empty(),
+            no_request: !rules.is_empty() && rules.iter().all(matches_no_request),
+            ..Self::default()
+        };
+        let src = spec.src.iter().filter(|src| !src_matches_anyone(src));
+        found.parts.extend(src.map(|src| format!("src {src}")));
+        let dst = spec.dst.iter().filter(|dst| !dst_matches_pods(dst));
+        found.parts.extend(dst.map(|dst| with_hint("dst", dst, meant_dst(dst))));
+        found.parts.extend((!spec.ip.is_empty()).then(|| "ip".to_owned()));
+        let impersonates = rules.iter().any(|rule| rule.impersonate.is_some());
+        found.parts.extend(impersonates.then(|| "impersonate".to_owned()));
+        rules.iter().for_each(|rule| found.add_rule(rule));
+        let src = spec.src.iter().filter_map(|src| Some(with_hint("src", src, Some(meant_src(src)?))));
+        found.doubtful.extend(src);
+        found
     }
 
     /// Whether every part has an effect.
     #[must_use]
     pub const fn is_none(&self) -> bool {
-        self.parts.is_empty() && !self.nobody && !self.no_pod && !self.no_rule
+        self.parts.is_empty() && !self.nobody && !self.no_pod && !self.no_rule && !self.no_request
+    }
+
+    fn add_rule(&mut self, rule: &Rule) {
+        let verbs = rule.verbs.iter().filter(|verb| !words::is_verb(verb));
+        let mut parts: Vec<String> =
+            verbs.map(|verb| with_hint("verbs", verb, words::meant_verb(verb))).collect();
+        let resources = rule.resources.iter().filter(|resource| words::is_no_resource(resource));
+        parts.extend(resources.map(|name| with_hint("resources", name, words::meant_resource(name))));
+        for part in parts {
+            if !self.parts.contains(&part) {
+                self.parts.push(part);
+            }
+        }
+        let doubtful = rule.resources.iter().filter(|resource| !words::is_no_resource(resource));
+        let doubtful =
+            doubtful.filter_map(|name| Some(with_hint("resources", name, Some(words::near_resource(name)?))));
+        self.doubtful.extend(doubtful);
     }
 }
 
-/// Whether an item of `src` can mean a caller. Addresses do not: a request from a pod has no address of its user.
-#[must_use]
-pub fn src_means_anybody(src: &str) -> bool {
-    let address = src.split('/').next().is_some_and(|text| text.parse::<IpAddr>().is_ok());
-    !address && !SRC_WITHOUT_EFFECT.iter().any(|prefix| src.starts_with(prefix))
+fn with_hint(field: &str, item: &str, meant: Option<String>) -> String {
+    meant.map_or_else(|| format!("{field} {item}"), |meant| format!("{field} {item} (did you mean {meant}?)"))
 }
 
-/// Whether an item of `dst` can mean a pod.
+/// Whether no request is in the scope of a rule, whatever it asks for.
+fn matches_no_request(rule: &Rule) -> bool {
+    let none = |list: &[String], matches: fn(&str) -> bool| {
+        !list.is_empty() && !list.iter().any(|item| matches(item))
+    };
+    none(&rule.verbs, words::is_verb) || none(&rule.resources, |item| !words::is_no_resource(item))
+}
+
+/// Whether an item of `src` can match a caller. Addresses cannot: a request from a pod has no address of its user.
 #[must_use]
-pub fn dst_means_pods(dst: &str) -> bool {
+pub fn src_matches_anyone(src: &str) -> bool {
+    !is_address(src) && !SRC_WITHOUT_EFFECT.iter().any(|prefix| src.starts_with(prefix))
+}
+
+/// Whether an item of `dst` can match a pod.
+#[must_use]
+pub fn dst_matches_pods(dst: &str) -> bool {
     dst == "*" || DST_OF_PODS.iter().any(|prefix| dst.starts_with(prefix))
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
+fn is_address(item: &str) -> bool {
+    item.split('/').next().is_some_and(|text| text.parse::<IpAddr>().is_ok())
+}
 
-    use super::*;
-
-    fn of(spec: Value) -> WithoutEffect {
-        WithoutEffect::of(&serde_json::from_value(spec).unwrap())
+/// What was probably meant by a `src` that is taken for the name of a user.
+fn meant_src(src: &str) -> Option<String> {
+    if GROUPS.contains(&src) || src.starts_with("system:serviceaccounts:") {
+        return Some(format!("group:{src}"));
     }
-
-    #[test]
-    fn parts_without_effect_are_named() {
-        let whole = json!({"src": ["ana@example.com", "group:sre", "*"], "dst": ["namespace:shop", "tag:pci", "pod:a/*"],
-            "app": {"tailscale.com/cap/kubernetes": [{"recorder": ["tag:a"]}]}});
-        assert!(of(whole).is_none());
-        let found = of(json!({
-            "src": ["autogroup:member", "100.64.0.7", "fd7a::/48", "svc:x", "ana"],
-            "dst": ["namespace:shop", "autogroup:internet", "shop"],
-            "ip": ["tcp:443"],
-            "app": {"tailscale.com/cap/kubernetes": [{"impersonate": {"groups": ["g"]}}]},
-        }));
-        let parts = [
-            "src autogroup:member",
-            "src 100.64.0.7",
-            "src fd7a::/48",
-            "src svc:x",
-            "dst autogroup:internet",
-            "dst shop",
-            "ip",
-            "impersonate",
-        ];
-        assert_eq!(found.parts, parts);
-        assert_eq!((found.nobody, found.no_pod, found.no_rule), (false, false, false));
+    let (kind, rest) = src.split_once(':')?;
+    if rest.is_empty() || SRC_KINDS.contains(&kind) || !src_matches_anyone(src) {
+        return None;
     }
+    let kind = match kind {
+        "sa" => "serviceaccount",
+        _ => nearest(kind, SRC_KINDS)?,
+    };
+    Some(format!("{kind}:{rest}"))
+}
 
-    #[test]
-    fn a_grant_that_means_nobody_or_nothing_says_so() {
-        let found = of(json!({"src": ["autogroup:member"], "dst": ["10.0.0.1"]}));
-        assert_eq!((found.nobody, found.no_pod, found.no_rule), (true, true, true));
-        assert!(!found.is_none());
+/// What was probably meant by a `dst` that matches no pod.
+fn meant_dst(dst: &str) -> Option<String> {
+    if is_address(dst) || dst.starts_with("autogroup:") {
+        return None;
+    }
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.*".contains(c))
+    };
+    match dst.split_once(':') {
+        Some(("ns", rest)) => Some(format!("namespace:{rest}")),
+        Some((kind, rest)) => nearest(kind, DST_KINDS).map(|kind| format!("{kind}:{rest}")),
+        None => match dst.split_once('/') {
+            Some((namespace, pod)) if is_name(namespace) && is_name(pod) => Some(format!("pod:{dst}")),
+            None if is_name(dst) && !dst.contains('.') => Some(format!("namespace:{dst}")),
+            _ => None,
+        },
     }
 }
+
+#[cfg(test)]
+mod tests;

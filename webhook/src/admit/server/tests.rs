@@ -261,10 +261,10 @@ async fn a_label_that_records_nothing_is_a_warning() {
         |src: &str, dst: &str, recorder: &[&str]| json!({"src": [src], "dst": [dst], "app": rule(recorder)});
     let labelled = json!({labels::INJECT: "required", "tag.podwitness.dev/pci": ""});
     for (grants, warning) in [
-        (vec![], Some("no Grant means them")),
-        (vec![grant("*", "namespace:office", &["tag:a"])], Some("no Grant means them")),
+        (vec![], Some("no Grant matches them")),
+        (vec![grant("*", "namespace:office", &["tag:a"])], Some("no Grant matches them")),
         (vec![grant("*", "*", &[])], Some("name no recorder")),
-        (vec![grant("autogroup:member", "*", &["tag:a"])], Some("mean nobody")),
+        (vec![grant("autogroup:member", "*", &["tag:a"])], Some("match no user")),
         (vec![grant("*", "*", &["tag:a"])], None),
         (vec![grant("group:sre", "tag:pci", &["tag:a"])], None),
         (vec![grant("ana", "pod:shop/till", &["tag:a"])], None),
@@ -455,3 +455,5 @@ async fn a_pod_that_fits_only_without_a_sidecar_is_let_through_where_injection_i
         assert_eq!(response.get("patch").is_some(), reason == "injected");
     }
 }
+
+mod advice;

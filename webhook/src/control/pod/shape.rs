@@ -131,6 +131,7 @@ mod tests {
             credentials: Credentials::Passthrough,
             namespace_annotations: [].into(),
             allow: Allow::default(),
+            version: "0.1.0".into(),
             image: "podwitness.dev/sidecar:dev".into(),
             pull_secrets: vec![],
             amounts: admit::Amounts::default(),
