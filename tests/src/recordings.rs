@@ -84,7 +84,7 @@ impl Viewer {
             Ok(session.get("id").and_then(Value::as_str).context("no id")?.to_owned())
         })
         .await?;
-        Recording::parse(&self.get(&format!("/api/v1/sessions/{id}/cast")).await?)
+        Recording::parse(&self.get(&format!("/api/v1/sessions/{id}/cast?raw")).await?)
     }
 
     /// What is stored of the one session in `namespace` whose command contains `needle`, as it is now; `None` where
@@ -98,7 +98,7 @@ impl Viewer {
         let Some(session) = found.next() else { return Ok(None) };
         ensure!(found.next().is_none(), "more than one session has {needle:?}: {sessions:?}");
         let id = session.get("id").and_then(Value::as_str).context("no id")?;
-        self.get(&format!("/api/v1/sessions/{id}/cast")).await.map(Some)
+        self.get(&format!("/api/v1/sessions/{id}/cast?raw")).await.map(Some)
     }
 
     /// What it answers to GET.

@@ -24,6 +24,7 @@ use super::{
     session::{Filter, Summary},
 };
 
+mod played;
 mod range;
 mod ranged;
 
@@ -44,6 +45,14 @@ struct ListQuery {
     since: Option<i64>,
     after: Option<String>,
     limit: Option<usize>,
+}
+
+/// The query of a recording.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CastQuery {
+    /// The bytes as they were stored; the value says nothing.
+    raw: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -107,12 +116,18 @@ async fn list(
 async fn cast(
     State(Views { catalogue, .. }): State<Views>,
     Path(id): Path<String>,
+    query: Result<Query<CastQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
+    let Query(query) = query.map_err(|bad| Failure(StatusCode::BAD_REQUEST, bad.body_text()))?;
     let joined = blocking(move || catalogue.cast(&id)).await?;
     let joined =
         joined.ok_or_else(|| Failure(StatusCode::NOT_FOUND, "there is no such session".to_owned()))?;
-    ranged::answer(&headers, CAST, joined)
+    if query.raw.is_some() {
+        ranged::answer(&headers, CAST, joined)
+    } else {
+        Ok(played::answer(CAST, joined))
+    }
 }
 
 async fn list_events(

@@ -110,7 +110,7 @@ async fn a_listing_is_json_with_the_names_that_clients_know() {
 #[tokio::test]
 async fn a_recording_comes_whole_or_in_part_as_it_was_stored() {
     let lab = Lab::new();
-    let path = format!("/api/v1/sessions/{}/cast", lab.id().await);
+    let path = format!("/api/v1/sessions/{}/cast?raw", lab.id().await);
     let whole = lab.get(&path, &[]).await;
     assert_eq!((whole.status, whole.body.as_ref()), (StatusCode::OK, CAST_TEXT.as_bytes()));
     assert_eq!(whole.headers["content-type"], "application/x-asciicast");
@@ -120,6 +120,17 @@ async fn a_recording_comes_whole_or_in_part_as_it_was_stored() {
     assert_eq!(part.headers["content-range"], format!("bytes 2-8/{}", CAST_TEXT.len()));
     let beyond = lab.get(&path, &[("range", "bytes=9999-")]).await;
     assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
+}
+
+#[tokio::test]
+async fn a_recording_plays_unless_its_bytes_are_asked_for() {
+    let lab = Lab::new();
+    let path = format!("/api/v1/sessions/{}/cast", lab.id().await);
+    let played = lab.get(&path, &[("range", "bytes=2-8")]).await;
+    let expected = "{\"height\":24,\"version\":2,\"width\":80}\n[1,\"o\",\"<script>\"]\n";
+    assert_eq!((played.status, played.body.as_ref()), (StatusCode::OK, expected.as_bytes()));
+    assert_eq!(played.headers["content-type"], "application/x-asciicast");
+    assert_eq!(lab.get(&format!("{path}?row"), &[]).await.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
