@@ -39,9 +39,12 @@ const ZSTD: &str = "application/zstd";
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
+    session: Option<String>,
     namespace: Option<String>,
     pod: Option<String>,
     user: Option<String>,
+    #[serde(rename = "authenticatedUser")]
+    authenticated_user: Option<String>,
     since: Option<i64>,
     after: Option<String>,
     limit: Option<usize>,
@@ -107,7 +110,14 @@ async fn list(
 ) -> Result<Json<List>, Failure> {
     let Query(query) = query.map_err(|bad| Failure(StatusCode::BAD_REQUEST, bad.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-    let filter = Filter { namespace: query.namespace, pod: query.pod, user: query.user, since: query.since };
+    let filter = Filter {
+        session: query.session,
+        namespace: query.namespace,
+        pod: query.pod,
+        user: query.user,
+        authenticated_user: query.authenticated_user,
+        since: query.since,
+    };
     let page = blocking(move || catalogue.page(&filter, query.after.as_deref(), limit)).await?;
     let Page { sessions, next, truncated } = page;
     Ok(Json(List { sessions, next, truncated }))

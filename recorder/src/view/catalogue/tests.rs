@@ -214,6 +214,23 @@ async fn a_part_that_a_crash_cut_off_is_whole_as_far_as_the_next_one_needs_it() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_its_sender_cut_or_left_out_is_not_complete() {
+    for (outcome, gap, complete) in [
+        (Some("recorded"), 0, true),
+        (Some("recorded-late"), 0, true),
+        (None, 0, false),
+        (Some("cut"), 0, false),
+        (Some("gap"), 0, false),
+        (Some("recorded"), 7, false),
+    ] {
+        let lab = Lab::new();
+        let end = End { session_outcome: outcome.map(str::to_owned), gap, ..end(Outcome::Complete) };
+        lab.part("s", 0, meta(pod("a"), NOW, 0), "").finish(end).unwrap();
+        assert_eq!(lab.one().await.complete, complete, "{outcome:?} {gap}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_pod_puts_a_part_into_anothers_session() {
     let lab = Lab::new();
     lab.whole("s", pod("victim"), NOW);
@@ -261,6 +278,7 @@ async fn a_listing_is_narrowed_by_either_end_of_a_session() {
     other.facts.namespace = "bank".into();
     other.facts.pod = "safe".into();
     other.facts.user = "bob".into();
+    other.facts.authenticated_user = "proxy".into();
     drop(lab.part("b", 0, other, ""));
     let with = |change: fn(&mut Filter)| {
         let mut filter = Filter::default();
@@ -274,6 +292,11 @@ async fn a_listing_is_narrowed_by_either_end_of_a_session() {
     assert_eq!(with(|filter| filter.pod = Some("till".into())), "a");
     assert_eq!(with(|filter| filter.pod = Some("safe".into())), "b");
     assert_eq!(with(|filter| filter.user = Some("bob".into())), "b");
+    assert_eq!(with(|filter| filter.user = Some("proxy".into())), "b", "who impersonates is found, too");
+    assert_eq!(with(|filter| filter.authenticated_user = Some("proxy".into())), "b");
+    assert_eq!(with(|filter| filter.authenticated_user = Some("bob".into())), "");
+    assert_eq!(with(|filter| filter.authenticated_user = Some("ana".into())), "a", "who acts for themselves");
+    assert_eq!(with(|filter| filter.session = Some("b".into())), "b");
     assert_eq!(with(|filter| filter.since = Some(NOW - 10)), "a");
     assert_eq!(with(|filter| filter.namespace = Some("shops".into())), "");
 }
