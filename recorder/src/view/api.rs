@@ -19,7 +19,8 @@ use tokio::task::spawn_blocking;
 
 use super::{
     Catalogue, EventTable,
-    catalogue::Page,
+    bucket_index::BucketStatus,
+    catalogue::{Lookup, MAX_LISTED, Page},
     events::EventFile,
     session::{Filter, Summary},
 };
@@ -63,7 +64,13 @@ struct List {
     sessions: Vec<Summary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    /// Whether older sessions are left out. They open by their id.
     truncated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket: Option<BucketStatus>,
+    /// What is to be known of it, for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// The query of a listing of files of events.
@@ -119,8 +126,23 @@ async fn list(
         since: query.since,
     };
     let page = blocking(move || catalogue.page(&filter, query.after.as_deref(), limit)).await?;
-    let Page { sessions, next, truncated } = page;
-    Ok(Json(List { sessions, next, truncated }))
+    let Page { sessions, next, truncated, bucket } = page;
+    let warnings = warnings(truncated, bucket.as_ref());
+    Ok(Json(List { sessions, next, truncated, bucket, warnings }))
+}
+
+fn warnings(truncated: bool, bucket: Option<&BucketStatus>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if truncated {
+        warnings.push(format!(
+            "only the newest {MAX_LISTED} parts of recordings are listed; older ones open by the id of their session"
+        ));
+    }
+    if let Some(BucketStatus { stale: true, error, .. }) = bucket {
+        let why = error.as_deref().unwrap_or("it has not been read for minutes");
+        warnings.push(format!("sessions that are only in the bucket may be missing here: {why}"));
+    }
+    warnings
 }
 
 async fn cast(
@@ -130,9 +152,15 @@ async fn cast(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let Query(query) = query.map_err(|bad| Failure(StatusCode::BAD_REQUEST, bad.body_text()))?;
-    let joined = blocking(move || catalogue.cast(&id)).await?;
-    let joined =
-        joined.ok_or_else(|| Failure(StatusCode::NOT_FOUND, "there is no such session".to_owned()))?;
+    let joined = match blocking(move || catalogue.cast(&id)).await? {
+        Lookup::Found(joined) => joined,
+        Lookup::Unknown => return Err(Failure(StatusCode::NOT_FOUND, "there is no such session".to_owned())),
+        Lookup::Several(ids) => {
+            let ids = ids.join(", ");
+            let message = format!("several senders have a session with this id; take one of {ids}");
+            return Err(Failure(StatusCode::CONFLICT, message));
+        }
+    };
     if query.raw.is_some() {
         ranged::answer(&headers, CAST, joined)
     } else {

@@ -130,6 +130,7 @@ async fn a_recording_plays_unless_its_bytes_are_asked_for() {
     let expected = "{\"height\":24,\"version\":2,\"width\":80}\n[1,\"o\",\"<script>\"]\n";
     assert_eq!((played.status, played.body.as_ref()), (StatusCode::OK, expected.as_bytes()));
     assert_eq!(played.headers["content-type"], "application/x-asciicast");
+    assert_eq!(lab.get("/api/v1/sessions/s/cast", &[]).await.body, played.body, "by the id that events have");
     assert_eq!(lab.get(&format!("{path}?row"), &[]).await.status, StatusCode::BAD_REQUEST);
 }
 
@@ -140,7 +141,7 @@ async fn only_what_is_in_the_catalogue_is_found() {
         "/api/v1/sessions/none/cast",
         "/api/v1/sessions/..%2F..%2Fetc%2Fpasswd/cast",
         "/api/v1/sessions/%2e%2e/cast",
-        "/api/v1/sessions/s/cast",
+        "/api/v1/sessions/t/cast",
         "/api/v1/sessions//cast",
         "/api/v1/sessions/",
         "/",

@@ -5,7 +5,7 @@ use podwitness_runtime::clock::ManualClock;
 use super::{super::readable::Readable as _, *};
 use crate::store::{
     Part, Store,
-    layout::PartName,
+    layout::{PartName, owner_digest},
     meta::{End, Facts, Meta, Outcome, Owner, Pod},
 };
 
@@ -164,7 +164,7 @@ async fn a_broken_file_hides_no_other() {
     assert_eq!(names, ["absent", "empty", "good", "strange", "torn"]);
     for one in &list {
         assert_eq!((one.broken.is_none(), one.complete), (one.session == "good", one.session == "good"));
-        assert!(lab.catalogue.cast(&one.id).unwrap().is_some(), "{}", one.session);
+        assert!(matches!(lab.catalogue.cast(&one.id).unwrap(), Lookup::Found(_)), "{}", one.session);
     }
 }
 
@@ -208,7 +208,7 @@ async fn a_part_that_a_crash_cut_off_is_whole_as_far_as_the_next_one_needs_it() 
     assert!(!lab.one().await.complete);
     lab.part("s", 1, meta(pod("a"), NOW, 12), "[2,\"o\",\"torn\"]\n").finish(end(Outcome::Complete)).unwrap();
     assert!(lab.one().await.complete);
-    let mut cast = lab.catalogue.cast(&lab.one().await.id).unwrap().unwrap();
+    let Lookup::Found(mut cast) = lab.catalogue.cast(&lab.one().await.id).unwrap() else { panic!() };
     assert_eq!(cast.read(0).unwrap(), "{}\n[1,\"o\",\"x\"]\n");
     assert_eq!(cast.read(15).unwrap(), "[2,\"o\",\"torn\"]\n");
 }
@@ -310,6 +310,26 @@ async fn what_is_kept_is_bounded_and_the_newest_days_are_kept() {
     tokio::time::advance(FRESH * 2).await;
     let page = lab.catalogue.page(&Filter::default(), None, 10).unwrap();
     assert_eq!((sessions(&page.sessions), page.truncated), (vec!["d0", "d1"], true));
+    for id in ["d3", "d2", "d0"] {
+        assert!(matches!(lab.catalogue.cast(id).unwrap(), Lookup::Found(_)), "{id} opens by its id");
+    }
+    let of = format!("d3.{}", owner_digest(&pod("a")));
+    assert!(matches!(lab.catalogue.cast(&of).unwrap(), Lookup::Found(_)));
+    for id in ["none", "d3.none", "../d3", ""] {
+        assert!(matches!(lab.catalogue.cast(id).unwrap(), Lookup::Unknown), "{id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_id_that_events_have_opens_a_recording_unless_several_claim_it() {
+    let lab = Lab::new();
+    lab.whole("s", pod("a"), NOW);
+    assert!(matches!(lab.catalogue.cast("s").unwrap(), Lookup::Found(_)));
+    lab.whole("s", pod("thief"), NOW);
+    let mut ids: Vec<String> = lab.list().await.into_iter().map(|one| one.id).collect();
+    let Lookup::Several(mut named) = lab.catalogue.cast("s").unwrap() else { panic!() };
+    (ids.sort_unstable(), named.sort_unstable());
+    assert_eq!(named, ids);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         Catalogue,
+        catalogue::Lookup,
         readable::Readable as _,
         session::{Filter, Summary},
     },
@@ -20,7 +21,7 @@ use crate::{
         Store,
         layout::PartName,
         meta::{
-            Facts,
+            Facts, Meta,
             testing::{self, end},
         },
         walk::Place,
@@ -62,13 +63,22 @@ async fn recorded(bucket: &Bucket, parts: &[(&str, u32, i64, u64)]) {
 
 async fn list(catalogue: &Arc<Catalogue>) -> Vec<Summary> {
     let catalogue = Arc::clone(catalogue);
-    spawn_blocking(move || catalogue.page(&Filter::default(), None, 100).unwrap().sessions).await.unwrap()
+    // The first pass, and the second that a listing is not older than a second.
+    loop {
+        let catalogue = Arc::clone(&catalogue);
+        let page = spawn_blocking(move || catalogue.page(&Filter::default(), None, 100).unwrap());
+        let page = page.await.unwrap();
+        if page.bucket.is_some_and(|bucket| !bucket.stale) {
+            return page.sessions;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn cast(catalogue: &Arc<Catalogue>, id: &str) -> Vec<u8> {
     let (catalogue, id) = (Arc::clone(catalogue), id.to_owned());
     let read = move || {
-        let mut joined = catalogue.cast(&id).unwrap().unwrap();
+        let Lookup::Found(mut joined) = catalogue.cast(&id).unwrap() else { panic!() };
         let mut all = Vec::new();
         while (all.len() as u64) < joined.length() {
             all.extend_from_slice(&joined.read(all.len() as u64).unwrap());
@@ -115,7 +125,7 @@ async fn what_was_never_closed_is_shown_as_far_as_it_goes_on() {
     let put = async |name: &str, content: Bytes| {
         let _ = bucket.put(&format!("{directory}/{name}"), content).await.unwrap();
     };
-    put(BEGIN, serde_json::to_vec(&meta(1_700_000_000, 0)).unwrap().into()).await;
+    put(layout::BEGIN, serde_json::to_vec(&meta(1_700_000_000, 0)).unwrap().into()).await;
     let mut offset = 0;
     for (number, lines) in [HEADER, LINE, LINE].iter().enumerate() {
         let length = u32::try_from(lines.len()).unwrap();
