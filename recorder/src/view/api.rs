@@ -21,7 +21,7 @@ use super::{
     Catalogue, EventTable,
     bucket_index::BucketStatus,
     catalogue::{Lookup, MAX_LISTED, Page},
-    events::EventFile,
+    events::{EventFile, Files},
     session::{Filter, Summary},
 };
 
@@ -87,6 +87,8 @@ struct EventList {
     files: Vec<EventFile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// What went wrong, as JSON.
@@ -155,6 +157,10 @@ async fn cast(
     let joined = match blocking(move || catalogue.cast(&id)).await? {
         Lookup::Found(joined) => joined,
         Lookup::Unknown => return Err(Failure(StatusCode::NOT_FOUND, "there is no such session".to_owned())),
+        Lookup::Unread(why) => {
+            let message = format!("the volume has no such session, and the bucket cannot be asked: {why}");
+            return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
         Lookup::Several(ids) => {
             let ids = ids.join(", ");
             let message = format!("several senders have a session with this id; take one of {ids}");
@@ -175,11 +181,13 @@ async fn list_events(
     let Query(query) = query.map_err(|bad| Failure(StatusCode::BAD_REQUEST, bad.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let found = blocking(move || events.list(query.date.as_deref(), query.after.as_deref(), limit + 1));
-    let mut files = found.await?;
+    let Files { mut files, unread } = found.await?;
     let more = files.len() > limit;
     files.truncate(limit);
     let next = files.last().filter(|_| more).map(|last| last.path.clone());
-    Ok(Json(EventList { files, next }))
+    let missing = |why| format!("files that are only in the bucket are not listed here: {why}");
+    let warnings = unread.map(missing).into_iter().collect();
+    Ok(Json(EventList { files, next, warnings }))
 }
 
 async fn event_file(

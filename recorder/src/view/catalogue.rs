@@ -78,6 +78,8 @@ pub(super) enum Lookup {
     Several(Vec<String>),
     /// Nothing.
     Unknown,
+    /// Nothing on the volume, and the bucket cannot be asked for this reason.
+    Unread(String),
 }
 
 impl Catalogue {
@@ -123,7 +125,10 @@ impl Catalogue {
         let listed = listing.sessions.iter().filter(|one| one.summary.session == id);
         let mut found: Vec<_> = listed.map(Arc::clone).collect();
         if found.is_empty() {
-            found = self.find(id, &listing)?;
+            match self.find(id, &listing)? {
+                Ok(older) => found = older,
+                Err(error) => return Ok(Lookup::Unread(error.to_string())),
+            }
         }
         match found.as_slice() {
             [] => Ok(Lookup::Unknown),
@@ -132,11 +137,12 @@ impl Catalogue {
         }
     }
 
-    /// Sessions with this id that the listing leaves out, because they are too old or not read yet.
-    fn find(&self, id: &str, listing: &Listing) -> io::Result<Vec<Arc<Session>>> {
+    /// Sessions with this id that the listing leaves out, because they are too old or not read yet; or why the bucket,
+    /// which alone may have them, cannot be asked.
+    fn find(&self, id: &str, listing: &Listing) -> io::Result<io::Result<Vec<Arc<Session>>>> {
         let name = id.split_once('.').map_or(id, |(name, _)| name);
         if PartName::new(name, 0).is_none() {
-            return Ok(Vec::new());
+            return Ok(Ok(Vec::new()));
         }
         let mut parts = Vec::new();
         if listing.truncated {
@@ -155,15 +161,15 @@ impl Catalogue {
         if let Some(bucket) = self.bucket.as_ref().filter(|_| unread) {
             match bucket.find(name, self.bounds) {
                 Ok(found) => parts.extend(found),
-                Err(error) if parts.is_empty() => return Err(error),
+                Err(error) if parts.is_empty() => return Ok(Err(error)),
                 Err(error) => {
-                    tracing::warn!(%error, "the bucket cannot be read; what the volume has is shown")
+                    tracing::warn!(%error, "the bucket cannot be read; what the volume has is shown");
                 }
             }
         }
         let mut sessions = assemble(parts);
         sessions.retain(|one| one.summary.id == id || one.summary.session == id);
-        Ok(sessions)
+        Ok(Ok(sessions))
     }
 
     fn listing(&self) -> io::Result<Arc<Listing>> {

@@ -160,7 +160,10 @@ fn header(line: &[u8], out: &mut Vec<u8>) -> Form {
     let size = number("width").and_then(side).zip(number("height").and_then(side));
     let ours = stated.get("podwitness").and_then(Value::as_object);
     let form = Form {
-        terminal: ours.map_or(size.is_some(), |ours| ours.get("tty") == Some(&Value::Bool(true))),
+        terminal: match ours {
+            Some(ours) => ours.get("tty") == Some(&Value::Bool(true)),
+            None => size.is_some(),
+        },
         rows_first: ours.is_none() && stated.get("kubernetes").is_some_and(Value::is_object),
     };
     let (width, height) = size.unwrap_or(DEFAULT_SIZE);

@@ -258,7 +258,7 @@ fn is_same(known: &Found, objects: &Objects) -> bool {
 }
 
 /// Days since 1970 of `…/YYYY/MM/DD`.
-fn day_number(path: &str) -> u64 {
+pub(super) fn day_number(path: &str) -> u64 {
     let mut numbers = path.rsplit('/').map(|name| name.parse::<u64>().unwrap_or_default());
     let (day, month, year) = (numbers.next(), numbers.next(), numbers.next());
     let (day, month, year) = (day.unwrap_or(1), month.unwrap_or(1), year.unwrap_or(1970));

@@ -16,6 +16,7 @@ use super::{
     *,
 };
 use crate::{
+    bucket::testing::silent,
     ship::{Setup, Shipper, layout},
     store::{
         Store,
@@ -162,4 +163,56 @@ async fn foreign_and_broken_objects_hide_nothing() {
     let sessions = list(&catalogue(dir.path(), &bucket)).await;
     let broken = |session: &str| sessions.iter().find(|one| one.session == session).unwrap().broken.is_some();
     assert_eq!((sessions.len(), broken("s"), broken("t"), broken("u")), (3, false, true, true));
+}
+
+/// The clock stands still while a listing is made: were anything waited for, it would never come.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_never_answers_delays_no_listing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), 0).unwrap();
+    let mut part =
+        store.create(&PartName::new("s", 0).unwrap(), meta(1_700_000_000, 0), 1_700_000_000).unwrap();
+    part.append(&[HEADER.as_bytes()]).unwrap();
+    part.finish(end()).unwrap();
+    let catalogue = catalogue(dir.path(), &silent());
+    let page = || catalogue.page(&Filter::default(), None, 10).unwrap();
+    let begun = Instant::now();
+    let first = page();
+    assert_eq!((first.sessions.len(), first.truncated), (1, false));
+    let status = first.bucket.unwrap();
+    assert_eq!((status.as_of, status.stale, status.error.is_some()), (None, true, true));
+    assert!(matches!(catalogue.cast("s").unwrap(), Lookup::Found(_)));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    sleep(PASS * 2).await;
+    let status = page().bucket.unwrap();
+    assert!(status.error.unwrap().contains("300 s"), "the reason is said");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bucket_has_beyond_the_bounds_opens_by_its_id() {
+    let bucket = bucket();
+    let ulid = ulid::Ulid::from_parts(1_600_000_000_000, 7).to_string();
+    recorded(
+        &bucket,
+        &[("new", 0, 1_700_000_000, 0), ("old", 0, 1_600_000_000, 0), (&ulid, 0, 1_600_000_000, 0)],
+    )
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { parts: 1, directories: 1 };
+    let catalogue = Catalogue::bounded(dir.path().to_owned(), Arc::new(SystemClock), bounds);
+    let catalogue = Arc::new(catalogue.with_bucket(bucket));
+    let sessions = list(&catalogue).await;
+    assert_eq!((sessions.len(), sessions[0].session.as_str()), (1, "new"));
+    for id in ["new", "old", &ulid] {
+        assert_eq!(cast(&catalogue, id).await, format!("{HEADER}{LINE}").as_bytes(), "{id}");
+    }
+}
+
+#[test]
+fn a_day_is_numbered_as_the_calendar_has_it() {
+    for (path, day) in
+        [("s/1970/01/01", 0), ("s/1970/03/01", 59), ("s/2024/02/29", 19_782), ("s/2023/11/14", 19_675)]
+    {
+        assert_eq!(reader::day_number(path), day, "{path}");
+    }
 }

@@ -328,7 +328,8 @@ async fn the_id_that_events_have_opens_a_recording_unless_several_claim_it() {
     lab.whole("s", pod("thief"), NOW);
     let mut ids: Vec<String> = lab.list().await.into_iter().map(|one| one.id).collect();
     let Lookup::Several(mut named) = lab.catalogue.cast("s").unwrap() else { panic!() };
-    (ids.sort_unstable(), named.sort_unstable());
+    ids.sort_unstable();
+    named.sort_unstable();
     assert_eq!(named, ids);
 }
 

@@ -202,7 +202,7 @@ proptest! {
     #[test]
     fn a_recording_cut_off_anywhere_plays_as_far_as_its_whole_lines(at in 0usize..200) {
         let stored = format!("{OURS}\n[1,\"o\",\"a\\n\"]\n[2,\"x-exit\",\"0\"]\n[3,\"o\",\"b\\n\"]\n");
-        let (cut, whole) = (played(&stored[..at.min(stored.len())]), played(&stored));
+        let (cut, whole) = (played(stored.get(..at).unwrap_or(&stored)), played(&stored));
         let lines: Vec<&str> = cut.lines().skip(1).collect();
         let all: Vec<&str> = whole.lines().skip(1).collect();
         prop_assert!(all.starts_with(&lines));
