@@ -26,7 +26,7 @@ use reader::{Pass, Reader};
 
 /// Time between two passes while listings are asked for, while none is, and after one that failed.
 const ACTIVE: Duration = Duration::from_secs(5);
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(30);
 const FAILED: Duration = Duration::from_secs(30);
 /// How long a pass may take. The next goes on from there.
 const PASS: Duration = Duration::from_secs(300);
@@ -88,10 +88,10 @@ impl BucketIndex {
         Arc::clone(&self.latest.borrow())
     }
 
-    /// Every part of a session, be it in the snapshot or not. Blocks.
-    pub(super) fn find(&self, session: &str, bounds: Bounds) -> io::Result<Vec<Arc<Found>>> {
+    /// Every part of a session, be it in the snapshot or not: in any day, or in those near that of its id. Blocks.
+    pub(super) fn find(&self, session: &str, any_day: bool, bounds: Bounds) -> io::Result<Vec<Arc<Found>>> {
         let reader = Reader::new(self.bucket.clone(), self.handle.clone(), bounds);
-        let found = self.handle.block_on(async { timeout(FIND, reader.find(session)).await });
+        let found = self.handle.block_on(async { timeout(FIND, reader.find(session, any_day)).await });
         found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)
     }
 }

@@ -158,8 +158,9 @@ impl Catalogue {
             }
         }
         let unread = listing.truncated || listing.bucket.as_ref().is_some_and(|bucket| bucket.status().stale);
-        if let Some(bucket) = self.bucket.as_ref().filter(|_| unread) {
-            match bucket.find(name, self.bounds) {
+        // What was shipped and left the volume since the last pass is in neither.
+        if let Some(bucket) = &self.bucket {
+            match bucket.find(name, unread, self.bounds) {
                 Ok(found) => parts.extend(found),
                 Err(error) if parts.is_empty() => return Ok(Err(error)),
                 Err(error) => {

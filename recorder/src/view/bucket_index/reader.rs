@@ -183,8 +183,9 @@ impl Reader {
         Ok((directory, Some(Found { source: Source::Bucket(stored), name, meta })))
     }
 
-    /// Every part of a session, wherever it lies. Days near that of the session's id are looked into first.
-    pub(super) async fn find(&self, session: &str) -> Result<Vec<Arc<Found>>, BucketError> {
+    /// Every part of a session, wherever it lies where `any_day` is true. Days near that of the session's id, if that is
+    /// a ULID, are looked into first.
+    pub(super) async fn find(&self, session: &str, any_day: bool) -> Result<Vec<Arc<Found>>, BucketError> {
         let begun = ulid::Ulid::from_string(session).ok().map(|id| id.timestamp_ms() / 86_400_000);
         let mut days = Vec::new();
         for year in self.numbered(SESSIONS).await? {
@@ -196,7 +197,8 @@ impl Reader {
         days.sort_by_key(distance);
         let mut found = Vec::new();
         for day in days {
-            if !found.is_empty() && distance(&day) > NEAR {
+            let is_near = begun.is_some() && distance(&day) <= NEAR;
+            if !is_near && (!any_day || (begun.is_some() && !found.is_empty())) {
                 break;
             }
             for (directory, objects) in group(self.bucket.list(&day, None, OBJECTS).await?) {

@@ -208,6 +208,18 @@ async fn what_a_bucket_has_beyond_the_bounds_opens_by_its_id() {
     }
 }
 
+/// It was shipped, and left the volume, since the bucket was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_into_the_bucket_since_it_was_read_opens_by_its_id() {
+    let bucket = bucket();
+    let dir = tempfile::tempdir().unwrap();
+    let catalogue = catalogue(dir.path(), &bucket);
+    assert!(list(&catalogue).await.is_empty());
+    let ulid = ulid::Ulid::from_parts(1_700_000_000_000, 7).to_string();
+    recorded(&bucket, &[(&ulid, 0, 1_700_000_000, 0)]).await;
+    assert_eq!(cast(&catalogue, &ulid).await, format!("{HEADER}{LINE}").as_bytes());
+}
+
 #[test]
 fn a_day_is_numbered_as_the_calendar_has_it() {
     for (path, day) in
