@@ -161,4 +161,6 @@ impl Bucket {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -4,13 +4,13 @@
 //! never hides another.
 
 pub mod api;
+mod bucket_index;
 mod cast;
 mod catalogue;
 mod events;
 mod readable;
 mod scan;
 mod session;
-mod shelf;
 
 pub use catalogue::Catalogue;
 pub use events::EventTable;

@@ -57,7 +57,7 @@ impl Viewer {
         sessions.as_array().cloned().context("the sessions are no list")
     }
 
-    /// The one complete session in `namespace` whose command contains `needle`, once it is there.
+    /// The one session in `namespace` that was uploaded to its end and whose command contains `needle`, once it is there.
     ///
     /// # Errors
     /// Where none comes, or more than one.
@@ -67,7 +67,7 @@ impl Viewer {
             .with_context(|| format!("no recording of {needle:?}"))
     }
 
-    /// The one complete session in `namespace` whose entry in the list is the wanted one, once it is there.
+    /// The one session in `namespace` that was uploaded to its end and whose entry in the list is the wanted one, once it is there.
     ///
     /// # Errors
     /// Where none comes, or more than one.
@@ -80,11 +80,14 @@ impl Viewer {
             let sessions = self.sessions(namespace).await?;
             let found: Vec<_> = sessions.iter().filter(|session| wanted(session)).collect();
             let [session] = found.as_slice() else { bail!("{} sessions match in {sessions:?}", found.len()) };
-            ensure!(session.get("complete") == Some(&Value::Bool(true)), "it is not complete: {session}");
+            // What its sender cut or left out is never `complete`, and is looked for, too.
+            let uploaded = session.get("outcome").and_then(Value::as_str) == Some("complete");
+            let whole = session.get("missing").and_then(Value::as_u64) == Some(0);
+            ensure!(uploaded && whole, "it was not uploaded to its end: {session}");
             Ok(session.get("id").and_then(Value::as_str).context("no id")?.to_owned())
         })
         .await?;
-        Recording::parse(&self.get(&format!("/api/v1/sessions/{id}/cast")).await?)
+        Recording::parse(&self.get(&format!("/api/v1/sessions/{id}/cast?raw")).await?)
     }
 
     /// What is stored of the one session in `namespace` whose command contains `needle`, as it is now; `None` where
@@ -98,7 +101,7 @@ impl Viewer {
         let Some(session) = found.next() else { return Ok(None) };
         ensure!(found.next().is_none(), "more than one session has {needle:?}: {sessions:?}");
         let id = session.get("id").and_then(Value::as_str).context("no id")?;
-        self.get(&format!("/api/v1/sessions/{id}/cast")).await.map(Some)
+        self.get(&format!("/api/v1/sessions/{id}/cast?raw")).await.map(Some)
     }
 
     /// What it answers to GET.

@@ -2,18 +2,20 @@
 //!
 //! The header and the codes `"o"` and `"r"` are what recorders of other makers know. Everything else begins with
 //! `x-`, so that it can be left out where the other side has not announced that it knows us ([`line::is_additive`]).
-//! Players ignore codes they do not know. Sources: asciicast v2; the reference client's header.
+//! What players get is another form of it ([`Playable`]). Sources: asciicast v2; the reference client's header.
 
 mod encoder;
 mod escape;
 mod header;
 pub mod line;
+mod playable;
 mod sum;
 mod transcript;
 
 pub use encoder::{Encoder, MAX_LINE, MAX_PIECE};
 pub use header::{Header, HeaderError, Kubernetes, MAX_HEADER, Part, Podwitness};
 pub use line::{Event, Line, LineError};
+pub use playable::{MAX_PLAYABLE_SIDE, Playable};
 pub use sum::Sum;
 pub use transcript::Transcript;
 

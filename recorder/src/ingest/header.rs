@@ -74,11 +74,13 @@ fn facts(header: Header, received: i64) -> Facts {
         command: header.command,
         user: first([ours.user, header.src_node_user, header.src_node]),
         groups: ours.groups,
+        authenticated_user: ours.authenticated_user,
         user_verified: ours.verified,
         namespace: target.namespace,
         pod: target.pod_name,
         container: first([target.container, ours.container, String::new()]),
         kind: first([target.session_type, if ssh { "ssh".to_owned() } else { String::new() }, String::new()]),
+        via: ours.via,
         tty: ours.tty || header.width > 0,
     }
 }
@@ -144,9 +146,11 @@ mod tests {
 
     #[test]
     fn our_header_names_its_session_and_part() {
-        let line =
-            ours(r#"{"session":"01J","part":2,"offset":77,"user":"ana","groups":["g"],"verified":true}"#);
+        let line = ours(
+            r#"{"session":"01J","part":2,"offset":77,"user":"ana","groups":["g"],"verified":true,"authenticatedUser":"bot","via":"cp"}"#,
+        );
         let (name, meta) = describe(line.as_bytes(), &owner(), 0).unwrap();
+        assert_eq!((meta.facts.authenticated_user.as_str(), meta.facts.via.as_str()), ("bot", "cp"));
         assert_eq!((name, meta.offset), (PartName::new("01J", 2).unwrap(), 77));
         assert_eq!((meta.facts.user.as_str(), meta.facts.user_verified), ("ana", true));
     }

@@ -91,6 +91,9 @@ pub struct Facts {
     /// That user's groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// The user whose credential was used, where that is another one: who impersonates.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub authenticated_user: String,
     /// Whether the API server confirmed the user, by the word of the client's side.
     pub user_verified: bool,
     /// Namespace that the session acts on.
@@ -102,6 +105,9 @@ pub struct Facts {
     /// `exec`, `attach`, `ssh`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// The user's word for it where that is another than its type: `run`, `debug`, `cp`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub via: String,
     /// Whether there is a terminal.
     pub tty: bool,
 }
@@ -202,7 +208,16 @@ impl Facts {
     /// Bytes of its texts.
     #[must_use]
     pub fn size(&self) -> usize {
-        let texts = [&self.command, &self.user, &self.namespace, &self.pod, &self.container, &self.kind];
+        let texts = [
+            &self.command,
+            &self.user,
+            &self.authenticated_user,
+            &self.namespace,
+            &self.pod,
+            &self.container,
+            &self.kind,
+            &self.via,
+        ];
         texts.into_iter().chain(&self.groups).map(String::len).fold(0, usize::saturating_add)
     }
 
@@ -213,10 +228,12 @@ impl Facts {
         let texts = [
             &mut self.command,
             &mut self.user,
+            &mut self.authenticated_user,
             &mut self.namespace,
             &mut self.pod,
             &mut self.container,
             &mut self.kind,
+            &mut self.via,
         ];
         texts.into_iter().for_each(|text| cap(text, MAX_TEXT));
         self.groups.iter_mut().for_each(|group| cap(group, MAX_TEXT / MAX_GROUPS));
@@ -254,6 +271,8 @@ mod tests {
             pod: long(),
             container: long(),
             kind: long(),
+            authenticated_user: long(),
+            via: long(),
             groups: vec![long(); 1000],
             ..Facts::default()
         };

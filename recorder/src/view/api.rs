@@ -19,11 +19,13 @@ use tokio::task::spawn_blocking;
 
 use super::{
     Catalogue, EventTable,
-    catalogue::Page,
-    events::EventFile,
+    bucket_index::BucketStatus,
+    catalogue::{Lookup, MAX_LISTED, Page},
+    events::{EventFile, Files},
     session::{Filter, Summary},
 };
 
+mod played;
 mod range;
 mod ranged;
 
@@ -38,12 +40,23 @@ const ZSTD: &str = "application/zstd";
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
+    session: Option<String>,
     namespace: Option<String>,
     pod: Option<String>,
     user: Option<String>,
+    #[serde(rename = "authenticatedUser")]
+    authenticated_user: Option<String>,
     since: Option<i64>,
     after: Option<String>,
     limit: Option<usize>,
+}
+
+/// The query of a recording.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CastQuery {
+    /// The bytes as they were stored; the value says nothing.
+    raw: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -51,7 +64,13 @@ struct List {
     sessions: Vec<Summary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    /// Whether older sessions are left out. They open by their id.
     truncated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket: Option<BucketStatus>,
+    /// What is to be known of it, for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// The query of a listing of files of events.
@@ -68,6 +87,8 @@ struct EventList {
     files: Vec<EventFile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// What went wrong, as JSON.
@@ -98,21 +119,59 @@ async fn list(
 ) -> Result<Json<List>, Failure> {
     let Query(query) = query.map_err(|bad| Failure(StatusCode::BAD_REQUEST, bad.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-    let filter = Filter { namespace: query.namespace, pod: query.pod, user: query.user, since: query.since };
+    let filter = Filter {
+        session: query.session,
+        namespace: query.namespace,
+        pod: query.pod,
+        user: query.user,
+        authenticated_user: query.authenticated_user,
+        since: query.since,
+    };
     let page = blocking(move || catalogue.page(&filter, query.after.as_deref(), limit)).await?;
-    let Page { sessions, next, truncated } = page;
-    Ok(Json(List { sessions, next, truncated }))
+    let Page { sessions, next, truncated, bucket } = page;
+    let warnings = warnings(truncated, bucket.as_ref());
+    Ok(Json(List { sessions, next, truncated, bucket, warnings }))
+}
+
+fn warnings(truncated: bool, bucket: Option<&BucketStatus>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if truncated {
+        warnings.push(format!(
+            "only the newest {MAX_LISTED} parts of recordings are listed; older ones open by the id of their session"
+        ));
+    }
+    if let Some(BucketStatus { stale: true, error, .. }) = bucket {
+        let why = error.as_deref().unwrap_or("it has not been read for minutes");
+        warnings.push(format!("sessions that are only in the bucket may be missing here: {why}"));
+    }
+    warnings
 }
 
 async fn cast(
     State(Views { catalogue, .. }): State<Views>,
     Path(id): Path<String>,
+    query: Result<Query<CastQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let joined = blocking(move || catalogue.cast(&id)).await?;
-    let joined =
-        joined.ok_or_else(|| Failure(StatusCode::NOT_FOUND, "there is no such session".to_owned()))?;
-    ranged::answer(&headers, CAST, joined)
+    let Query(query) = query.map_err(|bad| Failure(StatusCode::BAD_REQUEST, bad.body_text()))?;
+    let joined = match blocking(move || catalogue.cast(&id)).await? {
+        Lookup::Found(joined) => joined,
+        Lookup::Unknown => return Err(Failure(StatusCode::NOT_FOUND, "there is no such session".to_owned())),
+        Lookup::Unread(why) => {
+            let message = format!("the volume has no such session, and the bucket cannot be asked: {why}");
+            return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
+        Lookup::Several(ids) => {
+            let ids = ids.join(", ");
+            let message = format!("several senders have a session with this id; take one of {ids}");
+            return Err(Failure(StatusCode::CONFLICT, message));
+        }
+    };
+    if query.raw.is_some() {
+        ranged::answer(&headers, CAST, joined)
+    } else {
+        Ok(played::answer(CAST, joined))
+    }
 }
 
 async fn list_events(
@@ -122,11 +181,13 @@ async fn list_events(
     let Query(query) = query.map_err(|bad| Failure(StatusCode::BAD_REQUEST, bad.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let found = blocking(move || events.list(query.date.as_deref(), query.after.as_deref(), limit + 1));
-    let mut files = found.await?;
+    let Files { mut files, unread } = found.await?;
     let more = files.len() > limit;
     files.truncate(limit);
     let next = files.last().filter(|_| more).map(|last| last.path.clone());
-    Ok(Json(EventList { files, next }))
+    let missing = |why| format!("files that are only in the bucket are not listed here: {why}");
+    let warnings = unread.map(missing).into_iter().collect();
+    Ok(Json(EventList { files, next, warnings }))
 }
 
 async fn event_file(

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{readable::Readable, scan::Source, shelf::Shelved};
+use super::{bucket_index::BucketPart, readable::Readable, scan::Source};
 
 /// Longest read at once.
 const CHUNK: u64 = 64 << 10;
@@ -48,7 +48,7 @@ struct Piece {
 enum Body {
     File(File),
     /// With the segment that was read last, and where it begins.
-    Bucket(Shelved, Option<(u64, Bytes)>),
+    Bucket(BucketPart, Option<(u64, Bytes)>),
 }
 
 impl Joined {
@@ -79,7 +79,7 @@ impl Body {
                 Ok((Self::File(file), end))
             }
             // What was torn off is behind the end that the manifest has; before there is one, only whole lines are there.
-            Source::Bucket(shelved) => Ok((Self::Bucket(shelved.clone(), None), shelved.length())),
+            Source::Bucket(part) => Ok((Self::Bucket(part.clone(), None), part.length())),
         }
     }
 
@@ -92,7 +92,7 @@ impl Body {
                 file.take(most.min(CHUNK)).read_to_end(&mut bytes)?;
                 Ok(bytes.into())
             }
-            Self::Bucket(shelved, last) => {
+            Self::Bucket(part, last) => {
                 let inside = |(start, lines): &(u64, Bytes)| {
                     let from = usize::try_from(at.checked_sub(*start)?).ok()?;
                     let lines = lines.get(from..).filter(|lines| !lines.is_empty())?;
@@ -102,7 +102,7 @@ impl Body {
                 if let Some(bytes) = last.as_ref().and_then(inside) {
                     return Ok(bytes);
                 }
-                let read = last.insert(shelved.segment(at)?);
+                let read = last.insert(part.segment(at)?);
                 Ok(inside(read).unwrap_or_default())
             }
         }

@@ -8,11 +8,16 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use axum::body::Bytes;
 use serde::Serialize;
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 
 use super::readable::Readable;
 use crate::{
@@ -34,11 +39,25 @@ pub(super) struct EventFile {
     pub(super) size: u64,
 }
 
+/// How long a listing waits for the bucket, and how long it does not wait again for one that failed.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_secs(30);
+
 /// The table of a store, and of a bucket that it is shipped to. All calls block.
 #[derive(Clone, Debug)]
 pub struct EventTable {
     local: PathBuf,
     bucket: Option<(Bucket, Handle)>,
+    /// Until when the bucket is not asked, and why.
+    away: Arc<Mutex<Option<(Instant, String)>>>,
+}
+
+/// A listing.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) files: Vec<EventFile>,
+    /// Why it has none of those that are only in the bucket.
+    pub(super) unread: Option<String>,
 }
 
 /// One file of it, open.
@@ -57,7 +76,7 @@ impl EventTable {
     /// The table of what lies below `root`.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { local: root.join(TABLE), bucket: None }
+        Self { local: root.join(TABLE), bucket: None, away: Arc::default() }
     }
 
     /// The same with what lies in a bucket, asked within a runtime.
@@ -67,23 +86,39 @@ impl EventTable {
     }
 
     /// At most `limit` files behind `after`, oldest first; of one day where `date` names it (`2026-08-01`).
-    pub(super) fn list(
+    pub(super) fn list(&self, date: Option<&str>, after: Option<&str>, limit: usize) -> io::Result<Files> {
+        let mut files = self.list_local(date, after, limit)?;
+        let known: HashSet<String> = files.iter().map(|file| file.path.clone()).collect();
+        // A bucket that is away hides nothing that is here.
+        let (shipped, unread) = match self.list_bucket_unless_away(date, after, limit) {
+            Ok(shipped) => (shipped, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        files.extend(shipped.into_iter().filter(|file| !known.contains(&file.path)));
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        files.truncate(limit);
+        Ok(Files { files, unread })
+    }
+
+    /// A bucket that failed is not asked again for a while, so that one that hangs does not hold up each page.
+    fn list_bucket_unless_away(
         &self,
         date: Option<&str>,
         after: Option<&str>,
         limit: usize,
-    ) -> io::Result<Vec<EventFile>> {
-        let mut files = self.list_local(date, after, limit)?;
-        let known: HashSet<String> = files.iter().map(|file| file.path.clone()).collect();
-        // A bucket that is away hides nothing that is here.
-        let shipped = self.list_bucket(date, after, limit).unwrap_or_else(|error| {
-            tracing::warn!(%error, "files of events in the bucket are not listed");
-            Vec::new()
+    ) -> Result<Vec<EventFile>, String> {
+        if let Some((until, why)) = &*self.away.lock().unwrap_or_else(PoisonError::into_inner)
+            && Instant::now() < *until
+        {
+            return Err(why.clone());
+        }
+        let listed = self.list_bucket(date, after, limit).map_err(|error| error.to_string());
+        let failed = listed.as_ref().err().map(|why| {
+            tracing::warn!(error = why, "files of events in the bucket are not listed");
+            (Instant::now() + PAUSE, why.clone())
         });
-        files.extend(shipped.into_iter().filter(|file| !known.contains(&file.path)));
-        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        files.truncate(limit);
-        Ok(files)
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        listed
     }
 
     fn list_bucket(
@@ -98,8 +133,11 @@ impl EventTable {
         }
         let below = date.map_or_else(|| TABLE.to_owned(), |date| format!("{TABLE}/date={date}"));
         let after = after.filter(|after| !after.is_empty()).map(|after| format!("{TABLE}/{after}"));
-        let found =
-            handle.block_on(bucket.list(&below, after.as_deref(), limit)).map_err(io::Error::other)?;
+        let listing = bucket.list(&below, after.as_deref(), limit);
+        let found = handle.block_on(async { timeout(PATIENCE, listing).await });
+        let silent =
+            |_| io::Error::other(format!("the bucket has not answered within {} s", PATIENCE.as_secs()));
+        let found = found.map_err(silent)?.map_err(io::Error::other)?;
         let file = |object: Object| {
             let path = object.key.strip_prefix(TABLE)?.strip_prefix('/')?;
             is_published(path).then(|| EventFile { path: path.to_owned(), size: object.size })
@@ -209,4 +247,45 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{
+        bucket::testing::silent,
+        store::{Store, events::Draft},
+    };
+
+    /// In a thread of its own, so that the paused clock goes on.
+    async fn list(table: &EventTable) -> Files {
+        let ((done, listed), table) = (oneshot::channel(), table.clone());
+        let handle = Handle::current();
+        std::thread::spawn(move || {
+            let _clock = handle.enter();
+            done.send(table.list(None, None, 10).unwrap())
+        });
+        listed.await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_that_never_answers_hides_no_file_and_is_waited_for_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Store::open(dir.path(), 0).unwrap().events().unwrap();
+        log.append([&Draft::new(b"{\"id\":}".to_vec(), 6)].into_iter(), 1_700_000_000).unwrap();
+        log.publish().unwrap();
+        let table = EventTable::new(dir.path()).with_bucket(silent());
+        for wait in [PATIENCE, Duration::ZERO, Duration::ZERO] {
+            let before = Instant::now();
+            let Files { files, unread } = list(&table).await;
+            assert_eq!((files.len(), unread.is_some()), (1, true));
+            assert!(before.elapsed() >= wait && before.elapsed() < wait + Duration::from_secs(1));
+        }
+        tokio::time::advance(PAUSE).await;
+        let before = Instant::now();
+        list(&table).await;
+        assert!(before.elapsed() >= PATIENCE, "it is asked again");
+    }
 }

@@ -13,8 +13,8 @@ use std::{
     sync::Arc,
 };
 
-use super::shelf::Shelved;
-use crate::store::{layout::PartName, meta::Meta, read_meta};
+use super::bucket_index::BucketPart;
+use crate::store::{layout::PartName, meta::Meta, read_meta, walk::Place};
 
 /// Directories below a day: cluster, namespace, pod.
 const MAX_DEPTH: usize = 4;
@@ -47,7 +47,7 @@ pub(super) enum Source {
     /// On the volume.
     File(PathBuf),
     /// In a bucket.
-    Bucket(Shelved),
+    Bucket(BucketPart),
 }
 
 impl Source {
@@ -55,7 +55,7 @@ impl Source {
     pub(super) fn length(&self) -> u64 {
         match self {
             Self::File(path) => fs::metadata(path).map_or(0, |file| file.len()),
-            Self::Bucket(shelved) => shelved.length(),
+            Self::Bucket(part) => part.length(),
         }
     }
 
@@ -63,7 +63,7 @@ impl Source {
     pub(super) fn place(&self) -> &[u8] {
         match self {
             Self::File(path) => path.parent().unwrap_or(path).as_os_str().as_encoded_bytes(),
-            Self::Bucket(shelved) => shelved.directory().as_bytes(),
+            Self::Bucket(part) => part.directory().as_bytes(),
         }
     }
 }
@@ -197,6 +197,12 @@ impl Directory {
             self.parts.insert(name, part);
         }
     }
+}
+
+/// A part by its place.
+pub(super) fn found(place: &Place) -> Found {
+    let meta = read_meta(&place.meta()).map_err(|error| error.to_string());
+    Found { source: Source::File(place.cast()), name: place.name.clone(), meta }
 }
 
 /// The part, with its metadata read again where that was replaced.

@@ -51,6 +51,9 @@ pub(super) struct Summary {
     pub(super) user: String,
     /// Their groups.
     pub(super) groups: Vec<String>,
+    /// The user whose credential was used, where that is another one: who impersonates.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) authenticated_user: String,
     /// Whether the API server confirmed the user, by the word of who claims it.
     pub(super) user_verified: bool,
     /// Namespace that the session acted on.
@@ -64,6 +67,9 @@ pub(super) struct Summary {
     /// `exec`, `attach`, `ssh`.
     #[serde(rename = "type")]
     pub(super) kind: String,
+    /// The user's word for it where that is another than the type: `run`, `debug`, `cp`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) via: String,
     /// Whether there was a terminal.
     pub(super) tty: bool,
     /// Columns.
@@ -74,7 +80,7 @@ pub(super) struct Summary {
     pub(super) parts: usize,
     /// Bytes of their files.
     pub(super) size: u64,
-    /// Whether it is here from its beginning to its end.
+    /// Whether it is here from its beginning to its own end, with nothing left out.
     pub(super) complete: bool,
     /// How its last part ended; absent while it lasts and after a crash.
     pub(super) outcome: Option<Outcome>,
@@ -166,6 +172,7 @@ impl Summary {
         (self.width, self.height, self.tty) = (facts.width, facts.height, facts.tty);
         (self.user, self.user_verified) = (cut(facts.user), facts.user_verified);
         self.groups = facts.groups;
+        (self.authenticated_user, self.via) = (cut(facts.authenticated_user), cut(facts.via));
         (self.namespace, self.pod, self.container) =
             (cut(facts.namespace), cut(facts.pod), cut(facts.container));
         (self.command, self.kind) = (cut(facts.command), cut(facts.kind));
@@ -188,7 +195,20 @@ impl Summary {
             self.outcome = Some(end.outcome);
             self.message.clone_from(&end.message);
         }
-        self.complete = self.outcome == Some(Outcome::Complete) && self.missing == 0 && self.broken.is_none();
+        self.complete = self.outcome == Some(Outcome::Complete)
+            && self.missing == 0
+            && self.gap == 0
+            && self.broken.is_none()
+            && is_whole(&last.owner, self.session_outcome.as_deref());
+    }
+}
+
+/// Whether what became of a recording, by the word of its sender, is that all of it is there. A sidecar's last line says
+/// it; clients of other makers have no such line.
+fn is_whole(owner: &Owner, outcome: Option<&str>) -> bool {
+    match outcome {
+        Some(outcome) => !matches!(outcome, "gap" | "cut"),
+        None => matches!(owner, Owner::Unverified { .. }),
     }
 }
 
@@ -214,12 +234,16 @@ fn cut(text: String) -> String {
 }
 
 /// What a listing may be narrowed by. `namespace` and `pod` match both ends of a session: where it came from, and
-/// what it acted on.
+/// what it acted on; `user` who acted, and who impersonated them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
+    /// Id of the session as its sender and its events have it, or as this API has it.
+    pub(super) session: Option<String>,
     pub(super) namespace: Option<String>,
     pub(super) pod: Option<String>,
     pub(super) user: Option<String>,
+    /// Whose credential was used, whether or not it was to act as another.
+    pub(super) authenticated_user: Option<String>,
     /// Unix seconds. Sessions that were received later match, too, so that a stated start hides none.
     pub(super) since: Option<i64>,
 }
@@ -233,9 +257,15 @@ impl Filter {
         let either = |wanted: &Option<String>, a: &str, b: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted == a || wanted == b)
         };
-        either(&self.namespace, namespace, &session.namespace)
+        let authenticated = match session.authenticated_user.as_str() {
+            "" => &session.user,
+            impersonator => impersonator,
+        };
+        either(&self.session, &session.session, &session.id)
+            && either(&self.user, &session.user, authenticated)
+            && either(&self.authenticated_user, authenticated, authenticated)
+            && either(&self.namespace, namespace, &session.namespace)
             && either(&self.pod, pod, &session.pod)
-            && self.user.as_ref().is_none_or(|user| *user == session.user)
             && self.since.is_none_or(|since| session.start.max(session.received) >= since)
     }
 }

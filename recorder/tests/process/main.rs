@@ -98,7 +98,7 @@ mod tests {
         let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
         assert_eq!(list["sessions"][0]["complete"], false);
         let id = list["sessions"][0]["id"].as_str().unwrap();
-        assert_eq!(viewer.get(&format!("/api/v1/sessions/{id}/cast")).await, HEADER);
+        assert_eq!(viewer.get(&format!("/api/v1/sessions/{id}/cast?raw")).await, HEADER);
     }
 
     #[tokio::test]

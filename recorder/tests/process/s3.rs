@@ -104,7 +104,7 @@ pub async fn shown(viewer: &Viewer, session: &str) -> Vec<u8> {
         Some(found["id"].as_str().unwrap().to_owned())
     })
     .await;
-    viewer.get(&format!("/api/v1/sessions/{id}/cast")).await.to_vec()
+    viewer.get(&format!("/api/v1/sessions/{id}/cast?raw")).await.to_vec()
 }
 
 /// The hardest row: the process is killed and its volume is gone.

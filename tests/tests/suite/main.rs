@@ -33,3 +33,4 @@ mod token_volumes;
 mod trust;
 mod unknown;
 mod verbs;
+mod viewer;

@@ -60,7 +60,13 @@ async fn a_session_through_a_proxy_that_impersonates_is_that_users() -> Result<(
         let header = through(ns, plain, "--as=ana@example.org --as-group=system:masters").await?.header;
         ensure!(header.get("srcNodeUser") == Some(&Value::from("ana@example.org")), "{header}");
         let by = format!("system:serviceaccount:{}:default", ns.name);
-        ensure!(header.pointer("/podwitness/authenticatedUser") == Some(&Value::from(by)), "{header}");
+        ensure!(
+            header.pointer("/podwitness/authenticatedUser") == Some(&Value::from(by.as_str())),
+            "{header}"
+        );
+        let path = format!("/api/v1/sessions?namespace={}&authenticatedUser={by}", ns.name);
+        let list: Value = serde_json::from_slice(&Viewer::open().await?.get(&path).await?)?;
+        ensure!(list.pointer("/sessions/0/authenticatedUser") == Some(&Value::from(by)), "{list}");
         ensure!(header.pointer("/podwitness/verified") == Some(&Value::Bool(true)), "{header}");
         let groups = header.pointer("/podwitness/groups").map(Value::to_string).unwrap_or_default();
         ensure!(groups.contains("system:masters"), "{header}");

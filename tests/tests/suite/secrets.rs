@@ -153,7 +153,7 @@ impl Search {
         self.in_text("the list of sessions", &serde_json::to_string(&sessions)?)?;
         ensure!(sessions.len() >= 6, "only {} sessions are recorded", sessions.len());
         for session in sessions {
-            let cast = viewer.get(&format!("/api/v1/sessions/{}/cast", text(&session, "/id"))).await?;
+            let cast = viewer.get(&format!("/api/v1/sessions/{}/cast?raw", text(&session, "/id"))).await?;
             self.in_text("a recording", &String::from_utf8_lossy(&cast))?;
         }
         Ok(())

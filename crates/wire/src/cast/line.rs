@@ -99,7 +99,7 @@ fn gap(text: &str) -> Option<Event> {
 }
 
 /// Whether a value is a text, and one without surrogates: those have to come in pairs, which only reading it shows.
-fn is_whole(value: &RawValue) -> bool {
+pub(super) fn is_whole(value: &RawValue) -> bool {
     let surrogate = |escape: usize| matches!(value.get().as_bytes().get(escape + 2), Some(b'd' | b'D'));
     value.get().starts_with('"') && !memmem::find_iter(value.get().as_bytes(), b"\\u").any(surrogate)
 }

@@ -16,7 +16,7 @@ pub(crate) fn meta(received: i64, header_bytes: usize) -> Meta {
 }
 
 /// The end of a part that came whole.
-pub(crate) const fn end() -> End {
+pub(crate) fn end() -> End {
     End {
         outcome: Outcome::Complete,
         message: String::new(),
@@ -25,7 +25,7 @@ pub(crate) const fn end() -> End {
         duration: 1.0,
         exit: None,
         session_end: None,
-        session_outcome: None,
+        session_outcome: Some("recorded".to_owned()),
         gap: 0,
         torn: 0,
         damaged: 0,

@@ -6,11 +6,14 @@ use podwitness_runtime::clock::ManualClock;
 use serde_json::Value;
 
 use super::*;
-use crate::store::{
-    Store,
-    events::Draft,
-    layout::PartName,
-    meta::{End, Facts, Meta, Outcome, Owner},
+use crate::{
+    bucket::testing::silent,
+    store::{
+        Store,
+        events::Draft,
+        layout::PartName,
+        meta::{End, Facts, Meta, Outcome, Owner},
+    },
 };
 
 const CAST_TEXT: &str = "{\"version\":2}\n[1,\"o\",\"<script>\"]\n";
@@ -29,6 +32,10 @@ struct Answer {
 
 impl Lab {
     fn new() -> Self {
+        Self::with(|catalogue| catalogue)
+    }
+
+    fn with(change: impl FnOnce(Catalogue) -> Catalogue) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), 0).unwrap();
         let owner = Owner::Unverified { address: "10.0.0.9".parse().unwrap() };
@@ -51,7 +58,7 @@ impl Lab {
         };
         part.finish(end).unwrap();
         let catalogue = Catalogue::new(dir.path().into(), Arc::new(ManualClock::at(1_700_000_000)));
-        let router = router(Arc::new(catalogue), EventTable::new(dir.path()));
+        let router = router(Arc::new(change(catalogue)), EventTable::new(dir.path()));
         Self { service: TowerToHyperService::new(router), store, _dir: dir }
     }
 
@@ -110,7 +117,7 @@ async fn a_listing_is_json_with_the_names_that_clients_know() {
 #[tokio::test]
 async fn a_recording_comes_whole_or_in_part_as_it_was_stored() {
     let lab = Lab::new();
-    let path = format!("/api/v1/sessions/{}/cast", lab.id().await);
+    let path = format!("/api/v1/sessions/{}/cast?raw", lab.id().await);
     let whole = lab.get(&path, &[]).await;
     assert_eq!((whole.status, whole.body.as_ref()), (StatusCode::OK, CAST_TEXT.as_bytes()));
     assert_eq!(whole.headers["content-type"], "application/x-asciicast");
@@ -123,13 +130,47 @@ async fn a_recording_comes_whole_or_in_part_as_it_was_stored() {
 }
 
 #[tokio::test]
+async fn a_recording_plays_unless_its_bytes_are_asked_for() {
+    let lab = Lab::new();
+    let path = format!("/api/v1/sessions/{}/cast", lab.id().await);
+    let played = lab.get(&path, &[("range", "bytes=2-8")]).await;
+    let expected = "{\"height\":24,\"version\":2,\"width\":80}\n[1,\"o\",\"<script>\"]\n";
+    assert_eq!((played.status, played.body.as_ref()), (StatusCode::OK, expected.as_bytes()));
+    assert_eq!(played.headers["content-type"], "application/x-asciicast");
+    assert_eq!(lab.get("/api/v1/sessions/s/cast", &[]).await.body, played.body, "by the id that events have");
+    assert_eq!(lab.get(&format!("{path}?row"), &[]).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_says_that_the_bucket_is_not_read() {
+    let lab = Lab::with(|catalogue| catalogue.with_bucket(silent()));
+    let list = lab.json("/api/v1/sessions").await;
+    assert_eq!(list["sessions"].as_array().unwrap().len(), 1);
+    assert_eq!((&list["bucket"]["stale"], &list["truncated"]), (&true.into(), &false.into()));
+    let [warning] = list["warnings"].as_array().unwrap().as_slice() else { panic!("{list}") };
+    assert!(warning.as_str().unwrap().contains("bucket"), "{warning}");
+}
+
+#[tokio::test]
+async fn an_id_that_several_senders_state_is_answered_with_theirs() {
+    let lab = Lab::new();
+    let owner = Owner::Unverified { address: "10.0.0.10".parse().unwrap() };
+    let meta = Meta { owner, received: 0, offset: 0, header_bytes: 14, facts: Facts::default(), end: None };
+    drop(lab.store.create(&PartName::new("s", 0).unwrap(), meta, 1_700_000_000).unwrap());
+    let answer = lab.get("/api/v1/sessions/s/cast", &[]).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    let error: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert!(error["error"].as_str().unwrap().contains(&lab.id().await), "{error}");
+}
+
+#[tokio::test]
 async fn only_what_is_in_the_catalogue_is_found() {
     let lab = Lab::new();
     for path in [
         "/api/v1/sessions/none/cast",
         "/api/v1/sessions/..%2F..%2Fetc%2Fpasswd/cast",
         "/api/v1/sessions/%2e%2e/cast",
-        "/api/v1/sessions/s/cast",
+        "/api/v1/sessions/t/cast",
         "/api/v1/sessions//cast",
         "/api/v1/sessions/",
         "/",

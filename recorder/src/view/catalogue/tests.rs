@@ -5,7 +5,7 @@ use podwitness_runtime::clock::ManualClock;
 use super::{super::readable::Readable as _, *};
 use crate::store::{
     Part, Store,
-    layout::PartName,
+    layout::{PartName, owner_digest},
     meta::{End, Facts, Meta, Outcome, Owner, Pod},
 };
 
@@ -164,7 +164,7 @@ async fn a_broken_file_hides_no_other() {
     assert_eq!(names, ["absent", "empty", "good", "strange", "torn"]);
     for one in &list {
         assert_eq!((one.broken.is_none(), one.complete), (one.session == "good", one.session == "good"));
-        assert!(lab.catalogue.cast(&one.id).unwrap().is_some(), "{}", one.session);
+        assert!(matches!(lab.catalogue.cast(&one.id).unwrap(), Lookup::Found(_)), "{}", one.session);
     }
 }
 
@@ -208,9 +208,26 @@ async fn a_part_that_a_crash_cut_off_is_whole_as_far_as_the_next_one_needs_it() 
     assert!(!lab.one().await.complete);
     lab.part("s", 1, meta(pod("a"), NOW, 12), "[2,\"o\",\"torn\"]\n").finish(end(Outcome::Complete)).unwrap();
     assert!(lab.one().await.complete);
-    let mut cast = lab.catalogue.cast(&lab.one().await.id).unwrap().unwrap();
+    let Lookup::Found(mut cast) = lab.catalogue.cast(&lab.one().await.id).unwrap() else { panic!() };
     assert_eq!(cast.read(0).unwrap(), "{}\n[1,\"o\",\"x\"]\n");
     assert_eq!(cast.read(15).unwrap(), "[2,\"o\",\"torn\"]\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_sender_cut_or_left_out_is_not_complete() {
+    for (outcome, gap, complete) in [
+        (Some("recorded"), 0, true),
+        (Some("recorded-late"), 0, true),
+        (None, 0, false),
+        (Some("cut"), 0, false),
+        (Some("gap"), 0, false),
+        (Some("recorded"), 7, false),
+    ] {
+        let lab = Lab::new();
+        let end = End { session_outcome: outcome.map(str::to_owned), gap, ..end(Outcome::Complete) };
+        lab.part("s", 0, meta(pod("a"), NOW, 0), "").finish(end).unwrap();
+        assert_eq!(lab.one().await.complete, complete, "{outcome:?} {gap}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,6 +278,7 @@ async fn a_listing_is_narrowed_by_either_end_of_a_session() {
     other.facts.namespace = "bank".into();
     other.facts.pod = "safe".into();
     other.facts.user = "bob".into();
+    other.facts.authenticated_user = "proxy".into();
     drop(lab.part("b", 0, other, ""));
     let with = |change: fn(&mut Filter)| {
         let mut filter = Filter::default();
@@ -274,6 +292,11 @@ async fn a_listing_is_narrowed_by_either_end_of_a_session() {
     assert_eq!(with(|filter| filter.pod = Some("till".into())), "a");
     assert_eq!(with(|filter| filter.pod = Some("safe".into())), "b");
     assert_eq!(with(|filter| filter.user = Some("bob".into())), "b");
+    assert_eq!(with(|filter| filter.user = Some("proxy".into())), "b", "who impersonates is found, too");
+    assert_eq!(with(|filter| filter.authenticated_user = Some("proxy".into())), "b");
+    assert_eq!(with(|filter| filter.authenticated_user = Some("bob".into())), "");
+    assert_eq!(with(|filter| filter.authenticated_user = Some("ana".into())), "a", "who acts for themselves");
+    assert_eq!(with(|filter| filter.session = Some("b".into())), "b");
     assert_eq!(with(|filter| filter.since = Some(NOW - 10)), "a");
     assert_eq!(with(|filter| filter.namespace = Some("shops".into())), "");
 }
@@ -287,6 +310,27 @@ async fn what_is_kept_is_bounded_and_the_newest_days_are_kept() {
     tokio::time::advance(FRESH * 2).await;
     let page = lab.catalogue.page(&Filter::default(), None, 10).unwrap();
     assert_eq!((sessions(&page.sessions), page.truncated), (vec!["d0", "d1"], true));
+    for id in ["d3", "d2", "d0"] {
+        assert!(matches!(lab.catalogue.cast(id).unwrap(), Lookup::Found(_)), "{id} opens by its id");
+    }
+    let of = format!("d3.{}", owner_digest(&pod("a")));
+    assert!(matches!(lab.catalogue.cast(&of).unwrap(), Lookup::Found(_)));
+    for id in ["none", "d3.none", "../d3", ""] {
+        assert!(matches!(lab.catalogue.cast(id).unwrap(), Lookup::Unknown), "{id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_id_that_events_have_opens_a_recording_unless_several_claim_it() {
+    let lab = Lab::new();
+    lab.whole("s", pod("a"), NOW);
+    assert!(matches!(lab.catalogue.cast("s").unwrap(), Lookup::Found(_)));
+    lab.whole("s", pod("thief"), NOW);
+    let mut ids: Vec<String> = lab.list().await.into_iter().map(|one| one.id).collect();
+    let Lookup::Several(mut named) = lab.catalogue.cast("s").unwrap() else { panic!() };
+    ids.sort_unstable();
+    named.sort_unstable();
+    assert_eq!(named, ids);
 }
 
 #[tokio::test(start_paused = true)]

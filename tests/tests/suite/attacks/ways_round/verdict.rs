@@ -130,7 +130,7 @@ async fn recorded(
     ensure!(is_complete(session), "its recording is not complete: {session}");
     let at = (text(session, "namespace"), text(session, "pod"));
     ensure!(at == (target, "target"), "it is recorded elsewhere: {session}");
-    let path = format!("/api/v1/sessions/{}/cast", text(session, "id"));
+    let path = format!("/api/v1/sessions/{}/cast?raw", text(session, "id"));
     let recording = Recording::parse(&viewer.get(&path).await?)?;
     ensure!(recording.text("x-gap").is_empty(), "there is a gap: {:?}", recording.lines);
     let output = String::from_utf8_lossy(&recording.output()?).into_owned();

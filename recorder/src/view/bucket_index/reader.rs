@@ -1,57 +1,58 @@
-//! Parts in a bucket: listed newest day first, within bounds, and read a segment at a time.
+//! Reads a bucket's listings and what is not known yet of its parts, newest day first, within bounds.
 //!
 //! Objects never change, so that what was read once is kept. Days other than the newest are listed again only now and
 //! then. Nothing is asked for but listings and objects, so that credentials that may only read are enough.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    io,
     sync::Arc,
     time::Duration,
 };
 
-use axum::body::Bytes;
 use futures_util::{StreamExt as _, stream};
-use tokio::{
-    runtime::Handle,
-    time::{Instant, timeout},
-};
+use tokio::{runtime::Handle, time::Instant};
 
-use super::scan::{Bounds, Found, Source};
+use super::{
+    super::scan::{Bounds, Found, Source},
+    BucketPart,
+};
 use crate::{
     bucket::{Bucket, BucketError, Object},
     ship::{
         layout::{BEGIN, MANIFEST, SESSIONS, Segment, part_of},
         manifest::{MAX_MANIFEST, Manifest},
-        segment::{self, MAX_STORED},
     },
     store::meta::{MAX_META, Meta},
 };
 
-/// How long a look is believed; at days but the newest, how long their listing is.
-const FRESH: Duration = Duration::from_secs(5);
+/// How long the listing of days but the newest is believed.
 const SETTLED: Duration = Duration::from_secs(600);
-/// How long a look may take, while whoever asked waits; and how long nobody waits again for a bucket that failed.
-const PATIENCE: Duration = Duration::from_secs(8);
-const PAUSE: Duration = Duration::from_secs(30);
 /// Newest days that are listed each time: a session goes on behind midnight.
 const NEWEST: usize = 2;
 /// Cap on the objects of a day that are listed.
 const OBJECTS: usize = 500_000;
-/// Objects that are read in one look, and at a time. What is behind them is read in the next.
+/// Objects that are read in one pass, and at a time. What is behind them is read in the next.
 const READ: usize = 2000;
 const AT_ONCE: usize = 16;
+/// Days around that of its id in which all parts of a session lie: it goes on behind midnight, or was uploaded late.
+const NEAR: u64 = 2;
 
-/// What is known of a bucket.
+/// What was read of a bucket.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct Reader {
     bucket: Bucket,
     handle: Handle,
+    bounds: Bounds,
     days: HashMap<String, Day>,
-    /// When it is looked at again.
-    next: Option<Instant>,
-    failing: bool,
-    truncated: bool,
+}
+
+/// How far a pass came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pass {
+    /// Whether days, or objects of a day, are beyond the bounds.
+    pub(super) truncated: bool,
+    /// Whether the next pass has more to read at once.
+    pub(super) partly: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -60,6 +61,8 @@ struct Day {
     parts: HashMap<String, Arc<Found>>,
     /// Whether some of it is still to be read.
     partly: bool,
+    /// Whether it has more objects than are listed.
+    truncated: bool,
 }
 
 /// The objects of one part.
@@ -70,52 +73,26 @@ struct Objects {
     manifest: bool,
 }
 
-/// A part in a bucket, to be read from anywhere.
-#[derive(Clone, Debug)]
-pub(super) struct Shelved {
-    bucket: Bucket,
-    handle: Handle,
-    directory: String,
-    segments: Arc<[Segment]>,
-    closed: bool,
-}
-
-impl Shelf {
-    pub(super) fn new(bucket: Bucket, handle: Handle) -> Self {
-        Self { bucket, handle, days: HashMap::new(), next: None, failing: false, truncated: false }
+impl Reader {
+    pub(super) fn new(bucket: Bucket, handle: Handle, bounds: Bounds) -> Self {
+        Self { bucket, handle, bounds, days: HashMap::new() }
     }
 
-    /// Every part within the bounds, and whether some were left out. Blocks.
-    pub(super) fn look(&mut self, bounds: Bounds) -> (Vec<Arc<Found>>, bool) {
-        if self.next.is_none_or(|next| next <= Instant::now()) {
-            let handle = self.handle.clone();
-            let looked = handle.block_on(async { timeout(PATIENCE, self.refresh(bounds)).await });
-            let mut pause = FRESH;
-            match looked {
-                Ok(Ok(())) => self.failing = false,
-                // What was seen so far stays; the next look goes on from there.
-                Err(_) => self.truncated = true,
-                Ok(Err(error)) => {
-                    if !self.failing {
-                        tracing::warn!(%error, "the bucket cannot be looked at; what was seen of it before is shown");
-                    }
-                    (self.failing, self.truncated, pause) = (true, true, PAUSE);
-                }
-            }
-            self.next = Some(Instant::now() + pause);
-        }
+    /// Every part that was read so far, within the bounds.
+    pub(super) fn parts(&self) -> Vec<Arc<Found>> {
         let parts = self.days.values().flat_map(|day| day.parts.values().map(Arc::clone));
-        (parts.take(bounds.parts).collect(), self.truncated)
+        parts.take(self.bounds.parts).collect()
     }
 
-    async fn refresh(&mut self, bounds: Bounds) -> Result<(), BucketError> {
-        let (mut seen, mut left, mut budget) = (HashSet::new(), bounds.parts, READ);
-        let (mut truncated, mut newest) = (false, 0);
+    /// Reads what is new. What was read stays where it fails or is dropped; the next pass goes on from there.
+    pub(super) async fn refresh(&mut self) -> Result<Pass, BucketError> {
+        let (mut seen, mut left, mut budget) = (HashSet::new(), self.bounds.parts, READ);
+        let (mut pass, mut newest) = (Pass::default(), 0);
         'days: for year in self.numbered(SESSIONS).await? {
             for month in self.numbered(&year).await? {
                 for day in self.numbered(&month).await? {
                     if left == 0 {
-                        truncated = true;
+                        pass.truncated = true;
                         break 'days;
                     }
                     newest += 1;
@@ -125,7 +102,8 @@ impl Shelf {
                         && before.looked.is_some_and(|looked| looked.elapsed() < SETTLED);
                     let now =
                         if settled { before } else { self.day(&day, before, left, &mut budget).await? };
-                    truncated |= now.partly;
+                    pass.truncated |= now.truncated;
+                    pass.partly |= now.partly;
                     left = left.saturating_sub(now.parts.len());
                     self.days.insert(day.clone(), now);
                     seen.insert(day);
@@ -133,8 +111,7 @@ impl Shelf {
             }
         }
         self.days.retain(|day, _| seen.contains(day));
-        self.truncated = truncated;
-        Ok(())
+        Ok(pass)
     }
 
     /// Directories whose names are numbers, greatest first.
@@ -153,8 +130,8 @@ impl Shelf {
         budget: &mut usize,
     ) -> Result<Day, BucketError> {
         let objects = self.bucket.list(day, None, OBJECTS).await?;
-        let mut now =
-            Day { looked: Some(Instant::now()), partly: objects.len() >= OBJECTS, ..Day::default() };
+        let truncated = objects.len() >= OBJECTS;
+        let mut now = Day { looked: Some(Instant::now()), truncated, ..Day::default() };
         let mut wanted = Vec::new();
         for (directory, found) in group(objects).into_iter().rev().take(most) {
             match before.parts.remove(&directory) {
@@ -196,40 +173,42 @@ impl Shelf {
         } else {
             Err("the bucket does not say whose it is".to_owned())
         };
-        let shelved = Shelved {
+        let stored = BucketPart {
             bucket: self.bucket.clone(),
             handle: self.handle.clone(),
             directory: directory.clone(),
             segments: line_up(objects.segments),
             closed: objects.manifest,
         };
-        Ok((directory, Some(Found { source: Source::Bucket(shelved), name, meta })))
-    }
-}
-
-impl Shelved {
-    /// Its directory.
-    pub(super) fn directory(&self) -> &str {
-        &self.directory
+        Ok((directory, Some(Found { source: Source::Bucket(stored), name, meta })))
     }
 
-    /// Bytes of the recording that are there.
-    pub(super) fn length(&self) -> u64 {
-        self.segments.last().map_or(0, |last| last.offset.saturating_add(last.length.into()))
-    }
-
-    /// The segment that holds a byte, and where it begins. Blocks.
-    pub(super) fn segment(&self, at: u64) -> io::Result<(u64, Bytes)> {
-        let number = self.segments.partition_point(|segment| segment.offset <= at).saturating_sub(1);
-        let segment = self.segments.get(number).ok_or(io::ErrorKind::UnexpectedEof)?;
-        let key = format!("{}/{segment}", self.directory);
-        let stored = self.handle.block_on(self.bucket.get(&key, MAX_STORED)).map_err(io::Error::other)?;
-        let lines = segment::read(stored.ok_or(io::ErrorKind::NotFound)?)?;
-        if lines.len() as u64 == u64::from(segment.length) {
-            Ok((segment.offset, lines))
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "a segment is not as long as its name says"))
+    /// Every part of a session, wherever it lies where `any_day` is true. Days near that of the session's id, if that is
+    /// a ULID, are looked into first.
+    pub(super) async fn find(&self, session: &str, any_day: bool) -> Result<Vec<Arc<Found>>, BucketError> {
+        let begun = ulid::Ulid::from_string(session).ok().map(|id| id.timestamp_ms() / 86_400_000);
+        let mut days = Vec::new();
+        for year in self.numbered(SESSIONS).await? {
+            for month in self.numbered(&year).await? {
+                days.extend(self.numbered(&month).await?);
+            }
         }
+        let distance = |day: &String| begun.map_or(0, |begun| day_number(day).abs_diff(begun));
+        days.sort_by_key(distance);
+        let mut found = Vec::new();
+        for day in days {
+            let is_near = begun.is_some() && distance(&day) <= NEAR;
+            if !is_near && (!any_day || (begun.is_some() && !found.is_empty())) {
+                break;
+            }
+            for (directory, objects) in group(self.bucket.list(&day, None, OBJECTS).await?) {
+                let name = directory.rsplit_once('/').and_then(|(_, name)| part_of(name));
+                if name.is_some_and(|name| name.session() == session) {
+                    found.extend(self.part(directory, objects).await?.1.map(Arc::new));
+                }
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -272,13 +251,22 @@ fn line_up(mut segments: Vec<Segment>) -> Arc<[Segment]> {
 
 fn is_same(known: &Found, objects: &Objects) -> bool {
     match &known.source {
-        Source::Bucket(shelved) => {
+        Source::Bucket(part) => {
             known.meta.is_ok()
-                && (shelved.closed || (!objects.manifest && shelved.segments.len() >= objects.segments.len()))
+                && (part.closed || (!objects.manifest && part.segments.len() >= objects.segments.len()))
         }
         Source::File(_) => false,
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Days since 1970 of `…/YYYY/MM/DD`.
+pub(super) fn day_number(path: &str) -> u64 {
+    let mut numbers = path.rsplit('/').map(|name| name.parse::<u64>().unwrap_or_default());
+    let (day, month, year) = (numbers.next(), numbers.next(), numbers.next());
+    let (day, month, year) = (day.unwrap_or(1), month.unwrap_or(1), year.unwrap_or(1970));
+    // Of Howard Hinnant's days_from_civil, for years from 1 on.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year.saturating_sub(1), month + 9) };
+    let in_year = (153_u64.saturating_mul(month) + 2) / 5 + day.saturating_sub(1);
+    let before = year.saturating_mul(365) + year / 4 - year / 100 + year / 400;
+    before.saturating_add(in_year).saturating_sub(719_468)
+}

@@ -9,18 +9,20 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         Catalogue,
+        catalogue::Lookup,
         readable::Readable as _,
         session::{Filter, Summary},
     },
     *,
 };
 use crate::{
+    bucket::testing::silent,
     ship::{Setup, Shipper, layout},
     store::{
         Store,
         layout::PartName,
         meta::{
-            Facts,
+            Facts, Meta,
             testing::{self, end},
         },
         walk::Place,
@@ -62,13 +64,22 @@ async fn recorded(bucket: &Bucket, parts: &[(&str, u32, i64, u64)]) {
 
 async fn list(catalogue: &Arc<Catalogue>) -> Vec<Summary> {
     let catalogue = Arc::clone(catalogue);
-    spawn_blocking(move || catalogue.page(&Filter::default(), None, 100).unwrap().sessions).await.unwrap()
+    // The first pass, and the second that a listing is not older than a second.
+    loop {
+        let catalogue = Arc::clone(&catalogue);
+        let page = spawn_blocking(move || catalogue.page(&Filter::default(), None, 100).unwrap());
+        let page = page.await.unwrap();
+        if page.bucket.is_some_and(|bucket| !bucket.stale) {
+            return page.sessions;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn cast(catalogue: &Arc<Catalogue>, id: &str) -> Vec<u8> {
     let (catalogue, id) = (Arc::clone(catalogue), id.to_owned());
     let read = move || {
-        let mut joined = catalogue.cast(&id).unwrap().unwrap();
+        let Lookup::Found(mut joined) = catalogue.cast(&id).unwrap() else { panic!() };
         let mut all = Vec::new();
         while (all.len() as u64) < joined.length() {
             all.extend_from_slice(&joined.read(all.len() as u64).unwrap());
@@ -115,7 +126,7 @@ async fn what_was_never_closed_is_shown_as_far_as_it_goes_on() {
     let put = async |name: &str, content: Bytes| {
         let _ = bucket.put(&format!("{directory}/{name}"), content).await.unwrap();
     };
-    put(BEGIN, serde_json::to_vec(&meta(1_700_000_000, 0)).unwrap().into()).await;
+    put(layout::BEGIN, serde_json::to_vec(&meta(1_700_000_000, 0)).unwrap().into()).await;
     let mut offset = 0;
     for (number, lines) in [HEADER, LINE, LINE].iter().enumerate() {
         let length = u32::try_from(lines.len()).unwrap();
@@ -152,4 +163,68 @@ async fn foreign_and_broken_objects_hide_nothing() {
     let sessions = list(&catalogue(dir.path(), &bucket)).await;
     let broken = |session: &str| sessions.iter().find(|one| one.session == session).unwrap().broken.is_some();
     assert_eq!((sessions.len(), broken("s"), broken("t"), broken("u")), (3, false, true, true));
+}
+
+/// The clock stands still while a listing is made: were anything waited for, it would never come.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_never_answers_delays_no_listing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), 0).unwrap();
+    let mut part =
+        store.create(&PartName::new("s", 0).unwrap(), meta(1_700_000_000, 0), 1_700_000_000).unwrap();
+    part.append(&[HEADER.as_bytes()]).unwrap();
+    part.finish(end()).unwrap();
+    let catalogue = catalogue(dir.path(), &silent());
+    let page = || catalogue.page(&Filter::default(), None, 10).unwrap();
+    let begun = Instant::now();
+    let first = page();
+    assert_eq!((first.sessions.len(), first.truncated), (1, false));
+    let status = first.bucket.unwrap();
+    assert_eq!((status.as_of, status.stale, status.error.is_some()), (None, true, true));
+    assert!(matches!(catalogue.cast("s").unwrap(), Lookup::Found(_)));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    sleep(PASS * 2).await;
+    let status = page().bucket.unwrap();
+    assert!(status.error.unwrap().contains("300 s"), "the reason is said");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bucket_has_beyond_the_bounds_opens_by_its_id() {
+    let bucket = bucket();
+    let ulid = ulid::Ulid::from_parts(1_600_000_000_000, 7).to_string();
+    recorded(
+        &bucket,
+        &[("new", 0, 1_700_000_000, 0), ("old", 0, 1_600_000_000, 0), (&ulid, 0, 1_600_000_000, 0)],
+    )
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { parts: 1, directories: 1 };
+    let catalogue = Catalogue::bounded(dir.path().to_owned(), Arc::new(SystemClock), bounds);
+    let catalogue = Arc::new(catalogue.with_bucket(bucket));
+    let sessions = list(&catalogue).await;
+    assert_eq!((sessions.len(), sessions[0].session.as_str()), (1, "new"));
+    for id in ["new", "old", &ulid] {
+        assert_eq!(cast(&catalogue, id).await, format!("{HEADER}{LINE}").as_bytes(), "{id}");
+    }
+}
+
+/// It was shipped, and left the volume, since the bucket was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_into_the_bucket_since_it_was_read_opens_by_its_id() {
+    let bucket = bucket();
+    let dir = tempfile::tempdir().unwrap();
+    let catalogue = catalogue(dir.path(), &bucket);
+    assert!(list(&catalogue).await.is_empty());
+    let ulid = ulid::Ulid::from_parts(1_700_000_000_000, 7).to_string();
+    recorded(&bucket, &[(&ulid, 0, 1_700_000_000, 0)]).await;
+    assert_eq!(cast(&catalogue, &ulid).await, format!("{HEADER}{LINE}").as_bytes());
+}
+
+#[test]
+fn a_day_is_numbered_as_the_calendar_has_it() {
+    for (path, day) in
+        [("s/1970/01/01", 0), ("s/1970/03/01", 59), ("s/2024/02/29", 19_782), ("s/2023/11/14", 19_675)]
+    {
+        assert_eq!(reader::day_number(path), day, "{path}");
+    }
 }
