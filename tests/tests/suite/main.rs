@@ -17,6 +17,7 @@ mod interop;
 mod isolation;
 mod java;
 mod matrix;
+mod meshes;
 mod ordinary_pods;
 mod outside;
 mod policies;
