@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Clients that other people made, for the images in which tests run them against the API server: Debian's releases of
-# kubectl and curl, the official Python and JavaScript clients, client-go, and hack/interop/speak; apart, because of its
-# size, fabric8 with a Java runtime. Each part is cached by content (cache.sh).
+# kubectl and curl, the official Python and JavaScript clients, client-go, and hack/interop/speak; with iptables and nft,
+# for rules of service meshes; apart, because of its size, fabric8 with a Java runtime. Each part is cached by content
+# (cache.sh).
 : "${root:?common.sh comes first}"
 
 interop=$root/hack/interop
@@ -18,7 +19,7 @@ clients_root() {
 }
 
 build_clients_root() {
-    debian_with kubectl,python3-kubernetes,nodejs,curl
+    debian_with kubectl,python3-kubernetes,nodejs,curl,iptables,nftables
     # Files of an image have no age, and Python goes by that of a source: unless told otherwise, it compiles each anew.
     # shellcheck disable=SC2154 # out: cache.sh
     chroot "$out/root" sh -c 'python3 -m compileall -qf --invalidation-mode unchecked-hash \

@@ -3,6 +3,8 @@
 //! Every test needs root, `ip` and `nft`, and says so; `cargo test -- --include-ignored` runs them.
 
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod lab;

@@ -8,20 +8,16 @@ use std::{
 };
 
 use podwitness_core::inject::PROBE_PORT;
-use podwitness_lab::Netns;
+use podwitness_lab::{
+    Netns,
+    meshes::{MESHES, Mesh},
+};
 
 use crate::lab::{
     ENDPOINT, Lab, Landed, MARK, OTHER, SERVICE, SERVICE_V6, at_sidecar, eventually, rules, targets,
 };
 
 const ALL: [&str; 3] = [SERVICE, SERVICE_V6, ENDPOINT];
-
-/// A mesh's rules, and the port to which it redirects what comes to the pod.
-const MESHES: [(&str, &str, u16); 3] = [
-    ("istio", include_str!("meshes/istio.rules"), 15006),
-    ("linkerd", include_str!("meshes/linkerd.rules"), 4143),
-    ("kuma", include_str!("meshes/kuma.rules"), 15006),
-];
 
 /// The backends of iptables that this kernel has: it may be built without the older one.
 fn backends() -> Vec<&'static str> {
@@ -35,9 +31,8 @@ fn backends() -> Vec<&'static str> {
 }
 
 /// Writes rules in both families, as a mesh's init container does.
-fn restore(lab: &Lab, backend: &str, rules: &str) {
-    let v6 = rules.replace("127.0.0.6/32", "::6/128").replace("127.0.0.1/32", "::1/128");
-    for (program, rules) in [("iptables", rules), ("ip6tables", v6.as_str())] {
+fn restore(lab: &Lab, backend: &str, mesh: &Mesh) {
+    for (program, rules) in [("iptables", mesh.rules), ("ip6tables", mesh.rules_v6().as_str())] {
         let program = format!("{program}-{backend}-restore");
         let mut child = Command::new("ip")
             .args(["netns", "exec", &lab.pod.name, &program])
@@ -64,23 +59,24 @@ fn comes_to_us_past_the_mesh(lab: &Lab, what: &str) {
 #[test]
 #[ignore = "needs root, network namespaces and iptables"]
 fn the_api_servers_traffic_is_ours_beside_every_mesh_in_either_order() {
-    for (mesh, theirs, _) in MESHES {
+    for mesh in &MESHES {
+        let name = mesh.name;
         for backend in backends() {
             let after = Lab::new();
             after.install(&rules(), &ALL);
-            restore(&after, backend, theirs);
-            comes_to_us_past_the_mesh(&after, &format!("{mesh} after us, {backend}"));
+            restore(&after, backend, mesh);
+            comes_to_us_past_the_mesh(&after, &format!("{name} after us, {backend}"));
             after.rules(|socket| rules().refresh(socket, &targets(&ALL)).unwrap());
-            comes_to_us_past_the_mesh(&after, &format!("{mesh} after us, renewed, {backend}"));
+            comes_to_us_past_the_mesh(&after, &format!("{name} after us, renewed, {backend}"));
 
             let before = Lab::new();
-            restore(&before, backend, theirs);
+            restore(&before, backend, mesh);
             assert!(
                 before.connect(SERVICE, None).is_err(),
-                "{mesh}, {backend}: the mesh takes it without us"
+                "{name}, {backend}: the mesh takes it without us"
             );
             before.install(&rules(), &ALL);
-            comes_to_us_past_the_mesh(&before, &format!("{mesh} before us, {backend}"));
+            comes_to_us_past_the_mesh(&before, &format!("{name} before us, {backend}"));
         }
     }
 }
@@ -98,14 +94,14 @@ fn answer(lab: &Lab, port: u16, word: &'static str) {
 #[test]
 #[ignore = "needs root, network namespaces and iptables"]
 fn a_mesh_does_not_take_the_kubelets_probe_of_the_sidecar() {
-    for (mesh, theirs, inbound) in MESHES {
+    for mesh in &MESHES {
         for backend in backends() {
             let lab = Lab::new();
-            for (port, word) in [(inbound, "mesh"), (PROBE_PORT, "sidecar"), (8000, "app")] {
+            for (port, word) in [(mesh.inbound, "mesh"), (PROBE_PORT, "sidecar"), (8000, "app")] {
                 answer(&lab, port, word);
             }
             lab.install(&rules(), &ALL);
-            restore(&lab, backend, theirs);
+            restore(&lab, backend, mesh);
             let comes = |port: u16| {
                 lab.world.run(|| {
                     let mut word = String::new();
@@ -117,7 +113,8 @@ fn a_mesh_does_not_take_the_kubelets_probe_of_the_sidecar() {
             assert_eq!(
                 (comes(PROBE_PORT).as_str(), comes(8000).as_str()),
                 ("sidecar", "mesh"),
-                "{mesh}, {backend}"
+                "{}, {backend}",
+                mesh.name
             );
         }
     }

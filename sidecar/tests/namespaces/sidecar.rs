@@ -10,7 +10,7 @@ use std::{
 };
 
 use podwitness_core::{
-    control::{Netmap, ServingNames},
+    control::Netmap,
     inject::{
         ADMIN_PORT, ApiServerAddresses, ControlAddress, Credentials, Inject, PROBE_PORT, Profile,
         ServiceAccountDir, SidecarEnv, UntilNetmap,
@@ -47,7 +47,7 @@ use crate::{
 /// A pod's volumes and, while it runs, its sidecar.
 pub struct Pod {
     pub lab: Lab,
-    cluster: Cluster,
+    pub cluster: Cluster,
     volumes: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -77,7 +77,7 @@ impl Pod {
         pod
     }
 
-    fn volume(&self, name: &str) -> PathBuf {
+    pub fn volume(&self, name: &str) -> PathBuf {
         self.volumes.path().join(name)
     }
 
@@ -154,7 +154,7 @@ impl Pod {
     }
 
     /// The same, trusting the first certificate of a bundle of its own.
-    fn get_trusting(&self, bundle: &[u8], to: &str, path: &str) -> Result<String, String> {
+    pub fn get_trusting(&self, bundle: &[u8], to: &str, path: &str) -> Result<String, String> {
         self.lab.pod.run(|| {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(get(to.parse().unwrap(), path, bundle)).map_err(|error| error.to_string())
@@ -236,30 +236,6 @@ fn a_restart_keeps_ca_key_and_netmap_and_needs_no_control_plane() {
         assert_eq!(fs::read(pod.volume(file)).unwrap(), bundle, "{file}");
     }
     assert_eq!(fs::read(pod.volume("state/tunnel.key")).unwrap(), key);
-    running.stop();
-}
-
-#[test]
-#[ignore = "needs root and network namespaces"]
-fn a_client_that_trusts_only_the_clusters_ca_is_served_also_after_a_restart_without_a_control_plane() {
-    let names = ServingNames { names: vec!["kubernetes".into()], addresses: vec![[10, 96, 0, 1].into()] };
-    let pod = Pod::new(Netmap { serving: Some(names), ..netmap(1) });
-    pod.cluster.control.signer.send_replace(Some(Arc::clone(&pod.cluster.api)));
-    let config = || {
-        let config = pod.config(Inject::Required);
-        Config { env: SidecarEnv { trust: Trust::Cluster, ..config.env }, ..config }
-    };
-    let running = pod.start_with(config());
-    let ask = || pod.get_trusting(pod.cluster.ca.as_bytes(), SERVICE, "/version");
-    let answer = ask().unwrap();
-    assert!(answer.ends_with("/version for Bearer t"), "{answer}");
-    // The certificate is not for that address, and the in-pod CA serves.
-    eventually("the endpoint is intercepted", || pod.get(ENDPOINT, "/version").is_ok());
-    eventually("the netmap is kept", || pod.volume("state/netmap.json").exists());
-    running.stop();
-    pod.lab.world.ip("addr del 10.96.3.4/32 dev lo");
-    let running = pod.start_with(config());
-    assert!(ask().is_ok());
     running.stop();
 }
 

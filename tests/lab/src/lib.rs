@@ -1,5 +1,5 @@
 //! What tests and measurements put around a sidecar and a recorder: network namespaces, servers under a CA of their
-//! own, and a control plane that believes everyone.
+//! own, a control plane that believes everyone, and the rules of service meshes.
 
 #![allow(
     clippy::missing_panics_doc,
@@ -10,6 +10,7 @@
 mod authority;
 pub mod control;
 pub mod https;
+pub mod meshes;
 mod netns;
 
 pub use authority::Authority;

@@ -19,6 +19,7 @@ mod isolation;
 mod java;
 mod labelling;
 mod matrix;
+mod meshes;
 mod ordinary_pods;
 mod outside;
 mod policies;

@@ -5,6 +5,11 @@
 //! ones count like `kube-api-access-*`. One directory stands for one volume, however often that is mounted. In a pod that
 //! was injected before, a mount of ours is traced back to the volume it stands for by what the sidecar was told. To
 //! forge that gains nothing: its author could as well have written the pod with that volume.
+//!
+//! This is so with a certificate of the cluster's CA (`trust: cluster`), too, although clients trust it by the volume as it
+//! was. Such a certificate lives for a day and a pod for longer, and the in-pod CA serves whenever there is none: while the
+//! control plane is away, the signer is off, or after the option is taken back. What the kubelet mounted cannot change
+//! then, and admission cannot know it before.
 
 use podwitness_core::inject::{
     ENV_SERVICE_ACCOUNTS, MAX_SERVICE_ACCOUNT_DIRS, MOUNT_SERVICE_ACCOUNT, MOUNT_SOURCE, ROOT_CA_CONFIG_MAP,
@@ -203,3 +208,6 @@ fn with_root_ca<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
             is_root_ca(volume) || items(volume.get("projected"), "sources").iter().any(is_root_ca)
         })
 }
+
+#[cfg(test)]
+mod tests;
