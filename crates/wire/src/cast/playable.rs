@@ -1,9 +1,9 @@
 //! A recording as players of asciicast v2 read it.
 //!
-//! What is stored says more than players understand, and some of it stops them: asciinema 3 knows a code by its first
-//! letter, so that a line `x-exit` becomes an exit status of asciicast v3 that is no number; a size of 0 columns, of
-//! more than 65,535, or a time in exponents ends its reading. A session without a terminal has line feeds alone, which a
-//! terminal shows as stairs. This filter takes the stored bytes in pieces of any length and gives lines that play.
+//! What is stored says more than asciicast v2 does. Players tell codes apart by the first letter, take sizes between 1 and
+//! 65,535, and times as plain decimals; a terminal shows line feeds without carriage returns as stairs, and a session
+//! without a terminal has line feeds alone. This filter takes the stored bytes in pieces of any length and gives lines
+//! that every player reads the same way.
 
 use std::borrow::Cow;
 
