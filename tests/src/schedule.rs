@@ -20,7 +20,7 @@ use crate::report;
 /// How long tests are gathered before the first one begins, so that the order does not depend on which thread is first.
 const GATHER: Duration = Duration::from_millis(500);
 /// Tests of [`Class::Usual`] at a time for each processor.
-const PER_PROCESSOR: usize = 5;
+const PER_PROCESSOR: usize = 7;
 /// Says another number of slots than that.
 const SLOTS: &str = "PODWITNESS_E2E_SLOTS";
 
