@@ -47,14 +47,14 @@ pub(crate) async fn forward(
         && let OnUnknown::Refuse(status) = on_unreadable(proxy)
     {
         proxy.metrics.request(metrics::Request::Refused);
-        return refusal::answer(&status);
+        return proxy.refusal_reporter.request(&status, None);
     }
     let info = info.unwrap_or_else(|| unreadable(&head));
     let witness = match events::witness(proxy, client, &mut head, &info, &credential, opens).await {
         Ok(witness) => witness,
         Err(status) => {
             proxy.metrics.request(metrics::Request::Refused);
-            return refusal::answer(&status);
+            return proxy.refusal_reporter.request(&status, Some(&info));
         }
     };
     end_to_end(&mut head.headers);

@@ -79,7 +79,7 @@ pub(crate) async fn session(
         Ok(witness) => witness,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
-            return refusal::answer(&status);
+            return proxy.refusal_reporter.request(&status, Some(&session.info));
         }
     };
     let decision = match decide(proxy, client, &mut head, &credential, &session, witness.as_mut()).await {
@@ -87,7 +87,7 @@ pub(crate) async fn session(
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
             proxy.refusals.remember(&attempt, &status).await;
-            return witnessed(witness, refusal::answer(&status));
+            return witnessed(witness, proxy.refusal_reporter.session(&status));
         }
     };
     let body = FromClient::new(streamed(body), flight.clone()).boxed_unsync();
@@ -158,7 +158,7 @@ async fn answered(
             // Grants may have come while the command ran; nothing of it was shown yet.
             if let Some(status) = passing.refusal(proxy).await {
                 proxy.metrics.unrecorded_ended(session.purpose, passing.why);
-                return refusal::answer(&status);
+                return proxy.refusal_reporter.session(&status);
             }
             proxy.metrics.upgrade(session.purpose, passing.why);
             forward::relayed(answer.map(streamed))
