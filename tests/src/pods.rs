@@ -90,6 +90,18 @@ impl Namespace {
         cluster::exec(&self.name, pod, "app", &["sh", "-c", script]).await
     }
 
+    /// Reasons of the Events of a pod.
+    ///
+    /// # Errors
+    /// Where they cannot be listed.
+    pub async fn event_reasons(&self, pod: &str) -> Result<Vec<String>> {
+        let field = format!("--field-selector=involvedObject.name={pod}");
+        let events = self.kubectl.get(&["events", &field]).await?;
+        let items = events.get("items").and_then(Value::as_array).context("no list")?;
+        let reasons = items.iter().filter_map(|event| event.get("reason")?.as_str());
+        Ok(reasons.map(ToOwned::to_owned).collect())
+    }
+
     /// A kubectl that runs inside a pod of this namespace: `kubectl exec POD -- kubectl …`.
     #[must_use]
     pub fn inside(&self, pod: &str) -> Kubectl {

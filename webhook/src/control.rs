@@ -30,6 +30,7 @@ pub mod registry;
 pub mod role;
 pub mod sources;
 mod start;
+pub mod status;
 pub mod streams;
 #[cfg(test)]
 pub(crate) mod testing;

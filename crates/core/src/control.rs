@@ -133,6 +133,10 @@ pub enum Notice {
     CredentialsOutdated,
     /// Connections pass unrecorded to a server of which it could not be found out whether it is the API server.
     UnknownServer(SocketAddr),
+    /// Requests or sessions are refused, because a grant asks for a recording and none can be made.
+    RecordingRefused,
+    /// A client offers a client certificate, which cannot be relayed, and is refused.
+    ClientCertificate,
     /// What a replica of a recorder takes: said when it connects, when it changes, and now and then.
     Recorder(Taking),
 }

@@ -81,6 +81,16 @@ pub enum Script {
     Undecoded,
 }
 
+impl Class {
+    /// What the request asks; `None` where the path cannot be read.
+    pub(crate) const fn info(&self) -> Option<&RequestInfo> {
+        match self {
+            Self::Ordinary { info, .. } => info.as_ref(),
+            Self::Session(session) => Some(&session.info),
+        }
+    }
+}
+
 impl Transport {
     /// What carries a session that can be followed.
     #[must_use]

@@ -35,7 +35,7 @@ use crate::{
     Proxy, ProxyConfig,
     classify::Credential,
     enforce::{self, Recorders},
-    identity,
+    identity::{self, CallerCell},
     journal::Incidents,
     serve::Client,
     session::Sessions,
@@ -149,7 +149,7 @@ pub(crate) async fn witness(
     client: &Client,
     head: &mut Parts,
     info: &RequestInfo,
-    credential: &Credential,
+    (credential, caller): (&Credential, &CallerCell),
     opens: Opens,
 ) -> Result<Option<Witness>, Status> {
     let events = &proxy.events;
@@ -163,7 +163,7 @@ pub(crate) async fn witness(
             }
         }
     }
-    let caller = proxy.identities.caller(&client.target, credential, &head.headers).await;
+    let caller = proxy.identities.caller_once(caller, &client.target, credential, &head.headers).await;
     let addressee = match netmap.as_deref() {
         None => Addressee::Unknown(Arc::new((caller.clone(), info.clone()))),
         Some(netmap) => match asked_for(netmap, &caller, info) {

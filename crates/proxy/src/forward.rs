@@ -18,6 +18,7 @@ use crate::{
     classify::Credential,
     enforce,
     events::{self, Opens},
+    identity::CallerCell,
     memory::{Flight, body::FromClient},
     metrics, refusal,
     serve::Client,
@@ -47,14 +48,15 @@ pub(crate) async fn forward(
         && let OnUnknown::Refuse(status) = on_unreadable(proxy)
     {
         proxy.metrics.request(metrics::Request::Refused);
-        return refusal::answer(&status);
+        return proxy.refusal_reporter.request(&status, None);
     }
     let info = info.unwrap_or_else(|| unreadable(&head));
-    let witness = match events::witness(proxy, client, &mut head, &info, &credential, opens).await {
+    let asking = (&credential, &CallerCell::new());
+    let witness = match events::witness(proxy, client, &mut head, &info, asking, opens).await {
         Ok(witness) => witness,
         Err(status) => {
             proxy.metrics.request(metrics::Request::Refused);
-            return refusal::answer(&status);
+            return proxy.refusal_reporter.request(&status, Some(&info));
         }
     };
     end_to_end(&mut head.headers);

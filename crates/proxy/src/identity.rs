@@ -3,7 +3,8 @@
 //!
 //! Asked twice where the request impersonates: without `Impersonate-*` for the authenticated user, with it for the
 //! effective one. Answers are kept by hash of the credential, at most five minutes and never beyond the token's own
-//! end; simultaneous callers share one question. Where no answer comes, the token's claims stand in, unverified.
+//! end; simultaneous callers share one question. Where no answer comes, the token's claims stand in, unverified, and it is
+//! asked again a few seconds later. A request asks once, whatever looks at its caller ([`CallerCell`]).
 
 mod claims;
 mod review;
@@ -13,15 +14,17 @@ pub(crate) use claims::id as credential_id;
 use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::digest;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName};
 use moka::{Expiry, future::Cache};
 use podwitness_core::identity::{Caller, User};
 use podwitness_runtime::clock::Clock;
+use tokio::{sync::OnceCell, time::Instant};
 
 use crate::{
     classify::Credential,
     metrics::{Metrics, Review},
-    question::{Asker, QuestionError},
+    question::Asker,
     sha256,
     target::Target,
     upstream::Upstream,
@@ -31,6 +34,8 @@ use crate::{
 const MAX_ENTRIES: u64 = 1024;
 /// How long an answer is believed.
 const MAX_AGE: Duration = Duration::from_secs(300);
+/// How long it stands that no answer comes: an API server that is slow or refuses is not asked by every request.
+const FAILURE_AGE: Duration = Duration::from_secs(3);
 const IMPERSONATE: &str = "impersonate-";
 
 /// Finds out who is calling.
@@ -41,10 +46,22 @@ pub struct Identities {
     metrics: Metrics,
 }
 
+/// The caller of one request, once that was found out.
+pub(crate) type CallerCell = OnceCell<Caller>;
+
 #[derive(Clone)]
 struct Known {
-    user: User,
+    /// `None` where no answer came.
+    user: Option<User>,
     life: Duration,
+    asked: Instant,
+}
+
+impl Known {
+    /// Whether it is asked again; answers go by the cache.
+    fn is_stale(&self) -> bool {
+        self.user.is_none() && self.asked.elapsed() >= FAILURE_AGE
+    }
 }
 
 struct LifeOf;
@@ -71,6 +88,18 @@ impl Identities {
         caller
     }
 
+    /// The same, asked once for all who look at the request.
+    pub(crate) async fn caller_once(
+        &self,
+        cell: &CallerCell,
+        target: &Arc<Target>,
+        credential: &Credential,
+        headers: &HeaderMap,
+    ) -> Caller {
+        // On the heap, so that the future of a request stays small.
+        cell.get_or_init(|| self.caller(target, credential, headers).boxed()).await.clone()
+    }
+
     async fn find(&self, target: &Arc<Target>, credential: &Credential, headers: &HeaderMap) -> Caller {
         if credential.is_anonymous() {
             let user = claims::anonymous();
@@ -78,9 +107,12 @@ impl Identities {
         }
         let impersonation = impersonation_of(headers);
         let authenticated = self.ask(target, credential, headers, &HeaderMap::new()).await;
-        let effective = match (&authenticated, impersonation.is_empty()) {
-            (found, true) => found.clone(),
-            (_, false) => self.ask(target, credential, headers, &impersonation).await,
+        // Where it is not known who is authenticated, nothing is verified, whoever is effective.
+        let effective = match &authenticated {
+            Some(_) if !impersonation.is_empty() => {
+                self.ask(target, credential, headers, &impersonation).await
+            }
+            found => found.clone(),
         };
         let verified = authenticated.is_some() && effective.is_some();
         let authenticated = authenticated.unwrap_or_else(|| claims::of(credential));
@@ -100,19 +132,20 @@ impl Identities {
         let question = async {
             let impersonation = impersonation.clone();
             let asker = Asker { upstream: &self.upstream, target, credential, headers, impersonation };
-            let user = review::ask(&asker).await?;
-            Ok::<_, QuestionError>(Known { user, life: self.life_of(credential) })
-        };
-        match self.cache.try_get_with(key, question).await {
-            Ok(known) => Some(known.user),
-            Err(error) => {
-                tracing::info!(
-                    error = &*error as &dyn std::error::Error,
-                    "the API server does not say who is calling"
-                );
-                None
+            let answer = review::ask(&asker).await;
+            let asked = Instant::now();
+            match answer {
+                Ok(user) => Known { user: Some(user), life: self.life_of(credential), asked },
+                Err(error) => {
+                    tracing::info!(
+                        error = &error as &dyn std::error::Error,
+                        "the API server does not say who is calling"
+                    );
+                    Known { user: None, life: MAX_AGE, asked }
+                }
             }
-        }
+        };
+        self.cache.entry(key).or_insert_with_if(question.boxed(), Known::is_stale).await.into_value().user
     }
 
     fn life_of(&self, credential: &Credential) -> Duration {

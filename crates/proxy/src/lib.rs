@@ -51,6 +51,7 @@ use intercept::{Distrust, ServerProbe};
 use memory::Memory;
 use metrics::Metrics;
 use notices::Notices;
+use refusal::RefusalReporter;
 use session::{SessionWiring, Sessions};
 use target::Targets;
 use upgrade::Refusals;
@@ -94,6 +95,7 @@ pub struct Proxy {
     sessions: Arc<Sessions>,
     events: Events,
     refusals: Refusals,
+    refusal_reporter: RefusalReporter,
     distrust: Distrust,
     server_probe: ServerProbe,
     notices: Notices,
@@ -140,6 +142,7 @@ impl Proxy {
             },
             registry,
         ));
+        let notices = Notices::new(notices);
         let events = Events::new(
             Arc::clone(&config),
             netmap.clone(),
@@ -157,9 +160,10 @@ impl Proxy {
             sessions,
             events,
             refusals: Refusals::new(),
+            refusal_reporter: RefusalReporter::new(notices.clone()),
             distrust: Distrust::new(config.inject, owners),
             server_probe,
-            notices: Notices::new(notices),
+            notices,
             netmap,
             drain,
             clock,

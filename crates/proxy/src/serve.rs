@@ -162,12 +162,17 @@ async fn answer(
     request: Request<Incoming>,
     requested: Requested,
 ) -> Result<Response<Body>, Infallible> {
-    if let Some(status) = refused(&client, &request) {
+    if let Some(status) = malformed(&request) {
         proxy.metrics.request(metrics::Request::Refused);
         return Ok(refusal::answer(&status));
     }
     let (head, incoming) = request.into_parts();
     let class = classify::classify(&head);
+    if client.has_certificate {
+        proxy.metrics.request(metrics::Request::Refused);
+        let status = Status::forbidden(NO_CERTIFICATES);
+        return Ok(proxy.refusal_reporter.client_certificate(&status, class.info()));
+    }
     let moving = match &class {
         Class::Ordinary { endless: true, .. } => ENDLESS,
         Class::Ordinary { .. } => BULK,
@@ -198,10 +203,7 @@ async fn admit(proxy: &Proxy, client: &Client, head: usize, moving: usize) -> Op
 }
 
 /// What is refused whatever it asks.
-fn refused(client: &Client, request: &Request<Incoming>) -> Option<Status> {
-    if client.has_certificate {
-        return Some(Status::forbidden(NO_CERTIFICATES));
-    }
+fn malformed(request: &Request<Incoming>) -> Option<Status> {
     if request.method() == Method::CONNECT {
         return Some(Status::bad_request("podwitness: CONNECT is not a request of the Kubernetes API"));
     }

@@ -31,7 +31,7 @@ use crate::{
     enforce,
     events::{self, Opens, Witness},
     forward,
-    identity::impersonation_of,
+    identity::{CallerCell, impersonation_of},
     memory::{Flight, body::FromClient},
     metrics::{Purpose, Upgrade},
     question::Asker,
@@ -73,21 +73,21 @@ pub(crate) async fn session(
     if let Some(first) = proxy.refusals.first(&attempt).await {
         return refusal::answer(&first);
     }
-    let opens = Opens::Stream;
-    let mut witness = match events::witness(proxy, client, &mut head, &session.info, &credential, opens).await
-    {
+    let (opens, caller) = (Opens::Stream, CallerCell::new());
+    let by = (&credential, &caller);
+    let mut witness = match events::witness(proxy, client, &mut head, &session.info, by, opens).await {
         Ok(witness) => witness,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
-            return refusal::answer(&status);
+            return proxy.refusal_reporter.request(&status, Some(&session.info));
         }
     };
-    let decision = match decide(proxy, client, &mut head, &credential, &session, witness.as_mut()).await {
+    let decision = match decide(proxy, client, &mut head, by, &session, witness.as_mut()).await {
         Ok(decision) => decision,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
             proxy.refusals.remember(&attempt, &status).await;
-            return witnessed(witness, refusal::answer(&status));
+            return witnessed(witness, proxy.refusal_reporter.session(&status));
         }
     };
     let body = FromClient::new(streamed(body), flight.clone()).boxed_unsync();
@@ -158,7 +158,7 @@ async fn answered(
             // Grants may have come while the command ran; nothing of it was shown yet.
             if let Some(status) = passing.refusal(proxy).await {
                 proxy.metrics.unrecorded_ended(session.purpose, passing.why);
-                return refusal::answer(&status);
+                return proxy.refusal_reporter.session(&status);
             }
             proxy.metrics.upgrade(session.purpose, passing.why);
             forward::relayed(answer.map(streamed))
@@ -175,7 +175,7 @@ async fn decide(
     proxy: &Proxy,
     client: &Client,
     head: &mut Parts,
-    credential: &Credential,
+    (credential, caller): (&Credential, &CallerCell),
     session: &Session,
     witness: Option<&mut Witness>,
 ) -> Result<Decision, Status> {
@@ -185,9 +185,9 @@ async fn decide(
     let netmap = proxy.netmap();
     let netmap = netmap.as_deref();
     if session.purpose == Purpose::Unknown {
-        return unreadable(proxy, client, head, credential, session, netmap).await;
+        return unreadable(proxy, client, head, (credential, caller), session, netmap).await;
     }
-    let by = (credential, &head.headers);
+    let by = (credential, &head.headers, caller);
     let Some((caller, obligation)) = obligation(proxy, &client.target, by, &session.info, netmap).await
     else {
         proxy.notices.give(Notice::NoGrant);
@@ -227,7 +227,7 @@ async fn unreadable(
     proxy: &Proxy,
     client: &Client,
     head: &Parts,
-    credential: &Credential,
+    (credential, caller): (&Credential, &CallerCell),
     session: &Session,
     netmap: Option<&Netmap>,
 ) -> Result<Decision, Status> {
@@ -238,7 +238,8 @@ async fn unreadable(
             Ok(Decision::Pass(Passing::because(Upgrade::Unrecorded, session)))
         }
         OnUnknown::Refuse(status) => {
-            let caller = proxy.identities.caller(&client.target, credential, &head.headers).await;
+            let caller =
+                proxy.identities.caller_once(caller, &client.target, credential, &head.headers).await;
             let meta = request::meta(head, session, caller);
             Err(proxy.sessions.refused(&meta, &[], status))
         }
@@ -264,14 +265,14 @@ async fn subject(
 async fn obligation(
     proxy: &Proxy,
     target: &Arc<Target>,
-    (credential, headers): (&Credential, &HeaderMap),
+    (credential, headers, caller): (&Credential, &HeaderMap, &CallerCell),
     info: &RequestInfo,
     netmap: Option<&Netmap>,
 ) -> Option<(Caller, Obligation)> {
     if !enforce::may_oblige(netmap, info) {
         return None;
     }
-    let caller = proxy.identities.caller(target, credential, headers).await;
+    let caller = proxy.identities.caller_once(caller, target, credential, headers).await;
     let obligation = enforce::obligation(netmap, proxy.config.until_netmap, &caller, info)?;
     Some((caller, obligation))
 }

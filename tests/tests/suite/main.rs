@@ -3,6 +3,7 @@
 
 mod attacks;
 mod cli;
+mod closed;
 mod crowd;
 mod declared;
 mod draining;

@@ -56,15 +56,6 @@ async fn put(ns: &Namespace, pod: &str, path: &str, text: &str) -> Result<()> {
     ns.shell(pod, &format!("cat >{path} <<'END_OF_FILE'\n{text}\nEND_OF_FILE")).await?.ok().map(drop)
 }
 
-/// Reasons of the Events of a pod.
-async fn reasons(ns: &Namespace, pod: &str) -> Result<Vec<String>> {
-    let field = format!("--field-selector=involvedObject.name={pod}");
-    let events = ns.kubectl.get(&["events", &field]).await?;
-    let items = events.get("items").and_then(Value::as_array).context("no list")?;
-    let reasons = items.iter().filter_map(|event| event.get("reason")?.as_str());
-    Ok(reasons.map(ToOwned::to_owned).collect())
-}
-
 #[tokio::test]
 async fn a_client_that_refuses_the_certificate_leaves_every_other_recorded() -> Result<()> {
     Namespace::plain(async |plain| {
@@ -85,7 +76,7 @@ async fn a_client_that_refuses_the_certificate_leaves_every_other_recorded() -> 
             })
             .await?;
             eventually("the pod has an Event", async || {
-                let reasons = reasons(ns, "witness").await?;
+                let reasons = ns.event_reasons("witness").await?;
                 ensure!(reasons.iter().any(|reason| reason == "PassesUnrecorded"), "{reasons:?}");
                 Ok(())
             })
@@ -181,7 +172,7 @@ async fn reaches_the_other(ns: &Namespace, tenant: &str, port: u64) -> Result<()
         let run = ns.shell("client", &script).await?;
         ensure!(run.text().contains("v1.33.0-other"), "{server} {name:?}: {run:?}");
     }
-    let reasons = reasons(ns, "client").await?;
+    let reasons = ns.event_reasons("client").await?;
     let about = ["CertificateRefused", "PassesUnrecorded", "UnknownServer"];
     ensure!(!reasons.iter().any(|reason| about.contains(&reason.as_str())), "{reasons:?}");
     Ok(())
@@ -252,7 +243,7 @@ async fn another_name_of_the_api_servers_certificate_works_and_is_recorded() -> 
             let run = ns.shell("witness", &script).await?.ok()?;
             ensure!(run.text() == format!("{mark}\n"), "{run:?}");
             Viewer::open().await?.recording(&ns.name, &format!("{mark};")).await?;
-            let reasons = reasons(ns, "witness").await?;
+            let reasons = ns.event_reasons("witness").await?;
             ensure!(!reasons.iter().any(|reason| reason == "PassesUnrecorded"), "{reasons:?}");
             anyhow::Ok(())
         };

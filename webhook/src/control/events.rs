@@ -127,6 +127,16 @@ fn in_words(notice: Notice) -> (EventType, &'static str, Cow<'static, str>) {
             "CredentialsOutdated",
             "the witness cannot bring the files of a service-account volume, or the CA bundle of the containers, up to date: containers go on with those that they have, whose token expires; it is tried again every 5 s, and the log of container podwitness says why",
         ),
+        Notice::RecordingRefused => (
+            EventType::Warning,
+            "RecordingRefused",
+            "requests or sessions of this pod are refused, because a Grant with enforceRecorder asks for a recording and none can be made: the log of container podwitness names the Grant and the cause, and kubectl get recorders shows which recorders are ready",
+        ),
+        Notice::ClientCertificate => (
+            EventType::Warning,
+            "ClientCertificateRefused",
+            "a client of this pod offers a client certificate, which its witness cannot relay to the API server, and is refused: use a token in its kubeconfig (user.token, user.tokenFile or user.exec) instead",
+        ),
         Notice::Recorder(Taking::Refusing) => (
             EventType::Warning,
             "RecorderRefusing",
@@ -195,8 +205,9 @@ mod tests {
     #[tokio::test]
     async fn every_notice_has_words_that_an_event_can_hold() {
         use Notice::{
-            Bypassed, CertificateRefused, ConnectionsExhausted, CredentialsOutdated, EventsDropped, NoGrant,
-            SpoolShareFull, SpoolTampered, SteppedAside, TooManyRecordings, UpstreamExhausted,
+            Bypassed, CertificateRefused, ClientCertificate, ConnectionsExhausted, CredentialsOutdated,
+            EventsDropped, NoGrant, RecordingRefused, SpoolShareFull, SpoolTampered, SteppedAside,
+            TooManyRecordings, UpstreamExhausted,
         };
         let of_recorders = Taking::ALL.map(Notice::Recorder);
         let unknown =
@@ -214,6 +225,8 @@ mod tests {
             UpstreamExhausted,
             EventsDropped,
             CredentialsOutdated,
+            RecordingRefused,
+            ClientCertificate,
         ];
         for notice in of_pods.into_iter().chain(of_recorders) {
             let (_, reason, note) = in_words(notice);

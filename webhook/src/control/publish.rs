@@ -1,14 +1,13 @@
 //! From changes in the cluster to published worlds: gather for a moment, build, look whether anything would vanish by
-//! accident, publish, and write down what was found in the objects' status.
+//! accident, and publish. What was found is written into the objects' status elsewhere ([`StatusWriter`](super::status::StatusWriter)).
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use kube::{Client, ResourceExt as _};
+use kube::ResourceExt as _;
 use podwitness_core::{
     control::{Issuer, ServingNames},
     trust::TrustSetting,
 };
-use podwitness_runtime::clock::Clock;
 use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
@@ -26,11 +25,6 @@ use super::{
     watch::Caches,
     world::{Published, World},
 };
-use crate::{
-    grants,
-    recorders::{self, Outcomes},
-};
-
 /// How long changes are gathered.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// After this time everything is looked at again, also without a change: held worlds, failed writes, gone pods.
@@ -73,14 +67,10 @@ pub struct Publisher {
     pub worlds: watch::Sender<Option<Arc<Published>>>,
     /// Keeps worlds from shrinking.
     pub hold: Hold,
-    /// For dates in status.
-    pub clock: Arc<dyn Clock>,
     /// Counts.
     pub metrics: Metrics,
-    /// What came of making the objects of recorders.
-    pub outcomes: Outcomes,
-    /// Writes status.
-    pub client: Client,
+    /// Told when status may have to be written.
+    pub status: Arc<Notify>,
 }
 
 impl Publisher {
@@ -125,15 +115,7 @@ impl Publisher {
         self.prune(&pods);
         self.metrics.widened.set(sources::widened(&self.caches.namespaces.state()));
         self.publish(self.build(&pods));
-        let now = self.clock.now_unix();
-        let seen = recorders::Seen {
-            enrolments: &self.enrolments,
-            outcomes: &self.outcomes,
-            endpoints: &self.endpoints,
-            pods: &pods,
-        };
-        recorders::reconcile(&self.client, &recorders, &seen, now).await;
-        grants::reconcile(&self.client, &grants, &recorders, now).await;
+        self.status.notify_one();
         Ok(())
     }
 

@@ -38,6 +38,7 @@ use super::{
     pods::Pods,
     publish::{Fixed, Publisher},
     role::Owners,
+    status::StatusWriter,
     watch::{Caches, Changed},
     world::Published,
 };
@@ -148,6 +149,15 @@ impl Setup {
         let serving = channel::Sender::new(None);
         let named = serving.subscribe();
         let certificates = self.certificates(found.clone(), serving, &changed.world, tasks);
+        let status = StatusWriter {
+            caches: caches.clone(),
+            due: Arc::default(),
+            enrolments: enrolments.clone(),
+            outcomes,
+            endpoints: endpoints.clone(),
+            clock: Arc::clone(&self.clock),
+            client: self.client.clone(),
+        };
         let publisher = Publisher {
             caches,
             filled,
@@ -160,12 +170,11 @@ impl Setup {
             roots,
             worlds,
             hold: Hold::new(self.client.clone()),
-            clock: Arc::clone(&self.clock),
             metrics: metrics.clone(),
-            outcomes,
-            client: self.client.clone(),
+            status: Arc::clone(&status.due),
         };
         tasks.spawn(publisher.run());
+        tasks.spawn(status.run());
         let (access, enrol, feeds) = parts;
         let clock = Arc::clone(&self.clock);
         Server::new(Parts { access, enrol, feeds, certificates, events, metrics, clock })

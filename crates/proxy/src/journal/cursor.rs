@@ -99,13 +99,13 @@ impl Journal {
         let place = state.rewrites.place(to);
         state.ack(place);
         let written = state.decide_if_acked();
-        let done = state.is_done();
+        let work = state.is_done() || state.spool.has_released();
         drop(state);
         self.0.acks.notify_waiters();
         if written {
             self.0.news.notify_one();
         }
-        if done {
+        if work {
             self.0.pressure.notify_one();
         }
     }

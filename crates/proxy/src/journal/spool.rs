@@ -40,6 +40,8 @@ pub(super) struct Spool {
     /// Whether a session has waited for the disk in vain since that took lines last.
     stalled: bool,
     segments: VecDeque<Segment>,
+    /// Files of which nothing is needed any more, which the spooler removes; they count until then.
+    released: Vec<Segment>,
     /// Whether lines are being written behind the last segment, which stays until then.
     writing: bool,
     /// MAC of the last block.
@@ -89,6 +91,7 @@ impl Spool {
             full: false,
             stalled: false,
             segments: VecDeque::new(),
+            released: Vec::new(),
             writing: false,
             last: [0; 32],
             segment: SEGMENT,
@@ -138,17 +141,36 @@ impl Spool {
         self.segments.iter().map(|segment| segment.lines.start).find(|start| *start > from)
     }
 
-    /// Forgets files that lie wholly before `to`.
+    /// Gives files that lie wholly before `to` to the spooler, which removes them where no lock is held.
     pub(super) fn release(&mut self, to: u64) {
-        while let Some(segment) = self.segments.front().filter(|s| s.end() <= to) {
+        while self.segments.front().is_some_and(|segment| segment.end() <= to) {
             if self.writing && self.segments.len() == 1 {
                 return;
             }
-            segment.lines.remove(segment.end());
-            self.share.shrink(segment.len);
-            self.full = false;
-            self.segments.pop_front();
+            self.released.extend(self.segments.pop_front());
         }
+    }
+
+    /// Whether there are files for the spooler to remove.
+    pub(super) fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
+    /// The files to be removed.
+    fn take_released(&mut self) -> Vec<Segment> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// All released files were removed with their folder.
+    fn all_removed(&mut self) {
+        let len = self.take_released().iter().map(|segment| segment.len).sum();
+        self.removed(len);
+    }
+
+    /// So many bytes of files were removed.
+    fn removed(&mut self, len: u64) {
+        self.share.shrink(len);
+        self.full = false;
     }
 
     fn written(&mut self, lines: Arc<Lines>, len: u64, mac: Mac) {

@@ -163,7 +163,10 @@ async fn the_spool_gives_back_what_it_took_from_any_place() {
         assert!(read(&journal, from).await == written[start..], "from {from}");
     }
     journal.ack(17 << 20);
-    assert!(budgets.disk.used() < 16 << 20, "files that are done with stay");
+    // Files that are done with go.
+    while budgets.disk.used() >= 16 << 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     journal.end();
     journal.ack(written.len() as u64);
     spooler.await.unwrap();

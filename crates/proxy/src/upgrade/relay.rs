@@ -31,7 +31,6 @@ use crate::{
     intercept::ServerIo,
     memory::Flight,
     metrics::{Purpose, Upgrade},
-    refusal,
     session::{self, Recording},
     stream::{Rewound, pass_both},
     upstream::Io,
@@ -55,7 +54,7 @@ pub(super) fn switch(
         Ok(settled) => settled,
         Err(status) => {
             proxy.metrics.upgrade(session.purpose, Upgrade::Refused);
-            return super::witnessed(witness, refusal::answer(&status));
+            return super::witnessed(witness, proxy.refusal_reporter.session(&status));
         }
     };
     if let Some(witness) = &mut witness {

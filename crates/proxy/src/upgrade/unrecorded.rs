@@ -31,7 +31,7 @@ use crate::{
     BoxedStream, Proxy,
     classify::{Credential, Session},
     enforce,
-    identity::impersonation_of,
+    identity::{CallerCell, impersonation_of},
     metrics::{Purpose, Upgrade},
     stream::poll_gather,
     target::Target,
@@ -158,7 +158,8 @@ impl Asked {
     async fn obligation(&self, proxy: &Proxy, netmap: Option<&Netmap>) -> Option<Obligation> {
         match &self.headers {
             Some(headers) => {
-                let by = (&self.credential, headers);
+                let caller = CallerCell::new();
+                let by = (&self.credential, headers, &caller);
                 obligation(proxy, &self.target, by, &self.info, netmap)
                     .await
                     .map(|(_, obligation)| obligation)

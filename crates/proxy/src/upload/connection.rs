@@ -59,7 +59,7 @@ pub(super) struct Connections {
     dial: Arc<dyn Dial>,
     assertion: Assertion,
     netmap: watch::Receiver<Option<Arc<Netmap>>>,
-    /// By address; as many as netmaps have named.
+    /// By address; those without a connection are forgotten when another address is used.
     lanes: Mutex<HashMap<SocketAddr, Arc<Lane>>>,
 }
 
@@ -121,6 +121,9 @@ impl Connections {
 
     fn lane(&self, to: SocketAddr) -> Arc<Lane> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lanes.contains_key(&to) {
+            lanes.retain(|_, lane| is_used(lane));
+        }
         Arc::clone(lanes.entry(to).or_default())
     }
 
@@ -144,6 +147,12 @@ impl Connections {
         tokio::spawn(drive(driver, Arc::downgrade(&connection), to, assertion));
         Ok(connection)
     }
+}
+
+/// Whether a lane has a connection, or is held by an attempt. For the holder of the map, from which alone it can be had.
+fn is_used(lane: &Arc<Lane>) -> bool {
+    Arc::strong_count(lane) > 1
+        || lane.try_lock().map_or(true, |all| all.iter().any(|connection| connection.is_alive()))
 }
 
 impl Connection {
@@ -271,5 +280,36 @@ async fn drive(mut driver: Driver, connection: Weak<Connection>, to: SocketAddr,
         if !connection.used.swap(false, Ordering::Relaxed) && idle {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+
+    struct Refusing;
+
+    impl Dial for Refusing {
+        fn dial(&self, _: SocketAddr) -> BoxFuture<'static, std::io::Result<BoxedStream>> {
+            Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn recorders_that_are_gone_are_forgotten() {
+        let connections =
+            Connections::new(Arc::new(Refusing), watch::channel(None).1, watch::channel(None).1);
+        let held = connections.lane(([192, 0, 2, 1], 80).into());
+        for port in 1000..2000 {
+            let to = SocketAddr::from(([10, 0, 0, 1], port));
+            assert!(matches!(connections.get(to, || false).await, Err(UploadError::Dial(_))));
+        }
+        // The last one, and the one that somebody holds.
+        assert_eq!(connections.lanes.lock().unwrap().len(), 2);
+        drop(held);
+        connections.lane(([192, 0, 2, 2], 80).into());
+        assert_eq!(connections.lanes.lock().unwrap().len(), 1);
     }
 }

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use podwitness_core::{
-    control::{Netmap, RecorderPeer},
+    control::{Netmap, Notice, RecorderPeer},
     event::{Event, Stage},
     grant::Grant,
     inject::UntilNetmap,
@@ -276,6 +276,23 @@ async fn under_fail_closed_what_cannot_be_recorded_is_refused_before_it_goes_ups
     assert_eq!(lab.ask(get(POD)).await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert!(again.elapsed() < Duration::from_secs(1), "one delay, not one for everybody");
     assert_eq!(lab.pod.metric("events_refused_total"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_discovery_carries_its_reason_as_a_warning_and_is_noticed() {
+    let mut lab = Lab::new(true);
+    lab.recorder.die();
+    let mut client = lab.pod.http2().await;
+    for path in ["/api", "/apis/apps/v1", "/openapi/v3"] {
+        let answer = client.send_request(get(path)).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        let warning = answer.headers()["warning"].to_str().unwrap();
+        assert!(warning.starts_with(r#"299 - "podwitness: Grant \"all\" asks"#), "{path}: {warning}");
+    }
+    let answer = client.send_request(get(POD)).await.unwrap();
+    assert!(!answer.headers().contains_key("warning"), "kubectl prints the Status of this one");
+    assert_eq!(lab.pod.noticed.try_recv(), Ok(Notice::RecordingRefused));
+    assert!(lab.pod.noticed.try_recv().is_err(), "once in a while");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,11 @@
 //! Who is calling is asked once, with the caller's own credential.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use http::{Request, Response, StatusCode};
@@ -127,4 +130,30 @@ async fn a_token_in_a_subprotocol_is_asked_about_like_any_other() {
         assert_eq!(attach(&pod, &header).await, status);
     }
     assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_no_answer_comes_is_remembered_for_seconds() {
+    let (pod, asked, _) = pod();
+    for _ in 0..3 {
+        assert_eq!(attach(&pod, "Authorization: Bearer unknown\r\n").await, 403);
+    }
+    // Nobody is asked about an impersonation that cannot be verified.
+    assert_eq!(attach(&pod, "Authorization: Bearer unknown\r\nImpersonate-User: eve\r\n").await, 403);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    tokio::time::advance(Duration::from_secs(3)).await;
+    attach(&pod, "Authorization: Bearer unknown\r\n").await;
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_with_an_event_asks_once_who_is_calling() {
+    let (asked, agents) = (Arc::default(), Arc::default());
+    let mut both = only("bob");
+    both.spec.app.kubernetes[0].enable_events = true;
+    let pod = Setup::new(knowing(&asked, &agents)).grants(&[both]).start();
+    attach(&pod, "Authorization: Bearer ana\r\n").await;
+    assert_eq!(pod.metric("identity_reviews_total{outcome=\"Verified\"}"), 1);
+    attach(&pod, "Authorization: Bearer unknown\r\n").await;
+    assert_eq!(pod.metric("identity_reviews_total{outcome=\"Claimed\"}"), 1);
 }

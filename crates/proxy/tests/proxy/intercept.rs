@@ -6,7 +6,10 @@ use std::{
 };
 
 use http::Response;
-use podwitness_core::{control::Netmap, inject::UntilNetmap};
+use podwitness_core::{
+    control::{Netmap, Notice},
+    inject::UntilNetmap,
+};
 use proptest::prelude::*;
 use rustls::{
     ClientConfig,
@@ -270,7 +273,7 @@ async fn an_address_that_the_netmap_adds_gets_its_leaf_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_certificate_is_answered_with_the_way_out() {
-    let (pod, _) = pod_with(|_| ());
+    let (mut pod, _) = pod_with(|_| ());
     let key = rcgen::generate_simple_self_signed(["ana".to_owned()]).unwrap();
     let der = PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
     let config = ClientConfig::builder_with_provider(default_provider().into())
@@ -285,5 +288,8 @@ async fn a_client_certificate_is_answered_with_the_way_out() {
     let mut answer = String::new();
     tls.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("use a token"), "{answer}");
+    // kubectl prints the one, and quotes what is text.
+    assert!(answer.contains("Warning: 299 - \"podwitness: ") && answer.contains("text/plain"), "{answer}");
+    assert_eq!(pod.noticed.try_recv(), Ok(Notice::ClientCertificate));
     assert_eq!(pod.server.connections(), 0);
 }

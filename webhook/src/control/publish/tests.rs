@@ -1,10 +1,10 @@
+use futures_util::FutureExt as _;
 use kube::runtime::{
     reflector::{Store, store},
     watcher::Event,
 };
 use podwitness_core::grant::GrantSpec;
 use podwitness_crd::{Grant, GrantObjectSpec, Recorder, RecorderSpec};
-use podwitness_runtime::clock::ManualClock;
 use serde_json::json;
 
 use super::{
@@ -72,10 +72,8 @@ fn publisher(api: &Api) -> Publisher {
         roots: watch::Sender::new(Some("PEM".into())).subscribe(),
         worlds: watch::Sender::new(None),
         hold: Hold::new(api.client()),
-        clock: Arc::new(ManualClock::at(1_800_000_000)),
         metrics: Metrics::default(),
-        outcomes: Outcomes::default(),
-        client: api.client(),
+        status: Arc::new(Notify::new()),
     }
 }
 
@@ -186,4 +184,17 @@ async fn changes_are_gathered_and_published_once_there_are_roots() {
     assert_eq!(next.as_ref().unwrap().world.roots, ["PEM, NEXT"]);
     drop(next);
     running.abort();
+}
+
+#[tokio::test]
+async fn a_world_is_published_however_slowly_status_is_written() {
+    let mut publisher = publisher(&Api::default());
+    let status = Arc::clone(&publisher.status);
+    publisher.once().await.unwrap();
+    // Nothing writes it here, and that keeps no change back.
+    publisher.caches.grants = grants(&["default"]);
+    publisher.once().await.unwrap();
+    assert_eq!(published(&publisher), (2, 1, 1));
+    status.notified().now_or_never().expect("it is told that there is something to write");
+    assert!(status.notified().now_or_never().is_none(), "once for all rounds that were missed");
 }

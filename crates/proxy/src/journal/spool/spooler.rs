@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     super::{Budgets, Journal, State},
-    Waybill, blocking,
+    Segment, Waybill, blocking,
     folder::{Folder, Lines},
 };
 
@@ -37,6 +37,8 @@ pub(super) enum Step {
     /// Nothing is to be done before the journal is pressed, or before then.
     Wait(Option<Instant>),
     Move(Move),
+    /// Files to be removed.
+    Remove(Vec<Segment>),
 }
 
 impl Spooler {
@@ -56,6 +58,7 @@ impl Spooler {
             match step(&self.journal) {
                 Step::Done => break,
                 Step::Wait(until) => self.wait(until).await,
+                Step::Remove(released) => self.remove(released).await,
                 Step::Move(lines) => {
                     if let Err(error) = self.write(lines).await {
                         tracing::warn!(%error, "cannot write to the spool; recordings wait in memory alone");
@@ -65,12 +68,14 @@ impl Spooler {
                 }
             }
         }
+        let Self { journal, folder } = self;
         // A thread that cannot be had is a process that ends.
         let _ = blocking(move || {
-            self.folder.remove();
+            folder.remove();
             Ok(())
         })
         .await;
+        journal.state().spool.all_removed();
     }
 
     async fn wait(&self, until: Option<Instant>) {
@@ -84,6 +89,28 @@ impl Spooler {
             () = self.journal.0.pressure.notified() => {}
             () = due => {}
         }
+    }
+
+    /// Removes the files that are done with.
+    #[cfg(test)]
+    pub(super) async fn tidy(&self) {
+        let released = self.journal.state().spool.take_released();
+        self.remove(released).await;
+    }
+
+    /// Removes files, and gives back their room then.
+    pub(super) async fn remove(&self, released: Vec<Segment>) {
+        let len = released.iter().map(|segment| segment.len).sum();
+        let removing = blocking(move || {
+            for segment in released {
+                segment.lines.remove(segment.end());
+            }
+            Ok(())
+        });
+        // A thread that cannot be had is a process that ends.
+        let _ = removing.await;
+        self.journal.state().spool.removed(len);
+        self.journal.0.acks.notify_waiters();
     }
 
     pub(super) async fn write(&mut self, lines: Move) -> io::Result<()> {
@@ -139,6 +166,9 @@ pub(super) fn step(journal: &Journal) -> Step {
     let now = Instant::now();
     if state.is_done() {
         return Step::Done;
+    }
+    if state.spool.has_released() {
+        return Step::Remove(state.spool.take_released());
     }
     if state.alone_at().is_some_and(|alone| alone <= now) && state.decide(Outcome::RecordedLate) {
         // The end goes to the disk with its last line, which the next process then finds.

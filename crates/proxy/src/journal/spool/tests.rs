@@ -46,7 +46,31 @@ async fn an_acknowledgement_while_lines_are_written_moves_nothing() {
     let from = usize::try_from(place).unwrap() + 10;
     assert!(lines[from..].starts_with(&read), "{:?}", &read[..40]);
     journal.discard();
+    spooler.tidy().await;
     assert_eq!((budgets.memory.used(), budgets.disk.used()), (0, 0));
+}
+
+/// Under the lock the relay of the session would wait for the disk.
+#[tokio::test]
+async fn an_acknowledgement_leaves_the_removal_of_files_to_the_spooler() {
+    let dir = tempfile::tempdir().unwrap();
+    let budgets = budgets(dir.path());
+    let journal = Journal::new(Policy::Open, &budgets);
+    journal.begin(Header::default());
+    fill(&journal);
+    let mut spooler = Spooler::of(journal.clone(), dir.path(), waybill(), &budgets);
+    let Step::Move(first) = step(&journal) else { panic!() };
+    let place = first.lines.len() as u64;
+    spooler.write(first).await.unwrap();
+    let files = || std::fs::read_dir(dir.path().join("01JSESSION")).unwrap().count();
+    let (before, used) = (files(), budgets.disk.used());
+    journal.ack(place);
+    assert_eq!((files(), budgets.disk.used()), (before, used), "it counts until it is gone");
+    let Step::Remove(released) = step(&journal) else { panic!("the spooler is not told") };
+    assert_eq!(released.len(), 1);
+    spooler.remove(released).await;
+    assert!(files() < before);
+    assert_eq!(budgets.disk.used(), 0);
 }
 
 /// A journal with a spool and little memory, into which lines went for as long as the session did not wait.
@@ -150,6 +174,7 @@ async fn killed(dir: &Path, acked: u64) -> (tempfile::TempDir, Vec<u8>) {
         spooler.write(lines).await.unwrap();
     }
     journal.ack(acked);
+    spooler.tidy().await;
     let copy = tempfile::tempdir().unwrap();
     std::fs::create_dir(copy.path().join("01JSESSION")).unwrap();
     for entry in std::fs::read_dir(dir.join("01JSESSION")).unwrap() {

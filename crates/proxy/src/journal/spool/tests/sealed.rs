@@ -49,6 +49,7 @@ impl Pod {
                 .rposition(|b| *b == b'\n')
                 .map_or(0, |at| at as u64 + 1),
         );
+        spooler.tidy().await;
         let from =
             journal.state().spool.segments.front().map_or(lines.len() as u64, |first| first.lines.start);
         Kept { name: name.to_owned(), lines: lines.split_off(usize::try_from(from).unwrap()) }
@@ -387,6 +388,7 @@ async fn regions_of_a_large_spool_fail_one_by_one() {
     let from = journal.acked();
     assert_eq!(all(&journal, from).await, text.as_bytes()[before.len() + 1..]);
     journal.ack(text.len() as u64);
+    spooler.tidy().await;
     assert_eq!(process.disk.used(), 0);
 }
 
