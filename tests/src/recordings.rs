@@ -80,10 +80,7 @@ impl Viewer {
             let sessions = self.sessions(namespace).await?;
             let found: Vec<_> = sessions.iter().filter(|session| wanted(session)).collect();
             let [session] = found.as_slice() else { bail!("{} sessions match in {sessions:?}", found.len()) };
-            // What its sender cut or left out is never `complete`, and is looked for, too.
-            let uploaded = session.get("outcome").and_then(Value::as_str) == Some("complete");
-            let whole = session.get("missing").and_then(Value::as_u64) == Some(0);
-            ensure!(uploaded && whole, "it was not uploaded to its end: {session}");
+            ensure!(is_uploaded(session), "it was not uploaded to its end: {session}");
             Ok(session.get("id").and_then(Value::as_str).context("no id")?.to_owned())
         })
         .await?;
@@ -111,6 +108,14 @@ impl Viewer {
     pub async fn get(&self, path: &str) -> Result<Bytes> {
         self.0.ask(Method::GET, path, Bytes::new()).await
     }
+}
+
+/// Whether everything that the sender of a listed session had to say has arrived. A session that was cut, or of which the
+/// sender left something out, is never `complete`, and may be uploaded.
+#[must_use]
+pub fn is_uploaded(session: &Value) -> bool {
+    session.get("outcome").and_then(Value::as_str) == Some("complete")
+        && session.get("missing").and_then(Value::as_u64) == Some(0)
 }
 
 fn has_command(session: &Value, needle: &str) -> bool {

@@ -134,14 +134,14 @@ async fn passes(ns: &Namespace) -> Result<usize> {
     Ok(metrics.lines().find_map(|line| line.strip_prefix(name)).map_or(Ok(0), str::parse)?)
 }
 
-/// Whoever labels a namespace that no grant means is told; admission learns of grants by its own watch.
+/// Labelling a namespace that no grant matches warns; admission learns of grants by its own watch.
 async fn labelling_warns() -> Result<()> {
     let labels = json!({labels::INJECT: "required", "pod-security.kubernetes.io/enforce": "privileged"});
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "e2e-never", "labels": labels}});
     eventually("labelling warns", async || {
         let run = Kubectl::default().create(&namespace, &["--dry-run=server"]).await?.ok()?;
-        let told = run.stderr.contains("nothing is recorded: no Grant means them")
+        let told = run.stderr.contains("nothing is recorded: no Grant matches them")
             && run.stderr.contains("namespace:e2e-never");
         ensure!(told, "{run:?}");
         Ok(())

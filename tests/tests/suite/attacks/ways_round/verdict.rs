@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use anyhow::{Context as _, Result, ensure};
-use podwitness_e2e::{Recording, Viewer, eventually};
+use podwitness_e2e::{Recording, Viewer, eventually, recordings::is_uploaded};
 use serde_json::Value;
 
 use super::run::Tried;
@@ -67,7 +67,7 @@ pub(super) async fn after_recordings(
     ran: &BTreeSet<String>,
 ) -> Result<Vec<Verdict>> {
     let sessions =
-        complete(viewer, ns, attempts.iter().map(|(mark, _)| mark).filter(|mark| ran.contains(*mark)))
+        uploaded(viewer, ns, attempts.iter().map(|(mark, _)| mark).filter(|mark| ran.contains(*mark)))
             .await?;
     let mut verdicts = Vec::new();
     for (mark, tried) in attempts {
@@ -83,9 +83,9 @@ pub(super) async fn after_recordings(
     Ok(verdicts)
 }
 
-/// The sessions of a namespace, as soon as each of these commands has a complete one; as they are, where one has none in
+/// The sessions of a namespace, as soon as that of each of these commands was uploaded; as they are, where one has none in
 /// the end.
-async fn complete<'a>(
+async fn uploaded<'a>(
     viewer: &Viewer,
     ns: &str,
     marks: impl Iterator<Item = &'a String>,
@@ -94,7 +94,7 @@ async fn complete<'a>(
     let all = eventually("everything that ran is recorded", async || {
         let sessions = viewer.sessions(ns).await?;
         for mark in &marks {
-            ensure!(of(&sessions, mark).is_some_and(is_complete), "{mark} is not");
+            ensure!(of(&sessions, mark).is_some_and(is_uploaded), "{mark} is not");
         }
         Ok(sessions)
     })
@@ -110,10 +110,6 @@ fn of<'a>(sessions: &'a [Value], mark: &str) -> Option<&'a Value> {
     sessions.iter().find(|session| text(session, "command").contains(&needle))
 }
 
-fn is_complete(session: &Value) -> bool {
-    session.get("complete") == Some(&Value::Bool(true))
-}
-
 fn text<'a>(session: &'a Value, key: &str) -> &'a str {
     session.get(key).and_then(Value::as_str).unwrap_or_default()
 }
@@ -127,7 +123,7 @@ async fn recorded(
     tried: &Tried,
 ) -> Result<()> {
     let session = of(sessions, mark).context("no recording")?;
-    ensure!(is_complete(session), "its recording is not complete: {session}");
+    ensure!(is_uploaded(session), "its recording was not uploaded to its end: {session}");
     let at = (text(session, "namespace"), text(session, "pod"));
     ensure!(at == (target, "target"), "it is recorded elsewhere: {session}");
     let path = format!("/api/v1/sessions/{}/cast?raw", text(session, "id"));
