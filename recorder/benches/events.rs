@@ -97,7 +97,7 @@ fn events(criterion: &mut Criterion) {
         store,
         clock: Arc::new(SystemClock),
         issuers: watch::Sender::new(Arc::from([])).subscribe(),
-        peers: Peers::new(Caps { burst: 1 << 20, ..Caps::default() }),
+        peers: Peers::new(Caps { burst: 1 << 20, shared_burst: 1 << 20, ..Caps::default() }),
         memory: MemoryBudget::default(),
         ack: AckLevel::Process,
         shipper: None,

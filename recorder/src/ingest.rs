@@ -49,7 +49,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     memory::MemoryBudget,
     metrics::{Metrics, Open},
-    peers::{Counted, Peers},
+    peers::{Counted, Peers, Work},
     ship::Shipper,
     store::{
         ShareKey, Store, StoreError,
@@ -142,6 +142,16 @@ struct RequestPeer {
     connection: ConnectionHandle,
 }
 
+impl RequestPeer {
+    /// What a session from there is.
+    const fn session(&self) -> Work {
+        match self.door {
+            Door::Tunnel(_) => Work::Session,
+            Door::Plain => Work::SharedSession,
+        }
+    }
+}
+
 /// One upload that may begin.
 struct Upload {
     owner: Owner,
@@ -154,7 +164,8 @@ struct Upload {
     encoding: Encoding,
     counted: Counted,
     guard: Guard,
-    open: Open,
+    /// `None` for what is no session.
+    open: Option<Open>,
 }
 
 impl Ingest {
@@ -223,12 +234,12 @@ impl Ingest {
     fn too_many_connections(&self, sender: &RequestPeer) -> Option<Response<Answer>> {
         let exceeded = self.quotas.admit(sender).err()?;
         tracing::debug!(from = %sender.address, %exceeded, "a peer has too many connections");
-        self.parts.metrics.refused("connections");
+        self.parts.metrics.limited(sender.address, "connections");
         Some(empty(StatusCode::TOO_MANY_REQUESTS))
     }
 
     async fn record(self: &Arc<Self>, sender: &RequestPeer, request: Request<Incoming>) -> Response<Answer> {
-        match self.begin(sender, request.headers(), Version::Two).await {
+        match self.begin(sender, request.headers(), Version::Two, sender.session()).await {
             Ok(upload) => {
                 let (acks, response) = acknowledging(self.parts.ack);
                 tokio::spawn(Arc::clone(self).run(upload, request.into_body(), acks));
@@ -243,7 +254,7 @@ impl Ingest {
         sender: &RequestPeer,
         request: Request<Incoming>,
     ) -> Response<Answer> {
-        match self.begin(sender, request.headers(), Version::One).await {
+        match self.begin(sender, request.headers(), Version::One, sender.session()).await {
             Ok(upload) => {
                 // A task of its own, so that a client that goes away leaves an end in the metadata.
                 let run = tokio::spawn(Arc::clone(self).run(upload, request.into_body(), Acks::none()));
@@ -262,11 +273,13 @@ impl Ingest {
         }
     }
 
+    /// What a request for a session, or a single event, needs in order to begin.
     async fn begin(
         &self,
         sender: &RequestPeer,
         headers: &HeaderMap,
         version: Version,
+        work: Work,
     ) -> Result<Upload, Response<Answer>> {
         let issuers = Arc::clone(&self.parts.issuers.borrow());
         let RequestPeer { door, address: from, .. } = sender;
@@ -290,12 +303,13 @@ impl Ingest {
             self.parts.metrics.refused(reason);
             return Err(empty(StatusCode::INSUFFICIENT_STORAGE));
         }
-        let counted = self.parts.peers.begin(from).map_err(|refused| {
+        let counted = self.parts.peers.begin(from, work).map_err(|refused| {
             tracing::debug!(%from, %refused, "an upload is refused");
-            self.parts.metrics.refused(refused.reason());
+            self.parts.metrics.limited(from, refused.reason());
             empty(StatusCode::TOO_MANY_REQUESTS)
         })?;
-        let (guard, open) = (self.parts.drain.guard(), self.parts.metrics.open());
+        let guard = self.parts.drain.guard();
+        let open = (work != Work::Event).then(|| self.parts.metrics.open());
         let key = QuotaKey::source(from);
         let reader = BodyReader::new(self.reading.of(key.clone()));
         let waiting = self.waiting.of(key.clone());

@@ -1,11 +1,13 @@
-//! Metrics of ingest. Labels are outcomes and reasons only.
+//! Metrics of ingest. Labels are outcomes and reasons, and addresses of a few that have reached their limits.
 
+mod limited;
 pub mod peers;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use podwitness_core::control::Taking;
 use podwitness_runtime::{
+    connection::RefusalHook,
     metrics::{ConnectionMetrics, SharedRegistry},
     quota::QuotaMetrics,
 };
@@ -22,6 +24,7 @@ use prometheus_client::{
 };
 
 use crate::store::{SpaceReport, Store, meta::Outcome};
+use limited::Limited;
 
 /// Handles of all metrics; clones are the same metrics.
 #[derive(Clone, Debug)]
@@ -38,6 +41,7 @@ pub struct Metrics {
     connections: ConnectionMetrics,
     memory: Family<MemoryLabel, Gauge>,
     evicted: Counter,
+    limited: Limited,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -82,6 +86,7 @@ impl Metrics {
             connections: registry.connections(),
             memory: Family::default(),
             evicted: Counter::default(),
+            limited: Limited::default(),
         };
         metrics.state(Taking::Accepting);
         registry.with(|registry| {
@@ -109,6 +114,7 @@ impl Metrics {
             "Requests and connections that were not served, by reason",
             self.refused.clone(),
         );
+        self.limited.add_to(registry);
         registry.register_with_unit(
             "podwitness_recorder_memory",
             "Memory by what it holds: unfinished lines and frames, HTTP/2 windows, descriptions of sessions",
@@ -188,6 +194,18 @@ impl Metrics {
     /// Something was not served.
     pub(crate) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// A sender has reached one of its limits.
+    pub(crate) fn limited(&self, from: IpAddr, reason: &'static str) {
+        self.refused(reason);
+        self.limited.note(from, reason);
+    }
+
+    /// The same of connections that are refused when they are accepted.
+    pub(crate) fn limited_connections(&self) -> RefusalHook {
+        let metrics = self.clone();
+        RefusalHook::new(move |from| metrics.limited(from, "connections"))
     }
 
     /// Bytes became durable.

@@ -1,5 +1,6 @@
-//! What one peer may use of the recorder, so that no pod can take it from the others: sessions at a time, and new
-//! sessions per second. Its connections and its memory are shares of quotas, see [`crate::ingest`].
+//! What one peer may use of the recorder, so that no pod can take it from the others: sessions at a time, new sessions
+//! per second, and events sent one by one at a time, which are no sessions and keep none out. An address at the plain
+//! listener may be a proxy for many users, who all begin at once. Its connections and its memory are shares of quotas, see [`crate::ingest`].
 
 use std::{
     collections::HashMap,
@@ -20,8 +21,14 @@ pub struct Caps {
     pub all_sessions: u32,
     /// Sessions that a peer may begin at once after a pause.
     pub burst: u32,
+    /// The same of an address at the plain listener.
+    pub shared_burst: u32,
     /// Pause after which it may begin another.
     pub refill: Duration,
+    /// Events of a peer, each a request of its own, at a time.
+    pub events: u32,
+    /// The same of all peers.
+    pub all_events: u32,
     /// Peers that are known at a time.
     pub peers: usize,
 }
@@ -33,7 +40,10 @@ impl Default for Caps {
             sessions: 2048,
             all_sessions: 8192,
             burst: 256,
+            shared_burst: 2048,
             refill: Duration::from_millis(20),
+            events: 1024,
+            all_events: 4096,
             peers: 16 << 10,
         }
     }
@@ -51,6 +61,12 @@ pub enum Refused {
     /// Sessions began too fast.
     #[error("the peer begins sessions too fast")]
     Rate,
+    /// Too many events of this peer.
+    #[error("the peer sends too many events at a time")]
+    Events,
+    /// Too many events of all peers.
+    #[error("the recorder is sent too many events at a time")]
+    AllEvents,
     /// Too many peers.
     #[error("the recorder has too many peers")]
     Peers,
@@ -64,9 +80,22 @@ impl Refused {
             Self::Sessions => "sessions",
             Self::AllSessions => "all_sessions",
             Self::Rate => "rate",
+            Self::Events => "events",
+            Self::AllEvents => "all_events",
             Self::Peers => "peers",
         }
     }
+}
+
+/// What a peer begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Work {
+    /// A recording, or a stream of events, of a pod of its own.
+    Session,
+    /// The same from an address at the plain listener.
+    SharedSession,
+    /// An event, a request of its own.
+    Event,
 }
 
 /// Use by all peers. Clones count together.
@@ -80,21 +109,24 @@ pub struct Peers {
 struct Uses {
     of: HashMap<IpAddr, Use>,
     sessions: u32,
+    events: u32,
 }
 
 #[derive(Debug)]
 struct Use {
     sessions: u32,
-    /// The moment at which the peer could begin [`Caps::burst`] sessions at once; each session moves it on.
+    events: u32,
+    /// The moment at which the peer could begin a full burst of sessions at once; each session moves it on.
     full: Instant,
 }
 
-/// A session that counts until it is dropped.
+/// A session or an event that counts until it is dropped.
 #[derive(Debug)]
 #[must_use = "what is dropped does not count"]
 pub struct Counted {
     uses: Arc<Mutex<Uses>>,
     peer: IpAddr,
+    work: Work,
 }
 
 impl Peers {
@@ -104,11 +136,34 @@ impl Peers {
         Self { caps, uses: Arc::default() }
     }
 
-    /// Counts a session of `peer`.
+    /// Counts what `peer` begins.
     ///
     /// # Errors
-    /// Where it has too many, begins them too fast, or all have too many.
-    pub fn begin(&self, peer: IpAddr) -> Result<Counted, Refused> {
+    /// Where it has too many, begins sessions too fast, or all have too many.
+    pub fn begin(&self, peer: IpAddr, work: Work) -> Result<Counted, Refused> {
+        match work {
+            Work::Session => self.begin_session(peer, self.caps.burst)?,
+            Work::SharedSession => self.begin_session(peer, self.caps.shared_burst)?,
+            Work::Event => self.begin_event(peer)?,
+        }
+        Ok(Counted { uses: Arc::clone(&self.uses), peer, work })
+    }
+
+    fn begin_event(&self, peer: IpAddr) -> Result<(), Refused> {
+        let mut uses = lock(&self.uses);
+        if uses.events >= self.caps.all_events {
+            return Err(Refused::AllEvents);
+        }
+        let one = uses.entry(peer, self.caps.peers)?;
+        if one.events >= self.caps.events {
+            return Err(Refused::Events);
+        }
+        one.events = one.events.saturating_add(1);
+        uses.events = uses.events.saturating_add(1);
+        Ok(())
+    }
+
+    fn begin_session(&self, peer: IpAddr, burst: u32) -> Result<(), Refused> {
         let now = Instant::now();
         let mut uses = lock(&self.uses);
         if uses.sessions >= self.caps.all_sessions {
@@ -119,13 +174,13 @@ impl Peers {
             return Err(Refused::Sessions);
         }
         let full = one.full.max(now) + self.caps.refill;
-        if full > now + self.caps.refill.saturating_mul(self.caps.burst) {
+        if full > now + self.caps.refill.saturating_mul(burst) {
             return Err(Refused::Rate);
         }
         one.full = full;
         one.sessions = one.sessions.saturating_add(1);
         uses.sessions = uses.sessions.saturating_add(1);
-        Ok(Counted { uses: Arc::clone(&self.uses), peer })
+        Ok(())
     }
 }
 
@@ -134,21 +189,24 @@ impl Uses {
     fn entry(&mut self, peer: IpAddr, most: usize) -> Result<&mut Use, Refused> {
         let now = Instant::now();
         if self.of.len() >= most && !self.of.contains_key(&peer) {
-            self.of.retain(|_, one| one.sessions > 0 || one.full > now);
+            self.of.retain(|_, one| one.sessions > 0 || one.events > 0 || one.full > now);
             if self.of.len() >= most {
                 return Err(Refused::Peers);
             }
         }
-        Ok(self.of.entry(peer).or_insert(Use { sessions: 0, full: now }))
+        Ok(self.of.entry(peer).or_insert(Use { sessions: 0, events: 0, full: now }))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut uses = lock(&self.uses);
-        uses.sessions = uses.sessions.saturating_sub(1);
+        let of_events = self.work == Work::Event;
+        let all = if of_events { &mut uses.events } else { &mut uses.sessions };
+        *all = all.saturating_sub(1);
         if let Some(one) = uses.of.get_mut(&self.peer) {
-            one.sessions = one.sessions.saturating_sub(1);
+            let own = if of_events { &mut one.events } else { &mut one.sessions };
+            *own = own.saturating_sub(1);
         }
     }
 }
@@ -162,8 +220,16 @@ fn lock(uses: &Mutex<Uses>) -> MutexGuard<'_, Uses> {
 mod tests {
     use super::*;
 
-    const CAPS: Caps =
-        Caps { sessions: 2, all_sessions: 3, burst: 4, refill: Duration::from_secs(1), peers: 2 };
+    const CAPS: Caps = Caps {
+        sessions: 2,
+        all_sessions: 3,
+        burst: 4,
+        shared_burst: 6,
+        refill: Duration::from_secs(1),
+        events: 5,
+        all_events: 7,
+        peers: 2,
+    };
 
     fn peer(last: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, last])
@@ -172,36 +238,62 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_dropped_may_be_used_again() {
         let peers = Peers::new(CAPS);
-        let first = peers.begin(peer(1)).unwrap();
-        let _second = peers.begin(peer(1)).unwrap();
-        assert_eq!(peers.begin(peer(1)).unwrap_err(), Refused::Sessions);
-        let _third = peers.begin(peer(2)).unwrap();
-        assert_eq!(peers.begin(peer(2)).unwrap_err(), Refused::AllSessions);
+        let first = peers.begin(peer(1), Work::Session).unwrap();
+        let _second = peers.begin(peer(1), Work::Session).unwrap();
+        assert_eq!(peers.begin(peer(1), Work::Session).unwrap_err(), Refused::Sessions);
+        let _third = peers.begin(peer(2), Work::Session).unwrap();
+        assert_eq!(peers.begin(peer(2), Work::Session).unwrap_err(), Refused::AllSessions);
         drop(first);
-        assert!(peers.begin(peer(1)).is_ok());
+        assert!(peers.begin(peer(1), Work::Session).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn sessions_begin_no_faster_than_they_refill() {
         let peers = Peers::new(CAPS);
         for _ in 0..CAPS.burst {
-            drop(peers.begin(peer(1)).unwrap());
+            drop(peers.begin(peer(1), Work::Session).unwrap());
         }
-        assert_eq!(peers.begin(peer(1)).unwrap_err(), Refused::Rate);
-        assert!(peers.begin(peer(2)).is_ok());
+        assert_eq!(peers.begin(peer(1), Work::Session).unwrap_err(), Refused::Rate);
+        assert!(peers.begin(peer(2), Work::Session).is_ok());
         tokio::time::advance(CAPS.refill).await;
-        drop(peers.begin(peer(1)).unwrap());
-        assert_eq!(peers.begin(peer(1)).unwrap_err(), Refused::Rate);
+        drop(peers.begin(peer(1), Work::Session).unwrap());
+        assert_eq!(peers.begin(peer(1), Work::Session).unwrap_err(), Refused::Rate);
     }
 
     #[tokio::test(start_paused = true)]
     async fn peers_that_use_nothing_make_room() {
         let peers = Peers::new(CAPS);
-        let first = peers.begin(peer(1)).unwrap();
-        let _second = peers.begin(peer(2)).unwrap();
-        assert_eq!(peers.begin(peer(3)).unwrap_err(), Refused::Peers);
+        let first = peers.begin(peer(1), Work::Session).unwrap();
+        let _second = peers.begin(peer(2), Work::Session).unwrap();
+        assert_eq!(peers.begin(peer(3), Work::Session).unwrap_err(), Refused::Peers);
         drop(first);
         tokio::time::advance(CAPS.refill).await;
-        assert!(peers.begin(peer(3)).is_ok());
+        assert!(peers.begin(peer(3), Work::Session).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_many_share_begins_more_at_once() {
+        let peers = Peers::new(CAPS);
+        for _ in 0..CAPS.shared_burst {
+            drop(peers.begin(peer(1), Work::SharedSession).unwrap());
+        }
+        assert_eq!(peers.begin(peer(1), Work::SharedSession).unwrap_err(), Refused::Rate);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_no_sessions_and_have_caps_of_their_own() {
+        let peers = Peers::new(CAPS);
+        for _ in 0..600 {
+            drop(peers.begin(peer(1), Work::Event).unwrap());
+        }
+        let events: Vec<_> = (0..CAPS.events).map(|_| peers.begin(peer(1), Work::Event).unwrap()).collect();
+        assert_eq!(peers.begin(peer(1), Work::Event).unwrap_err(), Refused::Events);
+        let _others =
+            [peers.begin(peer(2), Work::Event).unwrap(), peers.begin(peer(2), Work::Event).unwrap()];
+        assert_eq!(peers.begin(peer(2), Work::Event).unwrap_err(), Refused::AllEvents);
+        let _sessions =
+            [peers.begin(peer(1), Work::Session).unwrap(), peers.begin(peer(1), Work::Session).unwrap()];
+        drop(events);
+        assert!(peers.begin(peer(1), Work::Event).is_ok());
     }
 }

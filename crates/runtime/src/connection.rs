@@ -5,6 +5,7 @@
 //! counted to that name instead of its source address ([`ConnectionHandle::authenticate`]).
 
 use std::{
+    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -25,6 +26,25 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ConnectionLimiter {
     quota: Quota,
+    hook: Option<RefusalHook>,
+}
+
+/// Told of each source whose connection is refused. It is called where connections are accepted, and must not block.
+#[derive(Clone)]
+pub struct RefusalHook(Arc<dyn Fn(IpAddr) + Send + Sync>);
+
+impl RefusalHook {
+    /// Calls `tell`.
+    #[must_use]
+    pub fn new(tell: impl Fn(IpAddr) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for RefusalHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefusalHook")
+    }
 }
 
 /// A connection that was admitted. Clones are the same connection.
@@ -65,7 +85,13 @@ impl ConnectionLimiter {
     /// The same, counting into `metrics`.
     #[must_use]
     pub fn with(limits: QuotaLimits, metrics: QuotaMetrics) -> Self {
-        Self { quota: Quota::new(limits, metrics) }
+        Self { quota: Quota::new(limits, metrics), hook: None }
+    }
+
+    /// The same, which tells `hook` of sources whose connections it refuses.
+    #[must_use]
+    pub fn telling(self, hook: RefusalHook) -> Self {
+        Self { hook: Some(hook), ..self }
     }
 
     /// Admits a connection from `source`; others of the same or of a greedier source may be ended for it.
@@ -75,7 +101,10 @@ impl ConnectionLimiter {
     pub fn open(&self, source: IpAddr) -> Result<ConnectionHandle, QuotaExceeded> {
         let (revoked, key) = (CancellationToken::new(), QuotaKey::source(source));
         let lease = self.quota.open(key.clone(), revoked.clone());
-        lease.take(1)?;
+        if let Err(exceeded) = lease.take(1) {
+            self.hook.iter().for_each(|hook| (hook.0)(source));
+            return Err(exceeded);
+        }
         let slot =
             Mutex::new(Slot { lease, memory: None, key, busy: 0, protected: false, authenticated: false });
         let idle = watch::Sender::new(Some(Instant::now()));

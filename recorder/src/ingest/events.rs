@@ -23,7 +23,7 @@ use super::{
     body::BodyReader,
     unfinished::{UnfinishedError, UnfinishedInput},
 };
-use crate::store::ShareKey;
+use crate::{peers::Work, store::ShareKey};
 use line::{EventRefusal, MAX_EVENT, admit};
 use writer::Batch;
 pub(super) use writer::{Batches, Writer};
@@ -36,12 +36,12 @@ impl Ingest {
         request: Request<Incoming>,
     ) -> Response<Answer> {
         if !is_stream(request.headers()) {
-            return match self.begin(sender, request.headers(), Version::One).await {
+            return match self.begin(sender, request.headers(), Version::One, Work::Event).await {
                 Ok(upload) => self.event(upload, request.into_body()).await,
                 Err(response) => response,
             };
         }
-        match self.begin(sender, request.headers(), Version::Two).await {
+        match self.begin(sender, request.headers(), Version::Two, sender.session()).await {
             Ok(upload) => {
                 let (acks, response) = acknowledging(self.parts.ack);
                 tokio::spawn(stream::Stream::new(self, upload, acks).run(request.into_body()));

@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 
 /// Connections of admitted peers, in all and of one. A sidecar has one for each 32 of its 2048 sessions.
 const PEERS: QuotaLimits = QuotaLimits { total: 8192, per_key: 256 };
+/// Connections at the plain listener, where an address may be a proxy for many users, each with a connection a session.
+/// The least windows of one address are then an eighth of the memory of a shipped recorder.
+const PLAIN: QuotaLimits = QuotaLimits { total: 8192, per_key: 1024 };
 /// Connections of peers that have shown no assertion yet.
 const UNAUTHENTICATED: QuotaLimits = QuotaLimits { total: 1024, per_key: 4 };
 /// How long a stranger may keep a connection; the tunnel forgets it after the same time.
@@ -51,7 +54,8 @@ impl ConnectionQuotas {
     pub(super) fn new(windows: QuotaLimits, metrics: &Metrics) -> Self {
         Self {
             unauthenticated: ConnectionLimiter::with(UNAUTHENTICATED, metrics.listener("tunnel")),
-            plain: ConnectionLimiter::with(PEERS, metrics.listener("plain")),
+            plain: ConnectionLimiter::with(PLAIN, metrics.listener("plain"))
+                .telling(metrics.limited_connections()),
             peers: Quota::new(PEERS, metrics.listener("tunnel-peers")),
             windows: Quota::new(windows, metrics.windows()),
         }
@@ -149,7 +153,10 @@ impl Ingest {
             match refused {
                 Some(reason) => {
                     tracing::debug!(%from, reason, "a connection is refused");
-                    self.parts.metrics.refused(reason);
+                    match reason {
+                        "connections" => self.parts.metrics.limited(from, reason),
+                        reason => self.parts.metrics.refused(reason),
+                    }
                 }
                 None => self.serve_one(stream, sender).await,
             }
@@ -206,7 +213,7 @@ mod tests {
         let limiter = |limits| ConnectionLimiter::with(limits, QuotaMetrics::default());
         let quotas = ConnectionQuotas {
             unauthenticated: limiter(UNAUTHENTICATED),
-            plain: limiter(PEERS),
+            plain: limiter(PLAIN),
             peers: Quota::new(PEERS, QuotaMetrics::default()),
             windows: Quota::new(budget, QuotaMetrics::default()),
         };

@@ -23,6 +23,7 @@ use tokio::{
 mod events;
 mod packed;
 mod peers;
+mod reference;
 mod space;
 
 use super::*;
@@ -426,7 +427,10 @@ fn strangers(from: &str) -> Door {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_are_over_with_their_headers() {
-    let lab = Lab::with(|parts| parts.peers = Peers::new(Caps { burst: 0, ..Caps::default() }), 0);
+    let lab = Lab::with(
+        |parts| parts.peers = Peers::new(Caps { shared_burst: 0, events: 0, ..Caps::default() }),
+        0,
+    );
     let stranger = || strangers(FROM);
     for (door, method, path, status) in [
         (stranger(), "POST", "/v2/record", 403),

@@ -16,7 +16,7 @@ use std::{
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::{BodyExt as _, Empty, StreamBody};
+use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::BoxBody};
 use hyper::{
     Request, Response,
     body::{Frame, Incoming},
@@ -257,17 +257,33 @@ pub async fn upload(to: SocketAddr) -> (Writer, Incoming) {
 
 /// The same, whatever comes of it.
 pub async fn begin(to: SocketAddr) -> (Writer, Response<Incoming>) {
+    begin_on(&mut connect(to).await, to).await
+}
+
+/// A client over h2c, whose connection lasts as long as it.
+pub type Client = http2::SendRequest<RequestBody>;
+
+/// The body of a request.
+pub type RequestBody = BoxBody<Bytes, std::convert::Infallible>;
+
+/// A connection over h2c with prior knowledge.
+pub async fn connect(to: SocketAddr) -> Client {
     let io = TokioIo::new(TcpStream::connect(to).await.unwrap());
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
+    sender
+}
+
+/// Begins an upload on a connection.
+pub async fn begin_on(client: &mut Client, to: SocketAddr) -> (Writer, Response<Incoming>) {
     let (writer, lines) = mpsc::channel(4);
     let frames = stream::unfold(lines, |mut lines| async {
         let line: Bytes = lines.recv().await?;
         Some((Ok::<_, std::convert::Infallible>(Frame::data(line)), lines))
     });
     let request = Request::post(format!("http://{to}/v2/record"));
-    let request = request.body(StreamBody::new(Box::pin(frames))).unwrap();
-    (Writer(writer), sender.send_request(request).await.unwrap())
+    let request = request.body(StreamBody::new(frames).boxed()).unwrap();
+    (Writer(writer), client.send_request(request).await.unwrap())
 }
 
 /// The frames of a response.

@@ -16,6 +16,8 @@ mod lab;
 #[cfg(test)]
 mod legacy;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod s3;
 #[cfg(test)]
 mod volume;

@@ -167,7 +167,7 @@ async fn headers_and_lines_above_their_caps_end_in_an_error_frame() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_has_its_share_of_sessions_and_no_more() {
-    let caps = Caps { sessions: 2, burst: 3, refill: Duration::from_secs(1), ..Caps::default() };
+    let caps = Caps { sessions: 2, shared_burst: 3, refill: Duration::from_secs(1), ..Caps::default() };
     let lab = Lab::with(|parts| parts.peers = Peers::new(caps), 0);
     let mut sender = lab.h2(Door::Plain).await;
     let mut begin = async || {
@@ -190,6 +190,8 @@ async fn a_peer_has_its_share_of_sessions_and_no_more() {
     for reason in ["sessions", "rate"] {
         let counted = format!("podwitness_recorder_refused_total{{reason=\"{reason}\"}} 1");
         assert!(told.contains(&counted), "{told}");
+        let named = format!("podwitness_recorder_limited_total{{address=\"{FROM}\",reason=\"{reason}\"}} 1");
+        assert!(told.contains(&named), "{told}");
     }
 }
 
