@@ -45,7 +45,7 @@ fn every_rule_found_its_place_in_the_schema() {
     let recorder = messages(serde_json::to_value(Recorder::crd()).unwrap());
     for word in [
         "belong together",
-        "plaintext: true where",
+        "set plaintext: true if",
         "goes with an address",
         "runs elsewhere: leave storage",
         "tag:NAME",

@@ -108,7 +108,9 @@ pub fn router(catalogue: Arc<Catalogue>, events: EventTable) -> Router {
         .route("/api/v1/sessions/{id}/cast", get(cast))
         .route("/api/v1/events", get(list_events))
         .route("/api/v1/events/{*path}", get(event_file))
-        .fallback(async || Failure(StatusCode::NOT_FOUND, "there is nothing here".to_owned()))
+        .fallback(async || {
+            Failure(StatusCode::NOT_FOUND, "not found; see /api/v1/sessions and /api/v1/events".to_owned())
+        })
         .layer(middleware::from_fn(loopback_host))
         .with_state(Views { catalogue, events })
 }

@@ -174,7 +174,7 @@ async fn status_says_where_recordings_go_or_why_nowhere() -> Result<()> {
             json!({"recorder": ["tag:nobody"], "enforceRecorder": true, "impersonate": {"groups": ["g"]}});
         with_grant(&grant(&ns.name, &dst, &nobody), async || {
             is("Resolved", "NoRecorder", "no Recorder has tag:nobody").await?;
-            is("Ready", "NoRecorder", "sessions are refused until then").await?;
+            is("Ready", "NoRecorder", "sessions are refused until a Recorder with this tag is ready").await?;
             is("Effective", "PartsWithoutEffect", "impersonate").await?;
             let table = Kubectl::default().run(&["get", "grant", &ns.name]).await?.ok()?.text();
             ensure!(table.contains("closed") && table.contains("no Recorder has tag:nobody"), "{table}");

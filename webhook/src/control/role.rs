@@ -141,8 +141,8 @@ fn sidecar(pod: &Pod, rules: Rules<'_>, label: Option<&str>) -> Result<Inject, R
     let never = NEVER_INJECTED.contains(&namespace) || namespace == rules.system_namespace;
     let Some(label) = label.filter(|_| !never) else {
         return Err(Refusal::Forbidden(format!(
-            "pods of namespace {namespace} are not injected, because it has no label {} or is the cluster's own; a \
-             pod that was injected before is to be made anew",
+            "pods of namespace {namespace} are not injected, because it has no label {} or is the cluster's own; recreate \
+             pods that were injected before",
             labels::INJECT
         )));
     };

@@ -122,7 +122,7 @@ impl Findings {
 
     const fn consequence(&self) -> &'static str {
         if self.enforces {
-            "sessions are refused until then"
+            "sessions are refused until a Recorder with this tag is ready"
         } else {
             "recordings wait in their pods until then"
         }

@@ -109,13 +109,13 @@ fn a_grant_is_ready_if_a_recorder_that_satisfies_it_is() {
         &rule(&json!({"recorder": ["tag:x"], "enforceRecorder": true})),
         "Ready",
         "NoRecorder",
-        "no Recorder has tag:x; sessions are refused until then",
+        "no Recorder has tag:x; sessions are refused until a Recorder with this tag is ready",
     );
     is_false(
         &rule(&json!({"recorder": ["tag:a"], "enforceRecorder": true, "requireAck": "volume"})),
         "Ready",
         "NotReady",
-        "recorder a acknowledges process, and volume is required; sessions are refused until then",
+        "recorder a acknowledges process, and volume is required; sessions are refused until a Recorder with this tag is ready",
     );
     let weak = rule(&json!({"recorder": ["tag:a"], "requireAck": "volume"}));
     assert_eq!(finding(&weak, "Ready").0, ConditionStatus::True, "fail open waits for no acknowledgement");

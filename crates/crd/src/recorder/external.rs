@@ -20,7 +20,7 @@ pub struct External {
     /// TCP address of recordings, IP:PORT, of a recorder that is not reached through our tunnel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Recordings to `address` are not encrypted by us: something else has to do that.
+    /// Recordings to `address` are not encrypted by Podwitness: another tunnel has to do that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plaintext: Option<bool>,
 }
@@ -82,7 +82,7 @@ fn constrain(external: &mut Schema) {
         ),
         (
             "!has(self.address) || (has(self.plaintext) && self.plaintext)",
-            "what is sent to an address is not encrypted by us; say plaintext: true where another tunnel does that",
+            "Podwitness does not encrypt traffic to an address; set plaintext: true if another tunnel does",
         ),
         (
             "!has(self.plaintext) || !self.plaintext || has(self.address)",
