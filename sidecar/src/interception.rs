@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     kernel::{
         Kernel, KernelError,
-        rules::{MovedPort, Rules, Targets},
+        rules::{MovedPort, Refreshed, Rules, Targets},
         selftest::{Probe, SelftestError},
     },
     metrics::Metrics,
@@ -237,7 +237,12 @@ impl Interception {
             );
         }
         match self.kernel.refresh(Arc::clone(&self.rules), targets).await {
-            Ok(()) => self.told.clear(),
+            Ok(Refreshed::Renewed) => self.told.clear(),
+            Ok(Refreshed::PutBack) => {
+                self.told.clear();
+                self.metrics.rules_repaired.inc();
+                tracing::warn!("the table of the network rules was removed; it is put back");
+            }
             Err(KernelError::Stopped) => return Err(KernelError::Stopped),
             Err(error) => {
                 self.metrics.rules_failures.inc();

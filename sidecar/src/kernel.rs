@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use privilege::PrivilegeError;
-use rules::{Rules, RulesError, Targets};
+use rules::{Refreshed, Rules, RulesError, Targets};
 
 /// Jobs that wait at a time.
 const QUEUE: usize = 64;
@@ -110,7 +110,7 @@ impl Kernel {
     ///
     /// # Errors
     /// Where the kernel refuses them.
-    pub async fn refresh(&self, rules: Arc<Rules>, targets: Arc<Targets>) -> Result<(), KernelError> {
+    pub async fn refresh(&self, rules: Arc<Rules>, targets: Arc<Targets>) -> Result<Refreshed, KernelError> {
         Ok(self.run(move |socket| rules.refresh(socket, &targets)).await??)
     }
 

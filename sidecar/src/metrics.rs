@@ -49,7 +49,7 @@ impl Metrics {
             );
             registry.register(
                 "podwitness_rules_repaired",
-                "Times that the network rules were put in place anew, because connections no longer came here",
+                "Times that the network rules were put in place anew, because they were removed or connections no longer came here",
                 metrics.rules_repaired.clone(),
             );
             registry.register(

@@ -102,6 +102,15 @@ pub enum RulesError {
     Remove(#[source] ReplyError),
 }
 
+/// What a refresh found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refreshed {
+    /// The table was there.
+    Renewed,
+    /// The table had been removed.
+    PutBack,
+}
+
 impl Rules {
     /// Puts the rules in place, instead of any that an earlier start left.
     ///
@@ -120,19 +129,22 @@ impl Rules {
         Ok(())
     }
 
-    /// Renews the elements or changes them; puts everything back if the table was removed.
+    /// Renews the elements or changes them; puts everything back if the table was removed, and says whether it was.
     ///
     /// # Errors
     /// Where the kernel refuses; nothing is changed then.
-    pub fn refresh(&self, socket: &mut NetlinkSocket, targets: &Targets) -> Result<(), RulesError> {
+    pub fn refresh(&self, socket: &mut NetlinkSocket, targets: &Targets) -> Result<Refreshed, RulesError> {
         let mut batch = Batch::new(socket, TableFamily::Inet, inject::TABLE);
         elements(&mut batch, targets);
         match batch.commit(socket) {
             Ok(()) => frames::refresh(self, socket, targets),
-            Err(error) if is_missing(&error) => return self.install(socket, targets),
+            Err(error) if is_missing(&error) => {
+                self.install(socket, targets)?;
+                return Ok(Refreshed::PutBack);
+            }
             Err(error) => return Err(RulesError::Elements(error)),
         }
-        Ok(())
+        Ok(Refreshed::Renewed)
     }
 
     /// Takes the rules away.

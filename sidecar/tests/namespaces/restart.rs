@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use podwitness_sidecar::kernel::rules::Rules;
+use podwitness_sidecar::kernel::rules::{Refreshed, Rules};
 
 use crate::lab::{
     ENDPOINT, GATEWAY, LISTENER, Lab, Landed, MARK, SERVICE, SERVICE_V6, at_sidecar, eventually, listen,
@@ -120,6 +120,8 @@ fn rules_that_someone_flushed_come_back_with_the_next_renewal() {
     lab.install(&rules(), &ALL);
     lab.pod.nft(&["flush", "ruleset"]);
     assert_eq!(lab.lands(SERVICE, None), Landed::World);
-    lab.rules(|socket| rules().refresh(socket, &targets(&ALL)).unwrap());
+    let refresh = || lab.rules(|socket| rules().refresh(socket, &targets(&ALL)).unwrap());
+    assert_eq!(refresh(), Refreshed::PutBack);
     assert_eq!(lab.lands(SERVICE, None), at_sidecar(SERVICE));
+    assert_eq!(refresh(), Refreshed::Renewed);
 }
