@@ -2,7 +2,7 @@
 //!
 //! Of some requests client-go shows no Status: of discovery and everything else that is no resource, and of
 //! `SelfSubjectReview`. The answers to these have the message as a warning too
-//! ([`k8s.io/apimachinery/pkg/util/net.ParseWarningHeaders`]), which client-go prints whatever the request was. A 403 that
+//! (`k8s.io/apimachinery/pkg/util/net.ParseWarningHeaders`), which client-go prints whatever the request was. A 403 that
 //! is no JSON it quotes; it is text there, so that the last line that kubectl prints says why (seen with kubectl 1.32).
 
 mod reporter;
