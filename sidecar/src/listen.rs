@@ -14,7 +14,7 @@ use std::{
 
 use podwitness_proxy::Intercepted;
 use podwitness_runtime::{
-    accept::accept,
+    accept::{accept, is_without_ipv6},
     connection::{ConnectionHandle, ConnectionLimiter},
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -173,12 +173,6 @@ fn port_of(socket: &Socket) -> io::Result<u16> {
 
 const fn failed(ip: IpAddr) -> impl FnOnce(io::Error) -> ListenError {
     move |source| ListenError::Socket { ip, source }
-}
-
-fn is_without_ipv6(error: &io::Error) -> bool {
-    /// `EAFNOSUPPORT`: the kernel has no IPv6 at all.
-    const NO_FAMILY: i32 = 97;
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_FAMILY)
 }
 
 fn is_probe(probe: &Probe, stream: &TcpStream, peer: SocketAddr) -> bool {

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Where the address cannot be listened on.
 pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(addr).await {
-        Err(error) if addr.ip() == Ipv6Addr::UNSPECIFIED && no_ipv6(&error) => {
+        Err(error) if addr.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, addr.port())).await
         }
         bound => bound,
@@ -43,7 +43,9 @@ pub async fn bind_elsewhere(addr: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-fn no_ipv6(error: &io::Error) -> bool {
+/// Whether an address of IPv6 cannot be listened on because the machine has no IPv6.
+#[must_use]
+pub fn is_without_ipv6(error: &io::Error) -> bool {
     // EAFNOSUPPORT has no kind of its own; EADDRNOTAVAIL is what a disabled but compiled-in IPv6 answers.
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
