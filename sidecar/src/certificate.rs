@@ -18,6 +18,7 @@ use podwitness_runtime::{clock::Clock, readiness::BlockReady};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
 
@@ -161,7 +162,10 @@ impl Keeper {
         let order = CertificateOrder { request, answer };
         self.orders.send(order).await.map_err(|_| CertificateError::Silence)?;
         let certificate = answered.await.map_err(|_| CertificateError::Silence)??;
-        Ok(self.certificate.install(&key, names, certificate, self.clock.now_unix())?)
+        // It is checked and kept in a file.
+        let (served, names, now) = (Arc::clone(&self.certificate), names.clone(), self.clock.now_unix());
+        let installed = spawn_blocking(move || served.install(&key, &names, certificate, now)).await;
+        Ok(installed.map_err(|_| CertificateError::Silence)??)
     }
 
     fn show(&self) {

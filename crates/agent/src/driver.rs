@@ -10,6 +10,7 @@ use podwitness_core::{
 use rustls::pki_types::ServerName;
 use tokio::{
     sync::{mpsc, watch},
+    task::spawn_blocking,
     time::{Instant, sleep},
 };
 
@@ -118,7 +119,7 @@ impl Driver {
             };
             let Some(update) = update else { return Ok(()) };
             self.link.send_if_modified(|link| std::mem::replace(link, Link::Following) != Link::Following);
-            self.take(update);
+            self.take(update).await;
         }
     }
 
@@ -133,16 +134,16 @@ impl Driver {
         Ok(())
     }
 
-    fn take(&mut self, update: Update) {
+    async fn take(&mut self, update: Update) {
         match update {
             Update::Netmap(netmap) => {
                 tracing::debug!(generation = netmap.generation, recorders = netmap.recorders.len(), "netmap");
                 self.netmap.send_replace(Some(Arc::from(netmap)));
-                self.keep();
+                self.keep().await;
             }
             Update::Assertion(text) => {
                 self.assert(&text);
-                self.keep();
+                self.keep().await;
             }
             Update::Alive {} => {}
         }
@@ -153,15 +154,19 @@ impl Driver {
         self.assertion.send_replace(Some(Arc::from(text)));
     }
 
-    /// A few kilobytes to a memory volume, at each change: done in place.
-    fn keep(&self) {
-        let Some(path) = &self.options.cache else { return };
+    /// Up to megabytes, at each change; the next update waits, so that the newest is what stays.
+    async fn keep(&self) {
+        let Some(path) = self.options.cache.clone() else { return };
         let Some(netmap) = self.netmap.borrow().as_deref().cloned() else { return };
         let assertion = self.assertion.borrow().as_deref().map(ToOwned::to_owned);
         let snapshot = Snapshot { public_key: self.options.public_key.clone(), netmap, assertion };
-        if let Err(error) = cache::store(path, &snapshot) {
-            tracing::warn!(path = %path.display(), %error, "the netmap cannot be kept for a restart");
-        }
+        let storing = move || {
+            if let Err(error) = cache::store(&path, &snapshot) {
+                tracing::warn!(path = %path.display(), %error, "the netmap cannot be kept for a restart");
+            }
+        };
+        // It fails only where the runtime is going down.
+        let _ = spawn_blocking(storing).await;
     }
 }
 

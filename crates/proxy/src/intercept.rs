@@ -99,7 +99,10 @@ pub(crate) async fn serve<S: Stream + 'static>(proxy: &Arc<Proxy>, intercepted: 
         let hold = |seen| proxy.memory.hold(&connection, CONNECTION.saturating_add(seen)).is_ok();
         let (opening, first) = sniff::sniff(&mut stream, silence, PATIENCE, hold).await;
         let answer = ask(proxy, &opening, to, netmap).await;
-        let distrusted = opening.hello().is_some_and(|hello| proxy.distrust.covers(ends, hello));
+        let distrusted = match opening.hello() {
+            Some(hello) => proxy.distrust.covers(ends, hello).await,
+            None => false,
+        };
         let judged = Judged { opening: &opening, to, answer: answer.as_ref(), distrusted };
         (judge(proxy, &judged, netmap), Some((opening, answer)), first)
     };

@@ -11,6 +11,7 @@ use moka::future::Cache;
 use podwitness_core::inject::Inject;
 use podwitness_wire::hello::{ClientHello, HelloShape};
 use rustls::{AlertDescription, Error};
+use tokio::task::spawn_blocking;
 
 use crate::dial::Owners;
 
@@ -67,22 +68,30 @@ impl Distrust {
     }
 
     /// Whether interception steps aside for this connection.
-    pub(super) fn covers(&self, ends: Ends, hello: &ClientHello) -> bool {
+    pub(super) async fn covers(&self, ends: Ends, hello: &ClientHello) -> bool {
         let Some(clients) = &self.clients else { return false };
         let Some(conversation) = Conversation::new(ends.to, hello) else { return false };
         // To find out whose a connection is takes a look at every socket of the pod.
         if !clients.iter().any(|(client, ())| client.conversation == conversation) {
             return false;
         }
-        let uid = self.owners.uid(ends.client, ends.original);
+        let uid = self.owner(ends).await;
         uid.is_some_and(|uid| clients.contains_key(&Client { uid, conversation }))
+    }
+
+    /// Whose a connection is. The kernel's tables may have tens of thousands of sockets, and are read elsewhere than where
+    /// connections are served.
+    async fn owner(&self, ends: Ends) -> Option<u32> {
+        let owners = Arc::clone(&self.owners);
+        // It fails only where the runtime is going down.
+        spawn_blocking(move || owners.uid(ends.client, ends.original)).await.ok().flatten()
     }
 
     /// A handshake has failed. Gives the user for whose program interception steps aside from now on.
     pub(super) async fn note(&self, ends: Ends, hello: &ClientHello, error: &io::Error) -> Option<u32> {
         let clients = self.clients.as_ref().filter(|_| is_distrust(error))?;
         let conversation = Conversation::new(ends.to, hello)?;
-        let uid = self.owners.uid(ends.client, ends.original)?;
+        let uid = self.owner(ends).await?;
         clients.insert(Client { uid, conversation }, ()).await;
         Some(uid)
     }
@@ -151,20 +160,26 @@ mod tests {
     async fn what_passes_is_no_wider_than_what_was_refused() {
         let distrust = distrusting(Inject::Optional).await;
         let refused = hello("kubernetes", SUITES);
-        assert!(distrust.covers(ends(1000, TO), &refused));
-        assert!(!distrust.covers(ends(1001, TO), &refused), "another user");
-        assert!(!distrust.covers(ends(0, TO), &refused), "a user who is not known");
-        assert!(!distrust.covers(ends(1000, "10.96.0.2:443"), &refused), "another server");
-        assert!(!distrust.covers(ends(1000, "10.96.0.1:6443"), &refused), "another port");
-        assert!(!distrust.covers(ends(1000, TO), &hello("kubernetes.default", SUITES)), "another name");
-        assert!(!distrust.covers(ends(1000, TO), &hello("kubernetes", &SUITES[..2])), "another program");
-        assert!(!distrust.covers(ends(1000, TO), &ClientHello { server_name: None, ..refused }), "no name");
+        assert!(distrust.covers(ends(1000, TO), &refused).await);
+        assert!(!distrust.covers(ends(1001, TO), &refused).await, "another user");
+        assert!(!distrust.covers(ends(0, TO), &refused).await, "a user who is not known");
+        assert!(!distrust.covers(ends(1000, "10.96.0.2:443"), &refused).await, "another server");
+        assert!(!distrust.covers(ends(1000, "10.96.0.1:6443"), &refused).await, "another port");
+        assert!(!distrust.covers(ends(1000, TO), &hello("kubernetes.default", SUITES)).await, "another name");
+        assert!(
+            !distrust.covers(ends(1000, TO), &hello("kubernetes", &SUITES[..2])).await,
+            "another program"
+        );
+        assert!(
+            !distrust.covers(ends(1000, TO), &ClientHello { server_name: None, ..refused }).await,
+            "no name"
+        );
     }
 
     #[tokio::test]
     async fn where_injection_is_required_nothing_steps_aside() {
         let distrust = distrusting(Inject::Required).await;
-        assert!(!distrust.covers(ends(1000, TO), &hello("kubernetes", SUITES)));
+        assert!(!distrust.covers(ends(1000, TO), &hello("kubernetes", SUITES)).await);
     }
 
     #[tokio::test]
@@ -189,12 +204,29 @@ mod tests {
         let error = refusal(AlertDescription::UnknownCA);
         let endless = hello(&"a".repeat(300), SUITES);
         assert_eq!(distrust.note(ends(1000, TO), &endless, &error).await, None);
-        assert!(!distrust.covers(ends(1000, TO), &endless));
+        assert!(!distrust.covers(ends(1000, TO), &endless).await);
         for port in 1..2000 {
             distrust.note(ends(port, TO), &hello("kubernetes", SUITES), &error).await;
         }
         let clients = distrust.clients.unwrap();
         clients.run_pending_tasks().await;
         assert!(clients.entry_count() <= MAX_CLIENTS);
+    }
+
+    /// Says whose every connection is, unless it is asked on the thread of the runtime.
+    struct Elsewhere(std::thread::ThreadId);
+
+    impl Owners for Elsewhere {
+        fn uid(&self, _: SocketAddr, _: SocketAddr) -> Option<u32> {
+            (std::thread::current().id() != self.0).then_some(1000)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_tables_of_the_kernel_are_read_on_a_thread_for_that() {
+        let distrust = Distrust::new(Inject::Optional, Arc::new(Elsewhere(std::thread::current().id())));
+        let (hello, error) = (hello("kubernetes", SUITES), refusal(AlertDescription::UnknownCA));
+        assert_eq!(distrust.note(ends(1000, TO), &hello, &error).await, Some(1000));
+        assert!(distrust.covers(ends(1000, TO), &hello).await);
     }
 }
