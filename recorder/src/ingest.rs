@@ -142,16 +142,6 @@ struct RequestPeer {
     connection: ConnectionHandle,
 }
 
-impl RequestPeer {
-    /// What a session from there is.
-    const fn session(&self) -> Work {
-        match self.door {
-            Door::Tunnel(_) => Work::Session,
-            Door::Plain => Work::SharedSession,
-        }
-    }
-}
-
 /// One upload that may begin.
 struct Upload {
     owner: Owner,

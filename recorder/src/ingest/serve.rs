@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Door, Ingest, RequestPeer, authorise::Standing, body::CHUNK};
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, peers::Work};
 
 /// Connections of admitted peers, in all and of one. A sidecar has one for each 32 of its 2048 sessions.
 const PEERS: QuotaLimits = QuotaLimits { total: 8192, per_key: 256 };
@@ -40,6 +40,16 @@ const LEAST_WINDOW: usize = 128 << 10;
 const STREAM_WINDOW: usize = 1 << 20;
 /// A connection gets this part of what its peer may still have.
 const PART: usize = 8;
+
+impl RequestPeer {
+    /// What a session from there is.
+    pub(super) const fn session(&self) -> Work {
+        match self.door {
+            Door::Tunnel(_) => Work::Session,
+            Door::Plain => Work::SharedSession,
+        }
+    }
+}
 
 /// The places of connections.
 #[derive(Debug)]
