@@ -31,7 +31,7 @@ use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::DuplexStream,
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -298,11 +298,20 @@ async fn a_silent_stream_is_given_up() {
 async fn what_is_known_outlives_a_restart_without_control_plane() {
     let mut lab = Lab::new([Script::Hold(vec![netmap(5), assertion("kept")])]);
     lab.assertion("kept").await;
-    let path = lab.dir.path().join("netmap.json");
-    let (agent, _driver) = new(options(&lab.control, lab.dir.path())).unwrap();
-    assert!(path.exists());
+    let restarted = || new(options(&lab.control, lab.dir.path())).unwrap().0;
+    // It is kept on a thread for files, after it is known.
+    let is_kept = async {
+        loop {
+            let agent = restarted();
+            if agent.assertion.borrow().as_deref() == Some("kept") {
+                break agent;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let agent = timeout(Duration::from_secs(600), is_kept).await.unwrap();
+    assert!(lab.dir.path().join("netmap.json").exists());
     assert_eq!(agent.netmap.borrow().as_ref().unwrap().generation, 5);
-    assert_eq!(agent.assertion.borrow().as_deref(), Some("kept"));
     assert_eq!(*agent.link.borrow(), Link::Offline);
 }
 
